@@ -1,0 +1,83 @@
+"""The life of a server process: start, serve, and on SIGTERM or SIGINT drain before it stops.
+
+The order of a drain matters to clients: first health says NOT_SERVING, so that balancers look elsewhere; then new calls
+are refused with a reason while running ones finish; then GOAWAY and the end, after ``grace_s`` at the latest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Iterable
+
+import grpc.aio
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import aio as health_aio
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Lifecycle:
+    """Owns a server's readiness and its end.
+
+    ``services`` are the names under which grpc.health.v1 answers; "" always stands for the process. All say NOT_SERVING
+    until ``set_ready(True)``.
+    """
+
+    def __init__(self, server: grpc.aio.Server, *, services: Iterable[str], grace_s: float) -> None:
+        """``grace_s`` is how long running calls may take once a drain has begun."""
+        self.health = health_aio.HealthServicer()
+        self.is_draining = False
+        self._server = server
+        self._services = ("", *services)
+        self._grace_s = grace_s
+        self._stop = asyncio.Event()
+        self._on_drain: list[Callable[[], None]] = []
+
+    def on_drain(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once, when a drain begins."""
+        self._on_drain.append(callback)
+
+    async def set_ready(self, ready: bool) -> None:  # noqa: FBT001 - reads as a sentence
+        """Answer health checks with SERVING or NOT_SERVING; a draining server stays NOT_SERVING."""
+        serving = ready and not self.is_draining
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in self._services:
+            await self.health.set(service, status)
+
+    def request_stop(self, grace_s: float | None = None) -> None:
+        """Begin a drain; ``grace_s`` overrides the default. Later calls change nothing."""
+        if not self.is_draining:
+            self.is_draining = True
+            self._grace_s = self._grace_s if grace_s is None else grace_s
+            for callback in self._on_drain:
+                callback()
+            self._stop.set()
+
+    async def serve(self) -> None:
+        """Serve until a signal or ``request_stop``; a second signal ends at once. Start the server before."""
+        loop = asyncio.get_running_loop()
+        hurry = asyncio.Event()
+
+        def on_signal(name: str) -> None:
+            if self.is_draining:
+                hurry.set()
+            _LOGGER.info("%s: draining", name)
+            self.request_stop()
+
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, on_signal, signum.name)
+        try:
+            await self._stop.wait()
+            await self.set_ready(False)
+            stopping = asyncio.ensure_future(self._server.stop(self._grace_s))
+            hurried = asyncio.ensure_future(hurry.wait())
+            await asyncio.wait((stopping, hurried), return_when=asyncio.FIRST_COMPLETED)
+            hurried.cancel()
+            if not stopping.done():
+                await self._server.stop(0)
+            await stopping
+        finally:
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(signum)
