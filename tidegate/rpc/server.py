@@ -46,7 +46,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.enable_retries", 0),
 )
 
-_Handler = Callable[[Any, grpc.aio.ServicerContext], Any]
+_Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Any]
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
@@ -63,17 +63,17 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Wrap the handlers of our own services; leave grpc's (health, reflection) as they are."""
-        handler = await continuation(handler_call_details)
+        handler: Any = await continuation(handler_call_details)  # the stubs know its blocking form only
         if handler is None or not handler_call_details.method.startswith("/tidegate."):
             return handler
-        rewrap = grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
-        guarded = self._guard_stream(handler.unary_stream) if handler.response_streaming else self._guard_unary(
-            handler.unary_unary
-        )
+        if handler.response_streaming:
+            rewrap, guarded = grpc.unary_stream_rpc_method_handler, self._guard_stream(handler.unary_stream)
+        else:
+            rewrap, guarded = grpc.unary_unary_rpc_method_handler, self._guard_unary(handler.unary_unary)
         return rewrap(guarded, handler.request_deserializer, handler.response_serializer)
 
     def _guard_unary(self, inner: _Handler) -> _Handler:
-        async def guarded(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             try:
                 return await inner(request, context)
             except Exception as error:  # noqa: BLE001 - the edge: everything becomes a status
@@ -82,7 +82,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         return guarded
 
     def _guard_stream(self, inner: _Handler) -> _Handler:
-        async def guarded(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+        async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             responses = inner(request, context)
             try:
                 async for response in responses:
@@ -94,14 +94,14 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
         return guarded
 
-    async def _abort(self, context: grpc.aio.ServicerContext, error: Exception) -> None:
+    async def _abort(self, context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:
         rpc_error = self._to_rpc(error)
         if rpc_error.code is grpc.StatusCode.INTERNAL:
             self._logger.error("call failed: %s", rpc_error.reason, exc_info=error)
         await abort(context, rpc_error)
 
 
-async def abort(context: grpc.aio.ServicerContext, error: RpcError) -> None:
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: RpcError) -> None:
     """End the call with ``error``, its details and its retry pushback. Always raises."""
     await context.abort_with_status(_with_trailers(rpc_status.to_status(error.to_proto()), error))
 

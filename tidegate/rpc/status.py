@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -81,7 +82,7 @@ class RpcError:
         """Read a failed call. An error without details, such as one of a proxy, has an empty reason."""
         code = error.code()
         try:
-            status = rpc_status.from_call(error)
+            status = rpc_status.from_call(cast("grpc.Call", error))
         except ValueError:  # details that contradict the status: somebody else's error
             status = None
         if status is None:
