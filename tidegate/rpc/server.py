@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -63,14 +63,16 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Wrap the handlers of our own services; leave grpc's (health, reflection) as they are."""
-        handler: Any = await continuation(handler_call_details)  # the stubs know its blocking form only
+        handler = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith("/tidegate."):
             return handler
+        codec = handler.request_deserializer, handler.response_serializer
+        # grpc's types know the blocking form of a handler only.
         if handler.response_streaming:
-            rewrap, guarded = grpc.unary_stream_rpc_method_handler, self._guard_stream(handler.unary_stream)
-        else:
-            rewrap, guarded = grpc.unary_unary_rpc_method_handler, self._guard_unary(handler.unary_unary)
-        return rewrap(guarded, handler.request_deserializer, handler.response_serializer)
+            stream = self._guard_stream(cast("_Handler", handler.unary_stream))
+            return grpc.unary_stream_rpc_method_handler(stream, *codec)
+        unary = self._guard_unary(cast("_Handler", handler.unary_unary))
+        return grpc.unary_unary_rpc_method_handler(unary, *codec)
 
     def _guard_unary(self, inner: _Handler) -> _Handler:
         async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
