@@ -1,0 +1,137 @@
+"""The checkpoint directory that a worker serves: tokenizer, chat template, canaries, sampling defaults and digests.
+
+Code in a checkpoint is never run: there is no ``trust_remote_code`` here, and a checkpoint that needs it is refused by
+the engine. What stands in the directory is read once, at start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format
+
+from tidegate.inference.v1 import generation_pb2
+from tidegate.worker.v1 import worker_service_pb2
+from worker import canaries, weights
+
+_LOGGER = logging.getLogger(__name__)
+
+# Fields of generation_config.json that are sampling defaults, with the field of SamplingOptions that each one sets.
+_DEFAULTS = {
+    "max_new_tokens": "max_output_tokens",
+    "min_new_tokens": "min_output_tokens",
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "repetition_penalty": "repetition_penalty",
+}
+
+
+class CheckpointError(Exception):
+    """The directory does not hold a usable checkpoint. The message names the file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint's small files, and digests (lower-case hexadecimal SHA-256) of all that decides its answers."""
+
+    directory: Path
+    tokenizer_json: bytes
+    tokenizer_config: bytes  # b"{}" where there is none
+    chat_template: str  # "" where there is none
+    checkpoint_sha256: str
+    tokenizer_sha256: str
+    chat_template_sha256: str  # "" where there is no template
+    canaries: tuple[worker_service_pb2.Canary, ...]
+    sampling_defaults: generation_pb2.SamplingOptions
+
+
+def open_checkpoint(directory: Path) -> Checkpoint:
+    """Read and check ``directory``. Reads every byte of the weights: call it off the event loop.
+
+    Raises ``CheckpointError``.
+    """
+    if not directory.is_dir():
+        raise CheckpointError(f"{directory}: no such directory")
+    config = directory / "config.json"
+    _read_object(config)
+    tokenizer_json = _read(directory / "tokenizer.json")
+    tokenizer_config = _read_object(directory / "tokenizer_config.json", optional=True)
+    chat_template = _chat_template(directory, tokenizer_config)
+    try:
+        checkpoint_sha256 = weights.digest((config, *weights.weight_files(directory)))
+    except weights.DamagedWeightsError as error:
+        raise CheckpointError(str(error)) from error
+    except OSError as error:
+        raise CheckpointError(f"{error.filename}: {error.strerror}") from error
+    return Checkpoint(
+        directory=directory,
+        tokenizer_json=tokenizer_json,
+        tokenizer_config=json.dumps(tokenizer_config).encode(),
+        chat_template=chat_template,
+        checkpoint_sha256=checkpoint_sha256,
+        tokenizer_sha256=hashlib.sha256(tokenizer_json).hexdigest(),
+        chat_template_sha256=hashlib.sha256(chat_template.encode()).hexdigest() if chat_template else "",
+        canaries=_canaries(directory) if chat_template else (),
+        sampling_defaults=_sampling_defaults(directory / "generation_config.json"),
+    )
+
+
+def _canaries(directory: Path) -> tuple[worker_service_pb2.Canary, ...]:
+    path = directory / "canaries.json"
+    if not path.exists():
+        _LOGGER.info("%s: no canaries.json; rendering the canaries with transformers", directory)
+        from worker import canary_reference  # noqa: PLC0415 - loads transformers, which takes seconds
+
+        return canary_reference.render_canaries(directory)
+    try:
+        return canaries.read_canaries(path)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _chat_template(directory: Path, tokenizer_config: dict[str, Any]) -> str:
+    """The template's text, looked for where transformers looks, in its order."""
+    path = directory / "chat_template.jinja"
+    if path.exists():
+        return _read(path).decode("utf-8")
+    template = tokenizer_config.get("chat_template", "")
+    if isinstance(template, list):  # several, by name
+        template = next((item["template"] for item in template if item.get("name") == "default"), "")
+    if not isinstance(template, str):
+        raise CheckpointError(f"{directory / 'tokenizer_config.json'}: chat_template is not text")
+    return template
+
+
+def _sampling_defaults(path: Path) -> generation_pb2.SamplingOptions:
+    config = _read_object(path, optional=True)
+    defaults = {field: config[name] for name, field in _DEFAULTS.items() if config.get(name) is not None}
+    try:
+        return json_format.ParseDict(defaults, generation_pb2.SamplingOptions())
+    except json_format.ParseError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}") from error
+
+
+def _read_object(path: Path, *, optional: bool = False) -> dict[str, Any]:
+    if optional and not path.exists():
+        return {}
+    try:
+        value = json.loads(_read(path))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: not a JSON object")
+    return value
