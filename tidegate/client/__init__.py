@@ -1,0 +1,7 @@
+"""The Python client of Tidegate; ``python -m tidegate.client`` is the ``tidegate`` command."""
+
+from tidegate.client.client import Client, Event
+from tidegate.client.errors import TidegateError
+from tidegate.client.retry import RetryPolicy
+
+__all__ = ["Client", "Event", "RetryPolicy", "TidegateError"]

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from tidegate.client import TidegateError
+from tidegate.client.explain import REMEDIES, ExitCode, exit_code, explain
+from tidegate.inference.v1.error_reason_pb2 import ErrorReason
+from tidegate.rpc.status import RpcError, Violation
+
+
+def test_every_reason_has_a_remedy() -> None:
+    """A reason that is added to the API needs words for the person at the terminal."""
+    reasons = {name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys()} - {"UNSPECIFIED"}  # noqa: SIM118
+
+    assert reasons == REMEDIES.keys()
+
+
+def test_an_error_is_told_with_fields_wait_and_remedy() -> None:
+    """Everything that helps stands on its own line."""
+    error = TidegateError(
+        RpcError(
+            code=grpc.StatusCode.INVALID_ARGUMENT,
+            reason="INVALID_REQUEST",
+            domain="tidegate.inference.v1",
+            message="invalid request",
+            violations=[Violation(field="sampling.top_p", description="must be above 0")],
+            retry_after_s=1.5,
+        )
+    )
+
+    expected = [
+        "INVALID_REQUEST: invalid request",
+        "  sampling.top_p: must be above 0",
+        "  The server suggests to retry in 1.5 s.",
+        "  Correct the fields named above.",
+    ]
+    assert expected == list(explain(error))
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, ExitCode.REFUSED),
+        (grpc.StatusCode.NOT_FOUND, ExitCode.REFUSED),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, ExitCode.BUSY),
+        (grpc.StatusCode.UNAVAILABLE, ExitCode.UNAVAILABLE),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, ExitCode.DEADLINE),
+        (grpc.StatusCode.INTERNAL, ExitCode.SERVER_DEFECT),
+        (grpc.StatusCode.UNKNOWN, ExitCode.SERVER_DEFECT),
+    ],
+)
+def test_exit_codes_tell_whose_turn_it_is(code: grpc.StatusCode, expected: ExitCode) -> None:
+    """A script can tell a bad request from a full server from a broken one."""
+    assert expected is exit_code(TidegateError(RpcError(code=code, reason="", domain="", message="")))

@@ -1,0 +1,175 @@
+"""The ``tidegate`` command.
+
+Exit codes: 0 done; 1 a local failure, such as a child process that ended; 2 wrong command line; 3 the request was
+refused as it stands; 4 the server is full; 5 the server is unavailable; 6 the deadline passed; 7 the server has a
+defect; 130 interrupted by Ctrl-C, SIGTERM or SIGHUP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from tidegate.client import catalogue
+from tidegate.client import chat as chatting
+from tidegate.client.child import ChildFailedError
+from tidegate.client.demo import demo as run_demo
+from tidegate.client.doctor import print_findings
+from tidegate.client.errors import TidegateError
+from tidegate.client.explain import ExitCode, exit_code
+from tidegate.client.output import AnswerView, JsonView, TextView
+from tidegate.client.serve import serve as run_serve
+from tidegate.client.stack import EngineKind, StackOptions, free_port, state_dir
+
+app = typer.Typer(
+    help="Talk to a Tidegate gateway, or run one here.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=(
+        "Exit codes: 0 done, 1 local failure, 2 wrong command line, 3 refused as it stands, 4 server full, "
+        "5 server unavailable, 6 deadline passed, 7 defect of the server, 130 interrupted."
+    ),
+)
+
+Target = Annotated[str, typer.Option(envvar="TIDEGATE_TARGET", help="Address of the gateway, host:port.")]
+Model = Annotated[str | None, typer.Option(help="Model to ask; the first one served by default.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
+Engine = Annotated[EngineKind, typer.Option(help="vllm; or sim: made-up tokens at the pace of a GPU, for a first try.")]
+ModelDir = Annotated[
+    Path | None,
+    typer.Option(exists=True, file_okay=False, help="Checkpoint to serve; the embedded model by default."),
+]
+
+_DEFAULT_TARGET = "127.0.0.1:50051"
+_NOTES = Console(stderr=True)
+
+
+@app.command()
+def chat(  # noqa: PLR0913 - one argument per option
+    prompt: Annotated[str | None, typer.Argument(help="One question. Without it: a conversation, or stdin.")] = None,
+    *,
+    target: Target = _DEFAULT_TARGET,
+    model: Model = None,
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    max_output_tokens: Annotated[int | None, typer.Option(min=1, help="The most tokens of an answer.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, max=2, help="0 is greedy.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one answer.")] = 300.0,
+    json_lines: Json = False,
+) -> None:
+    """Ask one question, or hold a conversation. Ctrl-C stops a running answer."""
+    options = chatting.ChatOptions(
+        target=target,
+        model=model,
+        system=system,
+        max_output_tokens=max_output_tokens,
+        temperature=temperature,
+        seed=seed,
+        timeout_s=timeout,
+    )
+    view = _view(json_lines=json_lines)
+    if prompt is None and sys.stdin.isatty():
+        import readline  # noqa: F401, PLC0415 - gives input() its line editing, as soon as it is imported
+
+        raise typer.Exit(chatting.converse(options, view))
+    question = sys.stdin.read() if prompt in {None, "-"} else prompt
+    _finish(chatting.ask_once(options, question, view), view)
+
+
+@app.command()
+def models(*, target: Target = _DEFAULT_TARGET, json_lines: Json = False) -> None:
+    """List the models that are served, with their limits."""
+    _finish(catalogue.print_models(target, json_lines=json_lines), _view(json_lines=json_lines))
+
+
+@app.command()
+def tokenize(
+    prompt: Annotated[str, typer.Argument(help="A question; `-` reads it from stdin.")],
+    *,
+    target: Target = _DEFAULT_TARGET,
+    model: Model = None,
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    json_lines: Json = False,
+) -> None:
+    """Show what the model would be given: the rendered prompt and its token ids."""
+    question = sys.stdin.read() if prompt == "-" else prompt
+    printing = catalogue.print_tokens(target, model, question, system=system, json_lines=json_lines)
+    _finish(printing, _view(json_lines=json_lines))
+
+
+@app.command()
+def doctor(*, target: Target = _DEFAULT_TARGET) -> None:
+    """Check, step by step, that a gateway answers, can serve, and generates a token."""
+    _finish(print_findings(target), _view(json_lines=False))
+
+
+@app.command()
+def demo(
+    *,
+    prompt: Annotated[str, typer.Option(help="What to ask.")] = "What is the capital of France?",
+    engine: Engine = EngineKind.VLLM,
+    model_dir: ModelDir = None,
+) -> None:
+    """Start a worker and a gateway, stream one answer with its figures, and stop everything."""
+    listen = f"127.0.0.1:{free_port()}"
+    options = StackOptions(engine=engine, model_dir=model_dir, listen=listen, state_dir=state_dir())
+    _finish(run_demo(options, prompt, out=Console(), notes=_NOTES), _view(json_lines=False))
+
+
+@app.command()
+def serve(
+    *,
+    listen: Annotated[str, typer.Option(help="Where the gateway listens, host:port.")] = _DEFAULT_TARGET,
+    engine: Engine = EngineKind.VLLM,
+    model_dir: ModelDir = None,
+) -> None:
+    """Start a worker and a gateway, and serve until Ctrl-C."""
+    options = StackOptions(engine=engine, model_dir=model_dir, listen=listen, state_dir=state_dir())
+    _finish(run_serve(options, notes=_NOTES), _view(json_lines=False))
+
+
+def _view(*, json_lines: bool) -> AnswerView:
+    return JsonView(sys.stdout) if json_lines else TextView(sys.stdout, sys.stderr)
+
+
+def _finish(command: Coroutine[Any, Any, ExitCode | None], view: AnswerView) -> NoReturn:
+    """Run ``command`` to its end and exit with the code that says how it went."""
+    try:
+        code = asyncio.run(_interruptible(command)) or ExitCode.OK
+    except TidegateError as error:
+        view.fail(error)
+        code = exit_code(error)
+    except ChildFailedError as error:
+        _NOTES.print(f"[red]{error}[/]. The end of {error.log_path}:", highlight=False, soft_wrap=True)
+        for line in error.tail:
+            _NOTES.print(f"  {line}", style="dim", markup=False, highlight=False, soft_wrap=True)
+        code = ExitCode.FAILED
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        code = ExitCode.INTERRUPTED
+    raise SystemExit(code)
+
+
+async def _interruptible(command: Coroutine[Any, Any, ExitCode | None]) -> ExitCode | None:
+    """Clean up on SIGTERM and SIGHUP as on Ctrl-C, for which asyncio.run cares."""
+    task = asyncio.ensure_future(command)
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(signum, task.cancel)
+    return await task
+
+
+def main() -> None:
+    """Entry point of the ``tidegate`` script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""A service started by this command as a child process, with its output in a log file."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from tidegate.client import tether
+
+_CONTROLS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
+_TAIL_BYTES = 16_384
+
+
+class ChildFailedError(Exception):
+    """A child ended by itself, or did not become ready. ``tail`` is the end of its log."""
+
+    def __init__(self, message: str, *, log_path: Path, tail: Sequence[str]) -> None:
+        """``message`` is for people."""
+        super().__init__(message)
+        self.log_path = log_path
+        self.tail = tail
+
+
+class Child:
+    """A running command. It ends with this process, however this process ends (tether.py)."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process, log_path: Path) -> None:
+        """Use ``start``."""
+        self.name = name
+        self.log_path = log_path
+        self._process = process
+
+    @classmethod
+    async def start(cls, name: str, command: Sequence[str], *, log_path: Path, grace_s: float) -> Child:
+        """Run ``command``. ``grace_s`` is what it gets between SIGTERM and SIGKILL when it has to stop."""
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        with log_path.open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", tether.__file__, str(grace_s), *command),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C at the terminal is for this process, which then stops its children
+            )
+        return cls(name, process, log_path)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is gone."""
+        return self._process.returncode is not None
+
+    async def wait(self) -> int:
+        """Wait for its end; its return code."""
+        return await self._process.wait()
+
+    async def stop(self) -> None:
+        """End it: SIGTERM, its grace, SIGKILL. Returns when nothing of it is left. May be called more than once."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        await self._process.wait()
+
+    def log_tail(self, lines: int = 15) -> list[str]:
+        """The last lines of its output, without control characters."""
+        with self.log_path.open("rb") as log:
+            log.seek(max(0, log.seek(0, 2) - _TAIL_BYTES))
+            text = log.read().decode(errors="replace")
+        return list(deque((_CONTROLS.sub("", line).rstrip() for line in text.splitlines() if line.strip()), lines))
+
+    def failure(self, what: str) -> ChildFailedError:
+        """An error that says ``what`` went wrong and shows the end of the log."""
+        return ChildFailedError(f"{self.name} {what}", log_path=self.log_path, tail=self.log_tail())

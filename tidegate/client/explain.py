@@ -1,0 +1,91 @@
+"""Errors for a person at a terminal: what happened, what to do, and with which code the command exits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Any
+
+from grpc import StatusCode
+
+from tidegate.client.errors import TidegateError
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every ``tidegate`` command. 2 is the shell convention for a wrong command line."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    REFUSED = 3
+    BUSY = 4
+    UNAVAILABLE = 5
+    DEADLINE = 6
+    SERVER_DEFECT = 7
+    INTERRUPTED = 130
+
+
+_EXIT_CODES = {
+    StatusCode.INVALID_ARGUMENT: ExitCode.REFUSED,
+    StatusCode.NOT_FOUND: ExitCode.REFUSED,
+    StatusCode.UNAUTHENTICATED: ExitCode.REFUSED,
+    StatusCode.PERMISSION_DENIED: ExitCode.REFUSED,
+    StatusCode.RESOURCE_EXHAUSTED: ExitCode.BUSY,
+    StatusCode.UNAVAILABLE: ExitCode.UNAVAILABLE,
+    StatusCode.DEADLINE_EXCEEDED: ExitCode.DEADLINE,
+}
+
+# By ErrorReason, in the words of this command; docs/errors.md has the words for programs.
+REMEDIES = {
+    "INVALID_REQUEST": "Correct the fields named above.",
+    "CHAT_TEMPLATE_REJECTED": "This model's template does not know such a conversation; try without --system.",
+    "CONTEXT_LENGTH_EXCEEDED": "Shorten the conversation (/reset) or lower --max-output-tokens.",
+    "KV_POOL_EXCEEDED": "Shorten the conversation (/reset) or lower --max-output-tokens; waiting does not help.",
+    "CONSTRAINT_REJECTED": "Simplify the constraint.",
+    "MODEL_NOT_FOUND": "`tidegate models` lists what is served.",
+    "ADMISSION_QUEUE_FULL": "The gateway is full; try again later.",
+    "KV_EXHAUSTED": "No worker has memory for the request now; try again later.",
+    "NO_WORKER_AVAILABLE": "The gateway is up but has no worker: look at the worker's log, or wait for it to load.",
+    "DRAINING": "The gateway is shutting down; try again.",
+    "STREAM_INTERRUPTED": "The worker was lost; what was printed is valid. Ask again.",
+    "DEADLINE_EXCEEDED": "Give more time (--timeout) or lower --max-output-tokens.",
+    "DEADLINE_TOO_SHORT": "Give more time (--timeout) or lower --max-output-tokens.",
+    "CONSTRAINT_VIOLATED": "A defect of the server; report it with the response id.",
+    "ENGINE_ERROR": "A defect of the server; report it with the response id.",
+    "INTERNAL": "A defect of the server; its log tells more.",
+}
+
+_REMEDIES_WITHOUT_REASON = {
+    StatusCode.UNAVAILABLE: "Is a gateway running there? `tidegate serve` starts one; --target names another.",
+    StatusCode.DEADLINE_EXCEEDED: "Nothing answered in time; `tidegate doctor` finds out why.",
+    StatusCode.UNIMPLEMENTED: "Something answers there, but it is not a Tidegate gateway.",
+}
+
+
+def exit_code(error: TidegateError) -> ExitCode:
+    """The exit code for a failed call."""
+    return _EXIT_CODES.get(error.code, ExitCode.SERVER_DEFECT)
+
+
+def explain(error: TidegateError) -> Iterator[str]:
+    """Lines for a person: the reason and message, every invalid field, when to retry, and the remedy."""
+    yield f"{error.reason or error.code.name}: {error.error.message}"
+    for violation in error.violations:
+        yield f"  {violation.field}: {violation.description}"
+    if error.retry_after_s is not None:
+        yield f"  The server suggests to retry in {error.retry_after_s:.1f} s."
+    remedy = REMEDIES.get(error.reason) or _REMEDIES_WITHOUT_REASON.get(error.code)
+    if remedy:
+        yield f"  {remedy}"
+
+
+def as_json(error: TidegateError) -> dict[str, Any]:
+    """The error as one JSON object, for ``--json``."""
+    return {
+        "code": error.code.name,
+        "reason": error.reason,
+        "message": error.error.message,
+        "metadata": dict(error.metadata),
+        "violations": [{"field": v.field, "description": v.description} for v in error.violations],
+        "retry_after_s": error.retry_after_s,
+    }

@@ -1,0 +1,25 @@
+"""grpc.health.v1 as a client sees it."""
+
+from __future__ import annotations
+
+import grpc.aio
+from grpc_health.v1 import health_pb2
+
+from tidegate.inference.v1 import inference_service_pb2
+from tidegate.worker.v1 import worker_service_pb2
+
+# A service answers by its own name once it can serve; by "" as soon as the process does.
+PROCESS = ""
+GATEWAY = inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
+WORKER = worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
+
+
+async def check_health(channel: grpc.aio.Channel, service: str, *, timeout_s: float) -> str:
+    """The status by name, such as SERVING. Raises ``grpc.aio.AioRpcError``."""
+    check = channel.unary_unary(
+        "/grpc.health.v1.Health/Check",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )
+    response = await check(health_pb2.HealthCheckRequest(service=service), timeout=timeout_s)
+    return health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)

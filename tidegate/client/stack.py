@@ -1,0 +1,144 @@
+"""One worker and one gateway on this machine, as children of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import grpc.aio
+
+from tidegate.client.child import Child, ChildFailedError
+from tidegate.client.health import GATEWAY, WORKER, check_health
+from tidegate.client.steps import Note, Steps
+from tidegate.rpc.server import CHANNEL_OPTIONS
+
+_DEFAULT_MODEL = "smollm2-135m-instruct"  # the directory's name is the name under which the model is served
+
+# Generous: the first start of vLLM on a slow, busy machine. The log shows whether it still moves.
+_START_LIMIT_S = 900.0
+_POLL_S = 0.2
+_GRACE_S = 15.0
+
+
+class EngineKind(StrEnum):
+    """The engines that a worker can run."""
+
+    VLLM = "vllm"
+    SIM = "sim"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackOptions:
+    """What to start. ``model_dir`` None means the embedded default model, prepared under ``state_dir``."""
+
+    engine: EngineKind
+    model_dir: Path | None
+    listen: str
+    state_dir: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """What runs. Targets are ``host:port``."""
+
+    gateway: Child
+    gateway_target: str
+    worker: Child
+    worker_target: str
+
+    async def ended(self) -> ChildFailedError:
+        """Wait until one of the two ends by itself; why."""
+        waits = {asyncio.ensure_future(child.wait()): child for child in (self.gateway, self.worker)}
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        first = done.pop()
+        return waits[first].failure(f"ended with code {first.result()}")
+
+
+def state_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where models and logs are kept: TIDEGATE_HOME, or ``.tidegate`` in the working directory."""
+    return Path(environ.get("TIDEGATE_HOME") or ".tidegate").absolute()
+
+
+@asynccontextmanager
+async def local_stack(options: StackOptions, steps: Steps) -> AsyncIterator[Stack]:
+    """Start worker and gateway, wait until they serve, and stop both at the end. Raises ``ChildFailedError``."""
+    model_dir = options.model_dir or options.state_dir / "models" / _DEFAULT_MODEL
+    worker_target = f"127.0.0.1:{free_port()}"
+    children: list[Child] = []
+
+    async def start(module: str, **arguments: str | Path) -> Child:
+        command = [sys.executable, "-m", module]
+        for name, value in arguments.items():
+            command += [f"--{name.replace('_', '-')}", str(value)]
+        log_path = options.state_dir / "logs" / f"{module}.log"
+        child = await Child.start(module, command, log_path=log_path, grace_s=_GRACE_S)
+        children.append(child)
+        return child
+
+    try:
+        # The gateway waits for workers anyway, and is up long before a model is loaded.
+        gateway = await start("gateway", workers=worker_target, listen=options.listen)
+        if options.model_dir is None:
+            with steps.step("Preparing the embedded model") as note:
+                await _run_to_end(await start("worker.default_model", out=model_dir), note)
+        worker = await start("worker", engine=options.engine.value, model_dir=model_dir, listen=worker_target)
+        with steps.step(f"Starting the worker ({options.engine.value})") as note:
+            await _until_serving(worker, worker_target, WORKER, note)
+        with steps.step("Connecting the gateway") as note:
+            await _until_serving(gateway, options.listen, GATEWAY, note)
+        yield Stack(gateway=gateway, gateway_target=options.listen, worker=worker, worker_target=worker_target)
+    finally:
+        with steps.step("Stopping"):
+            await asyncio.gather(*(child.stop() for child in children))
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that is free now. Somebody else may take it first; the child's log then says so."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def _run_to_end(child: Child, note: Note) -> None:
+    waiting = asyncio.ensure_future(child.wait())
+    while not waiting.done():
+        await asyncio.wait((waiting,), timeout=_POLL_S)
+        note(_last_line(child))
+    if code := waiting.result():
+        raise child.failure(f"ended with code {code}")
+
+
+async def _until_serving(child: Child, target: str, service: str, note: Note) -> None:
+    options = (*CHANNEL_OPTIONS, ("grpc.max_reconnect_backoff_ms", 300))
+    try:
+        async with asyncio.timeout(_START_LIMIT_S), grpc.aio.insecure_channel(target, options=options) as channel:
+            while not await _is_serving(channel, service):
+                if child.has_ended:
+                    raise child.failure(f"ended with code {await child.wait()} before it was ready")
+                note(_last_line(child))
+                await asyncio.sleep(_POLL_S)
+    except TimeoutError:
+        raise child.failure(f"was not ready after {_START_LIMIT_S:.0f} s") from None
+
+
+async def _is_serving(channel: grpc.aio.Channel, service: str) -> bool:
+    try:
+        return await check_health(channel, service, timeout_s=2.0) == "SERVING"
+    except grpc.aio.AioRpcError:
+        return False
+
+
+def _last_line(child: Child) -> str:
+    return "".join(child.log_tail(lines=1))
