@@ -1,0 +1,210 @@
+"""A gRPC server on the HTTP/2 edge: handlers for the methods that matter, and a fallback for all others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+
+from grpc import StatusCode
+
+from tidegate.http2.endpoint import Endpoint
+from tidegate.http2.errors import ErrorCode
+from tidegate.http2.fields import Fields, encode
+from tidegate.http2.grpc_status import CallError, Status
+from tidegate.http2.limits import Abuse
+from tidegate.http2.request_head import HeadRefusalError, HttpRefusalError, RequestHead, parse_head
+from tidegate.http2.server_call import RESPONSE_HEAD, ServerCall
+from tidegate.http2.streams import Stream, StreamEnd, StreamHandler
+from tidegate.http2.transport import Flusher, Transport
+
+_LOGGER = logging.getLogger(__name__)
+_TICK_S = 1.0
+_BACKLOG = 4096
+
+# Serves a call and returns how it ends. Cancelled when the client cancels, is lost, or its deadline passes.
+Handler = Callable[[ServerCall], Awaitable[Status]]
+# Takes over a stream whose method has no handler.
+Fallback = Callable[[Stream, RequestHead, bool], StreamHandler]
+
+
+class GrpcServer:
+    """Serves gRPC on one or more sockets of one event loop."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        handlers: Mapping[str, Handler],
+        *,
+        flusher: Flusher,
+        fallback: Fallback | None = None,
+        to_status: Callable[[Exception], Status] | None = None,
+    ) -> None:
+        """``handlers`` by full method name, such as "/package.Service/Method"; ``to_status`` maps their exceptions."""
+        self.transports: set[Transport] = set()
+        self._endpoint = endpoint
+        self._handlers = handlers
+        self._flusher = flusher
+        self._fallback = fallback
+        self._to_status = to_status or _to_status
+        self._tasks: dict[ServerCall, asyncio.Task[None]] = {}
+        self._listeners: list[asyncio.Server] = []
+        self._all_closed = asyncio.Event()
+        self._all_closed.set()
+        self._ticker: asyncio.TimerHandle | None = None
+
+    async def listen(self, host: str, port: int, *, tls: ssl.SSLContext | None = None, reuse_port: bool = False) -> int:
+        """Serve on a TCP port; 0 chooses one. Returns the port."""
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(
+            self._transport, host, port, ssl=tls, reuse_port=reuse_port or None, backlog=_BACKLOG
+        )
+        self._started(listener)
+        return int(listener.sockets[0].getsockname()[1])
+
+    async def listen_unix(self, path: str) -> None:
+        """Serve on a Unix socket."""
+        loop = asyncio.get_running_loop()
+        self._started(await loop.create_unix_server(self._transport, path, backlog=_BACKLOG))
+
+    async def drain(self, grace_s: float) -> None:
+        """Stop gracefully: refuse new calls, let running ones finish for ``grace_s``, then end them. Closes all."""
+        for listener in self._listeners:
+            listener.close()
+        for transport in list(self.transports):
+            transport.connection.session.drain()
+            transport.flush()
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._all_closed.wait()
+        except TimeoutError:
+            await self._end_all()
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+
+    async def _end_all(self) -> None:
+        tasks = list(self._tasks.values())
+        for call in list(self._tasks):
+            call.finish(Status(code=StatusCode.UNAVAILABLE, message="the server is shutting down"))
+            self._on_end(call)
+        for transport in list(self.transports):
+            transport.connection.session.close(ErrorCode.NO_ERROR, "shutting down")
+            transport.flush()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._all_closed.wait()
+
+    # Owner.
+
+    def on_made(self, transport: Transport) -> None:
+        """A client has connected."""
+        self.transports.add(transport)
+        self._all_closed.clear()
+
+    def on_lost(self, transport: Transport) -> None:
+        """A client is gone."""
+        self.transports.discard(transport)
+        if not self.transports:
+            self._all_closed.set()
+
+    def on_request(self, transport: Transport, stream: Stream, fields: Fields, *, end_stream: bool) -> StreamHandler:
+        """Route a request to its handler, to the fallback, or to its refusal."""
+        try:
+            head = parse_head(fields, max_list_bytes=self._endpoint.limits.max_header_list_bytes)
+        except HttpRefusalError as refusal:
+            stream.send_headers(encode(((b":status", refusal.http_status),)), end_stream=True)
+            return _Refused(stream)
+        except HeadRefusalError as refusal:
+            if refusal.status.code is StatusCode.RESOURCE_EXHAUSTED:
+                transport.connection.session.spend(Abuse.OVERSIZE_HEADER_LIST)
+            stream.send_headers(encode((*RESPONSE_HEAD, *refusal.status.fields())), end_stream=True)
+            return _Refused(stream)
+        handler = self._handlers.get(head.method)
+        if handler is None:
+            if self._fallback is not None:
+                return self._fallback(stream, head, end_stream)
+            status = Status(code=StatusCode.UNIMPLEMENTED, message=f"unknown method {head.method}")
+            stream.send_headers(encode((*RESPONSE_HEAD, *status.fields())), end_stream=True)
+            return _Refused(stream)
+        return self._serve(transport, stream, head, handler)
+
+    def _serve(self, transport: Transport, stream: Stream, head: RequestHead, handler: Handler) -> ServerCall:
+        loop = asyncio.get_running_loop()
+        call = ServerCall(
+            stream,
+            head,
+            peer=transport.peer,
+            max_message_bytes=self._endpoint.limits.max_message_bytes,
+            on_end=self._on_end,
+        )
+        if not stream.can_receive:
+            call.on_headers((), end_stream=True)
+        self._tasks[call] = loop.create_task(self._run(call, handler), name=head.method)
+        return call
+
+    async def _run(self, call: ServerCall, handler: Handler) -> None:
+        expiry = None
+        if call.deadline_s is not None:
+            expiry = asyncio.get_running_loop().call_at(call.deadline_s, call.expire)
+        try:
+            call.finish(await handler(call))
+        except asyncio.CancelledError:
+            if not call.is_ended:  # by someone else than the client: the handler is being torn down
+                call.finish(Status(code=StatusCode.CANCELLED, message="cancelled by the server"))
+            raise
+        except Exception as error:  # noqa: BLE001 - the edge: everything becomes a status
+            call.finish(self._to_status(error))
+        finally:
+            if expiry is not None:
+                expiry.cancel()
+            self._tasks.pop(call, None)
+
+    def _on_end(self, call: ServerCall) -> None:
+        task = self._tasks.get(call)
+        if task is not None:
+            task.cancel()
+
+    def _transport(self) -> Transport:
+        return Transport(self._endpoint, self._flusher, self)
+
+    def _started(self, listener: asyncio.Server) -> None:
+        self._listeners.append(listener)
+        if self._ticker is None:
+            self._tick()
+
+    def _tick(self) -> None:
+        for transport in list(self.transports):
+            transport.tick()
+        self._ticker = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
+
+
+class _Refused:
+    """The handler of a stream that has been answered already: what still comes is thrown away."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        if stream.can_receive:
+            stream.reset(ErrorCode.NO_ERROR)
+
+    def on_headers(self, fields: Fields, *, end_stream: bool) -> None:
+        """Nothing to do."""
+
+    def on_data(self, payload: bytes, *, end_stream: bool) -> None:
+        """Keep the window open."""
+        self._stream.consume(len(payload))
+
+    def on_sent(self, size: int) -> None:
+        """Nothing to do."""
+
+    def on_end(self, end: StreamEnd) -> None:
+        """Nothing to do."""
+
+
+def _to_status(error: Exception) -> Status:
+    if isinstance(error, CallError):
+        return error.status
+    _LOGGER.error("a handler failed", exc_info=error)
+    return Status(code=StatusCode.INTERNAL, message="internal error; see the server's log")

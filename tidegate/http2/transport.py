@@ -1,0 +1,146 @@
+"""The core on a socket: an asyncio protocol, and the flusher that gathers writes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from typing import Protocol, cast
+
+from tidegate.http2.connection import Connection
+from tidegate.http2.endpoint import Endpoint
+from tidegate.http2.errors import ErrorCode, Http2ConnectionError
+from tidegate.http2.fields import Fields
+from tidegate.http2.limits import Abuse
+from tidegate.http2.streams import Stream, StreamHandler
+
+_LOGGER = logging.getLogger(__name__)
+
+ALPN = "h2"
+# Above the first mark DATA waits in its streams, where it is counted and bounded; below the second it goes on.
+_HIGH_WATER_BYTES = 64 * 2**10
+_LOW_WATER_BYTES = 16 * 2**10
+_CLOSE_TIMEOUT_S = 5.0
+
+
+class Flusher:
+    """Writes what the connections of one event loop have to say, once per read or per turn of the loop."""
+
+    __slots__ = ("_dirty", "_loop", "is_armed")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Share one between the connections that write to one another."""
+        self._loop = loop
+        self._dirty: list[Transport] = []
+        self.is_armed = False
+
+    def add(self, transport: Transport) -> None:
+        """``transport`` has output."""
+        self._dirty.append(transport)
+        if not self.is_armed:
+            self.is_armed = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write everything."""
+        self.is_armed = False
+        dirty = self._dirty
+        while dirty:
+            dirty.pop().flush()
+
+
+class Owner(Protocol):
+    """Who made the transport: a server or a channel."""
+
+    def on_made(self, transport: Transport) -> None:
+        """The connection stands."""
+
+    def on_request(self, transport: Transport, stream: Stream, fields: Fields, *, end_stream: bool) -> StreamHandler:
+        """A well-formed request has come."""
+
+    def on_lost(self, transport: Transport) -> None:
+        """The connection is gone."""
+
+
+class Transport(asyncio.Protocol):
+    """One connection on its socket."""
+
+    connection: Connection
+
+    def __init__(self, endpoint: Endpoint, flusher: Flusher, owner: Owner) -> None:
+        """``connection`` exists once the socket is connected."""
+        self._endpoint = endpoint
+        self._flusher = flusher
+        self._owner = owner
+        self._is_closing = False
+        self.peer = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say the preface, unless TLS has agreed on something else than HTTP/2."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES, low=_LOW_WATER_BYTES)
+        self.peer = str(transport.get_extra_info("peername"))
+        self.connection = Connection(self._endpoint, wake=self._wake, accept=self._accept)
+        self._owner.on_made(self)
+        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() != ALPN:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the core, then write what it and all connections that it has touched have to say."""
+        flusher = self._flusher
+        flusher.is_armed = True  # by the call below
+        try:
+            self.connection.receive(data)
+        except Exception:
+            _LOGGER.exception("a stream handler failed; its connection ends")
+            self.connection.fail(Http2ConnectionError(ErrorCode.INTERNAL_ERROR, "internal error"))
+        flusher.flush()
+        if self.connection.is_finished:
+            self.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the streams."""
+        self._is_closing = True
+        self.connection.lose()
+        self._owner.on_lost(self)
+
+    def pause_writing(self) -> None:
+        """The socket does not keep up."""
+        self.connection.outbound.pause()
+
+    def resume_writing(self) -> None:
+        """The socket has caught up."""
+        self.connection.outbound.resume()
+
+    def tick(self) -> None:
+        """Have the core look at the clock; about once a second."""
+        self.connection.tick()
+        self.flush()
+
+    def flush(self) -> None:
+        """Write the output, and close when the conversation is over."""
+        connection = self.connection
+        output = connection.take_output()
+        if self._is_closing:
+            return
+        if output:
+            self._transport.write(output)
+        if connection.is_finished:
+            self._is_closing = True
+            self._transport.close()
+            asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT_S, self._transport.abort)
+        elif connection.outbound.is_paused:
+            unread = self._transport.get_write_buffer_size()
+            if unread > self._endpoint.limits.max_unread_bytes:
+                self._is_closing = True
+                connection.fail(
+                    Http2ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, "replies unread", abuse=Abuse.UNREAD_REPLIES)
+                )
+                self._transport.abort()
+
+    def _wake(self) -> None:
+        self._flusher.add(self)
+
+    def _accept(self, stream: Stream, fields: Fields, end_stream: bool) -> StreamHandler:  # noqa: FBT001 - Acceptor
+        return self._owner.on_request(self, stream, fields, end_stream=end_stream)
