@@ -159,7 +159,7 @@ class Engine(Protocol):
         """The load after the latest step."""
 
     def on_step(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` on the event loop after every engine step. One callback; set before ``start``."""
+        """Call ``callback`` on the event loop after every engine step. One callback, the latest."""
 
     async def stop(self) -> None:
         """Abort what runs and release the model. May be called more than once."""

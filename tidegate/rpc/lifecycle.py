@@ -1,7 +1,7 @@
 """The life of a server process: start, serve, and on SIGTERM or SIGINT drain before it stops.
 
 The order of a drain matters to clients: first health says NOT_SERVING, so that balancers look elsewhere; then new calls
-are refused with a reason while running ones finish; then GOAWAY and the end, after ``grace_s`` at the latest.
+are refused with a reason while running ones finish, for ``grace_s`` at most; then GOAWAY and the end.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import grpc.aio
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health_aio
 
 _LOGGER = logging.getLogger(__name__)
+
+# For watchers, of health or load, which would never end by themselves.
+_FAREWELL_S = 0.5
 
 
 class Lifecycle:
@@ -25,13 +28,24 @@ class Lifecycle:
     until ``set_ready(True)``.
     """
 
-    def __init__(self, server: grpc.aio.Server, *, services: Iterable[str], grace_s: float) -> None:
-        """``grace_s`` is how long running calls may take once a drain has begun."""
+    def __init__(
+        self,
+        server: grpc.aio.Server,
+        *,
+        services: Iterable[str],
+        grace_s: float,
+        until_idle: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """``grace_s`` is how long running calls may take once a drain has begun.
+
+        ``until_idle`` returns when no call runs that a drain has to wait for; without it every call is such a one.
+        """
         self.health = health_aio.HealthServicer()
         self.is_draining = False
         self._server = server
         self._services = ("", *services)
         self._grace_s = grace_s
+        self._until_idle = until_idle
         self._stop = asyncio.Event()
         self._on_drain: list[Callable[[], None]] = []
 
@@ -71,13 +85,25 @@ class Lifecycle:
         try:
             await self._stop.wait()
             await self.set_ready(False)
-            stopping = asyncio.ensure_future(self._server.stop(self._grace_s))
+            stopping = asyncio.ensure_future(self._end_calls())
             hurried = asyncio.ensure_future(hurry.wait())
             await asyncio.wait((stopping, hurried), return_when=asyncio.FIRST_COMPLETED)
             hurried.cancel()
             if not stopping.done():
+                stopping.cancel()
+                await asyncio.wait((stopping,))
                 await self._server.stop(0)
-            await stopping
         finally:
             for signum in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(signum)
+
+    async def _end_calls(self) -> None:
+        if self._until_idle is None:
+            await self._server.stop(self._grace_s)
+            return
+        try:
+            async with asyncio.timeout(self._grace_s):
+                await self._until_idle()
+        except TimeoutError:
+            _LOGGER.warning("calls still run after %g s; ending them", self._grace_s)
+        await self._server.stop(_FAREWELL_S)

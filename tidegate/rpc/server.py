@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import grpc
@@ -84,11 +84,13 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         return guarded
 
     def _guard_stream(self, inner: _Handler) -> _Handler:
-        async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        # Writes by itself instead of yielding: a call that is cancelled while a write waits for a slow reader would
+        # leave a generator suspended, and what it holds would be freed whenever the garbage collector comes by.
+        async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
             responses = inner(request, context)
             try:
                 async for response in responses:
-                    yield response
+                    await context.write(response)
             except Exception as error:  # noqa: BLE001 - the edge: everything becomes a status
                 await self._abort(context, error)
             finally:

@@ -1,0 +1,33 @@
+"""``python -m worker``: serve one model until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+
+from worker.app import Worker
+from worker.config import ConfigError, WorkerSettings, read_command
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns the exit code: 0 after a shutdown, 1 when the engine failed, 2 for settings that cannot be used."""
+    try:
+        command = read_command(arguments)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    if command.print_config:
+        sys.stdout.write(command.settings.to_toml())
+        return 0
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return asyncio.run(_serve(command.settings))
+
+
+async def _serve(settings: WorkerSettings) -> int:
+    return await Worker(settings).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,104 @@
+"""A worker process: gRPC server, engine and health, put together and run from start to end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import grpc.aio
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from tidegate.rpc.lifecycle import Lifecycle
+from tidegate.rpc.server import SERVER_OPTIONS, ErrorInterceptor
+from tidegate.worker.v1 import worker_service_pb2, worker_service_pb2_grpc
+from worker.checkpoint import CheckpointError
+from worker.config import WorkerSettings
+from worker.engine import Engine, EngineDeadError, EngineError
+from worker.engines import EngineFactory, build_engine
+from worker.errors import to_rpc
+from worker.health import Health
+from worker.model import ServedModel
+from worker.service import WorkerService
+from worker.startup import read_checkpoint, start_model
+
+_LOGGER = logging.getLogger(__name__)
+
+_SERVICE = worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
+# Calls fail by themselves once the engine is dead; this is for their answers to get out.
+_LAST_WORDS_S = 2.0
+
+
+class Worker:
+    """A worker process. ``run`` is its life; ``ready`` and ``address`` tell others how far it has got."""
+
+    def __init__(self, settings: WorkerSettings, engine_factory: EngineFactory = build_engine) -> None:
+        self.ready = asyncio.Event()
+        self.address = ""
+        self._settings = settings
+        self._engine_factory = engine_factory
+        self._exit_code = 0
+        self._model: ServedModel | None = None
+        self._server = grpc.aio.server(interceptors=(ErrorInterceptor(to_rpc, _LOGGER),), options=SERVER_OPTIONS)
+        self._lifecycle = Lifecycle(
+            self._server, services=(_SERVICE,), grace_s=settings.drain_grace_s, until_idle=self._until_idle
+        )
+        self._health = Health(self._lifecycle, stall_after_s=settings.stall_after_s, on_death=self._end_with_error)
+        worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(
+            WorkerService(self._health, self._lifecycle), self._server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._lifecycle.health, self._server)
+        reflection.enable_server_reflection((_SERVICE, reflection.SERVICE_NAME), self._server)
+
+    async def run(self) -> int:
+        """Serve until a signal, a ``Drain`` or the engine's death; returns the process's exit code."""
+        host, _, _ = self._settings.listen.rpartition(":")
+        self.address = f"{host}:{self._server.add_insecure_port(self._settings.listen)}"
+        await self._lifecycle.set_ready(False)
+        await self._server.start()
+        async with asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(self._load_and_watch(), name="engine")
+            await self._lifecycle.serve()
+            serving.cancel()
+        return self._exit_code
+
+    def stop(self) -> None:
+        """Begin to drain, as SIGTERM does."""
+        self._lifecycle.request_stop()
+
+    async def _load_and_watch(self) -> None:
+        engine: Engine | None = None
+        try:
+            checkpoint = await read_checkpoint(self._settings)
+            engine = self._engine_factory(self._settings, checkpoint)
+            self._model = await start_model(
+                self._settings, checkpoint, engine, is_draining=lambda: self._lifecycle.is_draining
+            )
+            self._lifecycle.on_drain(self._model.load_feed.changed)
+            facts = self._model.facts
+            _LOGGER.info(
+                "ready on %s: model %s, engine %s, %d KV blocks of %d tokens",
+                self.address,
+                self._model.name,
+                facts.name,
+                facts.total_blocks,
+                facts.block_size,
+            )
+            self.ready.set()
+            await self._health.serve(self._model)
+        except (CheckpointError, EngineDeadError, EngineError, ValueError) as error:
+            _LOGGER.error("cannot start: %s", error)  # noqa: TRY400 - the message says it all
+            self._end_with_error()
+        finally:
+            if self._model is not None:
+                await self._model.constraints.close()
+            if engine is not None:
+                await engine.stop()
+
+    async def _until_idle(self) -> None:
+        while self._model is not None and self._model.ledger.requests:
+            await self._model.load_feed.wait_for_change()
+
+    def _end_with_error(self) -> None:
+        self._exit_code = 1
+        self._lifecycle.request_stop(_LAST_WORDS_S)

@@ -1,0 +1,154 @@
+"""One generation, from its admission to its end: engine outputs in, public responses out.
+
+The ledger's reservation and the engine's job live exactly as long as ``Generation.run`` does: however it ends, by the
+last token, an error, the deadline or a cancelled call, both are given back in its one ``finally``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable
+from typing import TypeVar
+
+from tidegate.inference.v1 import generation_pb2, inference_service_pb2
+from tidegate.worker.v1 import worker_service_pb2
+from worker.engine import EngineFinish, EngineOutput, FinishReason, GenerationJob, TokenLogprob
+from worker.errors import ConstraintViolatedError, DeadlineExceededError
+from worker.ledger import Reservation
+from worker.model import ServedModel
+
+_T = TypeVar("_T")
+_Response = inference_service_pb2.GenerateResponse
+
+_REASONS = {
+    FinishReason.STOP: generation_pb2.FINISH_REASON_STOP,
+    FinishReason.LENGTH: generation_pb2.FINISH_REASON_LENGTH,
+    FinishReason.REPETITION: generation_pb2.FINISH_REASON_REPETITION,
+}
+
+
+class Generation:
+    """Runs once."""
+
+    def __init__(self, model: ServedModel, job: GenerationJob, request: worker_service_pb2.GenerateRequest) -> None:
+        """``job`` is what ``request`` asks the engine for; the rest of it is answered here."""
+        self._model = model
+        self._job = job
+        self._request = request
+        self._text: list[str] = []  # kept only to be checked against the constraint
+
+    async def run(self, deadline: float | None) -> AsyncGenerator[_Response]:
+        """Admit the job and stream it. ``deadline`` is in the event loop's time.
+
+        Raises ``AtCapacityError``, ``ConstraintRejectedError``, ``ConstraintViolatedError``, ``DeadlineExceededError``
+        and what the engine raises.
+        """
+        model, job = self._model, self._job
+        if job.constraint is not None:
+            await _before(deadline, model.constraints.check(job.constraint))
+        model.pace.before_request()
+        reservation = model.ledger.admit(
+            tenant=self._request.tenant,
+            prompt_tokens=len(job.prompt_token_ids),
+            max_output_tokens=job.sampling.max_output_tokens,
+        )
+        outputs = model.engine.generate(job)
+        is_complete = False
+        try:
+            model.load_feed.changed()
+            is_started = False
+            while not is_complete:
+                output = await _before(deadline, anext(outputs))
+                if output.token_ids:
+                    model.ledger.extend(reservation, len(output.token_ids))
+                if not is_started:
+                    is_started = True
+                    yield self._started()
+                if output.token_ids or output.text:
+                    yield self._delta(output)
+                if output.finish is not None:
+                    finished = await self._finished(output.finish, reservation, deadline)
+                    is_complete = True
+                    yield finished
+        finally:
+            await outputs.aclose()
+            model.ledger.release(reservation, is_complete=is_complete)
+            model.load_feed.changed()
+
+    def _started(self) -> _Response:
+        return _Response(
+            started=generation_pb2.Started(
+                response_id=self._request.response_id,
+                model=self._model.name,
+                prompt_token_count=len(self._job.prompt_token_ids),
+            )
+        )
+
+    def _delta(self, output: EngineOutput) -> _Response:
+        if self._job.constraint is not None:
+            self._text.append(output.text)
+        delta = generation_pb2.Delta(text=(output.text,) if output.text else ())
+        if self._request.output.include_token_ids:
+            delta.token_ids.extend(output.token_ids)
+        if output.logprobs:
+            delta.logprobs.extend(map(_logprob, output.logprobs))
+        if output.prompt_logprobs:
+            delta.prompt_logprobs.extend(map(_logprob, output.prompt_logprobs))
+        return _Response(delta=delta)
+
+    async def _finished(self, finish: EngineFinish, reservation: Reservation, deadline: float | None) -> _Response:
+        is_budget = finish.reason is FinishReason.LENGTH and self._request.is_budget_clamped
+        tokens = reservation.prompt_tokens + reservation.output_tokens
+        finished = generation_pb2.Finished(
+            reason=generation_pb2.FINISH_REASON_BUDGET if is_budget else _REASONS[finish.reason],
+            usage=generation_pb2.Usage(
+                prompt_token_count=reservation.prompt_tokens,
+                cached_prompt_token_count=finish.cached_prompt_tokens,
+                output_token_count=reservation.output_tokens,
+                # The last token was made, but never computed on.
+                kv_block_count=self._model.ledger.blocks_for(max(reservation.prompt_tokens, tokens - 1)),
+            ),
+            constraint_verdict=await self._verdict(finish, deadline),
+        )
+        if finish.stop_string is not None:
+            finished.stop_string = finish.stop_string
+        elif finish.stop_token_id is not None:
+            finished.stop_token_id = finish.stop_token_id
+        timing = finished.timing
+        timing.queue_duration.FromNanoseconds(round(finish.queue_s * 1e9))
+        timing.prefill_duration.FromNanoseconds(round(finish.prefill_s * 1e9))
+        timing.decode_duration.FromNanoseconds(round(finish.decode_s * 1e9))
+        return _Response(finished=finished)
+
+    async def _verdict(
+        self, finish: EngineFinish, deadline: float | None
+    ) -> generation_pb2.ConstraintVerdict.ValueType:
+        constraint = self._job.constraint
+        if constraint is None:
+            return generation_pb2.CONSTRAINT_VERDICT_UNSPECIFIED
+        if await _before(deadline, self._model.constraints.verdict(constraint, "".join(self._text))):
+            return generation_pb2.CONSTRAINT_VERDICT_SATISFIED
+        if finish.reason is FinishReason.STOP:
+            raise ConstraintViolatedError(f"the output does not have the form asked for ({constraint.kind.value})")
+        return generation_pb2.CONSTRAINT_VERDICT_INCOMPLETE
+
+
+async def _before(deadline: float | None, result: Awaitable[_T]) -> _T:
+    """Await ``result``. Raises ``DeadlineExceededError`` when the deadline comes first."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await result
+    except TimeoutError:
+        raise DeadlineExceededError("the deadline passed before the generation was complete") from None
+
+
+def _logprob(logprob: TokenLogprob) -> generation_pb2.TokenLogprob:
+    return generation_pb2.TokenLogprob(
+        token_id=logprob.token_id,
+        token=logprob.token,
+        logprob=logprob.logprob,
+        top=[
+            generation_pb2.TopLogprob(token_id=token_id, token=token, logprob=value)
+            for token_id, token, value in logprob.top
+        ],
+    )

@@ -1,0 +1,74 @@
+"""Load reports: what gateways route and admit by, pushed to them as it changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+
+from tidegate.worker.v1 import worker_service_pb2
+from worker.engine import EngineLoad
+from worker.ledger import Ledger
+from worker.pace import Pace
+
+# An engine step takes 4 ms and more; a gateway that hears of every fifth one is still ahead of its next decision.
+_SHORTEST_INTERVAL_S = 0.02
+_LONGEST_INTERVAL_S = 1.0
+
+
+class LoadFeed:
+    """The load of one engine, for any number of watchers."""
+
+    def __init__(
+        self, ledger: Ledger, pace: Pace, engine_load: Callable[[], EngineLoad], is_draining: Callable[[], bool]
+    ) -> None:
+        self._ledger = ledger
+        self._pace = pace
+        self._engine_load = engine_load
+        self._is_draining = is_draining
+        self._sample_number = 0
+        self._change = asyncio.Event()
+
+    def changed(self) -> None:
+        """Something that a report shows has changed."""
+        self._change.set()
+        self._change = asyncio.Event()
+
+    async def wait_for_change(self) -> None:
+        """Until the next change."""
+        await self._change.wait()
+
+    async def reports(self) -> AsyncGenerator[worker_service_pb2.LoadReport]:
+        """A report at once, then on changes and at least once a second, until a drain has come to its end."""
+        while True:
+            change = self._change
+            yield self._report()
+            if self._is_draining() and not self._ledger.requests:
+                return
+            await asyncio.sleep(_SHORTEST_INTERVAL_S)
+            try:
+                async with asyncio.timeout(_LONGEST_INTERVAL_S - _SHORTEST_INTERVAL_S):
+                    await change.wait()
+            except TimeoutError:
+                pass  # no change is news, too
+
+    def _report(self) -> worker_service_pb2.LoadReport:
+        self._sample_number += 1
+        ledger, pace, load = self._ledger, self._pace, self._engine_load()
+        report = worker_service_pb2.LoadReport(
+            sample_number=self._sample_number,
+            total_block_count=ledger.capacity.total_blocks,
+            free_block_count=load.free_blocks,
+            reclaimable_block_count=load.reclaimable_blocks,
+            reserved_block_count=ledger.reserved_blocks,
+            block_size=ledger.capacity.block_size,
+            running_request_count=load.running_requests,
+            waiting_request_count=load.waiting_requests,
+            pending_prefill_token_count=ledger.pending_prefill_tokens,
+            prefill_tokens_per_second=pace.prefill_tokens_per_s,
+            decode_tokens_per_second=pace.decode_tokens_per_s,
+            preemption_count=load.preemptions,
+            is_draining=self._is_draining(),
+        )
+        report.observed_time.GetCurrentTime()
+        report.engine_step_age.FromNanoseconds(round(pace.step_age_s * 1e9))
+        return report

@@ -1,0 +1,110 @@
+"""``tidegate.worker.v1.WorkerService``: the edge between gRPC and the engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from itertools import count
+from typing import Any
+
+import grpc.aio
+
+from tidegate.inference.v1 import inference_service_pb2
+from tidegate.rpc.lifecycle import Lifecycle
+from tidegate.rpc.metadata import FINISHED_BIN, TRACEPARENT, TRACESTATE
+from tidegate.worker.v1 import worker_service_pb2, worker_service_pb2_grpc
+from worker.engine import EngineDeadError
+from worker.errors import CheckpointMismatchError, DeadlineExceededError
+from worker.generation import Generation
+from worker.health import Health
+from worker.job import parse_job
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+_PIECE_BYTES = 2**20
+
+
+class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
+    """One method per RPC. What they raise becomes a status in the error interceptor."""
+
+    def __init__(self, health: Health, lifecycle: Lifecycle) -> None:
+        self._health = health
+        self._lifecycle = lifecycle
+        self._job_numbers = count(1)
+
+    async def Generate(
+        self, request: worker_service_pb2.GenerateRequest, context: _Context
+    ) -> AsyncGenerator[inference_service_pb2.GenerateResponse]:
+        """Run one generation. Nothing is sent before its first token, so that until then it can go elsewhere."""
+        model = self._health.serving_model()
+        served = model.checkpoint.checkpoint_sha256
+        if request.checkpoint_sha256 != served:
+            raise CheckpointMismatchError(served=served, requested=request.checkpoint_sha256)
+        job = parse_job(
+            request,
+            job_id=f"job-{next(self._job_numbers)}",
+            facts=model.facts,
+            defaults=model.checkpoint.sampling_defaults,
+            trace_headers=_trace_headers(context),
+        )
+        deadline = _deadline(context)
+        try:
+            async with aclosing(Generation(model, job, request).run(deadline)) as responses:
+                async for response in responses:
+                    if response.HasField("finished"):
+                        context.set_trailing_metadata(((FINISHED_BIN, response.finished.SerializeToString()),))
+                    yield response
+        except EngineDeadError as error:
+            self._health.declare_dead(error)
+            raise
+
+    async def WatchLoad(
+        self, request: worker_service_pb2.WatchLoadRequest, context: _Context
+    ) -> AsyncGenerator[worker_service_pb2.WatchLoadResponse]:
+        """Push load reports."""
+        async for report in self._health.loaded_model().load_feed.reports():
+            yield worker_service_pb2.WatchLoadResponse(load_report=report)
+
+    async def GetModel(
+        self, request: worker_service_pb2.GetModelRequest, context: _Context
+    ) -> worker_service_pb2.GetModelResponse:
+        """Describe the model."""
+        return self._health.loaded_model().describe()
+
+    async def GetTokenizer(
+        self, request: worker_service_pb2.GetTokenizerRequest, context: _Context
+    ) -> AsyncGenerator[worker_service_pb2.GetTokenizerResponse]:
+        """Stream the tokenizer's files. Empty files are left out."""
+        checkpoint = self._health.loaded_model().checkpoint
+        files = (
+            (worker_service_pb2.TOKENIZER_FILE_TOKENIZER_JSON, checkpoint.tokenizer_json),
+            (worker_service_pb2.TOKENIZER_FILE_CHAT_TEMPLATE, checkpoint.chat_template.encode()),
+            (worker_service_pb2.TOKENIZER_FILE_TOKENIZER_CONFIG, checkpoint.tokenizer_config),
+        )
+        for file, content in files:
+            for start in range(0, len(content), _PIECE_BYTES):
+                yield worker_service_pb2.GetTokenizerResponse(file=file, data=content[start : start + _PIECE_BYTES])
+
+    async def Drain(
+        self, request: worker_service_pb2.DrainRequest, context: _Context
+    ) -> worker_service_pb2.DrainResponse:
+        """Begin to shut down."""
+        model = self._health.loaded_model()
+        grace_s = request.grace_duration.ToNanoseconds() / 1e9 if request.HasField("grace_duration") else None
+        self._lifecycle.request_stop(grace_s)
+        return worker_service_pb2.DrainResponse(running_request_count=model.ledger.requests)
+
+
+def _deadline(context: _Context) -> float | None:
+    """The call's deadline in the event loop's time; None when it has none. Raises ``DeadlineExceededError``."""
+    remaining_s = context.time_remaining()
+    if remaining_s is None:
+        return None
+    if remaining_s <= 0:
+        raise DeadlineExceededError("the deadline had passed before the generation began")
+    return asyncio.get_running_loop().time() + remaining_s
+
+
+def _trace_headers(context: _Context) -> Mapping[str, str]:
+    return {key: str(value) for key, value in context.invocation_metadata() or () if key in (TRACEPARENT, TRACESTATE)}

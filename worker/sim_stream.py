@@ -1,0 +1,110 @@
+"""One generation of the sim engine: its next token, when it ends, and what its consumer has not taken yet."""
+
+from __future__ import annotations
+
+import asyncio
+
+from worker.engine import EngineFinish, EngineOutput, FinishReason, GenerationJob, TokenLogprob
+from worker.sim_language import SimLanguage
+from worker.sim_scheduler import ScheduledRequest
+from worker.stop_text import StopText
+
+
+class SimStream:
+    """Written by the engine's step, read by one consumer; what is not taken in time merges into one output."""
+
+    def __init__(
+        self, job: GenerationJob, request: ScheduledRequest, language: SimLanguage, *, submitted_at: float
+    ) -> None:
+        """Appends to ``request.tokens``. ``submitted_at`` is in seconds of the clock that ``advance`` is given."""
+        self._job = job
+        self._request = request
+        self._language = language
+        self._stop = StopText(job.sampling.stop_strings)
+        self._submitted_at = submitted_at
+        self._first_token_at: float | None = None
+        self._output_tokens = 0
+        self._token_ids: list[int] = []
+        self._text: list[str] = []
+        self._logprobs: list[TokenLogprob] = []
+        self._prompt_logprobs: list[TokenLogprob] = []
+        self._finish: EngineFinish | None = None
+        self._error: Exception | None = None
+        self._consumer: asyncio.Future[None] | None = None
+
+    async def take(self) -> EngineOutput:
+        """All that is new, as soon as there is anything."""
+        while not (self._token_ids or self._finish or self._error):
+            self._consumer = asyncio.get_running_loop().create_future()
+            await self._consumer
+        if self._error is not None:
+            raise self._error
+        output = EngineOutput(
+            token_ids=self._token_ids,
+            text="".join(self._text),
+            logprobs=self._logprobs,
+            prompt_logprobs=self._prompt_logprobs,
+            finish=self._finish,
+        )
+        self._token_ids, self._text, self._logprobs, self._prompt_logprobs = [], [], [], []
+        return output
+
+    def advance(self, now: float) -> EngineFinish | None:
+        """The engine computed all of ``request.tokens``: add the next one, or end. Returns the end."""
+        if self._first_token_at is None:
+            self._first_token_at = now
+            if self._job.prompt_logprobs is not None:
+                prompt = self._job.prompt_token_ids[1:]
+                self._prompt_logprobs = self._language.logprobs(prompt, self._job.prompt_logprobs)
+        self._finish = self._next_token(now)
+        self._wake()
+        return self._finish
+
+    def fail(self, error: Exception) -> None:
+        """End with ``error`` in place of what was not taken."""
+        self._error = error
+        self._wake()
+
+    def _next_token(self, now: float) -> EngineFinish | None:
+        sampling = self._job.sampling
+        position = len(self._request.tokens)
+        may_stop = self._output_tokens >= sampling.min_output_tokens
+        if may_stop and self._language.ends(sampling.seed, position):
+            return self._end(now, FinishReason.STOP)
+        token_id = self._language.token(sampling.seed, position)
+        if may_stop and token_id in sampling.stop_token_ids:
+            return self._end(now, FinishReason.STOP, stop_token_id=token_id)
+        self._request.tokens.append(token_id)
+        self._token_ids.append(token_id)
+        self._output_tokens += 1
+        if self._job.logprobs is not None:
+            self._logprobs += self._language.logprobs([token_id], self._job.logprobs)
+        if self._output_tokens <= sampling.min_output_tokens:
+            # Up to here a stop string is ordinary text.
+            self._text.append(self._language.text(token_id))
+        else:
+            shown, stop = self._stop.push(self._language.text(token_id))
+            self._text.append(shown)
+            if stop is not None:
+                return self._end(now, FinishReason.STOP, stop_string=stop)
+        return self._end(now, FinishReason.LENGTH) if self._output_tokens == sampling.max_output_tokens else None
+
+    def _end(
+        self, now: float, reason: FinishReason, *, stop_string: str | None = None, stop_token_id: int | None = None
+    ) -> EngineFinish:
+        self._text.append(self._stop.flush())
+        scheduled_at = now if self._request.first_scheduled_at is None else self._request.first_scheduled_at
+        first_token_at = now if self._first_token_at is None else self._first_token_at
+        return EngineFinish(
+            reason=reason,
+            stop_string=stop_string,
+            stop_token_id=stop_token_id,
+            cached_prompt_tokens=self._request.cached_tokens,
+            queue_s=scheduled_at - self._submitted_at,
+            prefill_s=first_token_at - scheduled_at,
+            decode_s=now - first_token_at,
+        )
+
+    def _wake(self) -> None:
+        if self._consumer is not None and not self._consumer.done():
+            self._consumer.set_result(None)

@@ -1,0 +1,82 @@
+"""From a directory to a model that serves: open the checkpoint, start the engine, warm it up, open the books."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from worker.checkpoint import Checkpoint, open_checkpoint
+from worker.config import WorkerSettings
+from worker.constraints import ConstraintChecker
+from worker.engine import Engine, EngineFacts, GenerationJob, Sampling
+from worker.ledger import Capacity, Ledger
+from worker.load import LoadFeed
+from worker.model import ServedModel
+from worker.output_lengths import OutputLengths
+from worker.pace import Pace
+
+_LOGGER = logging.getLogger(__name__)
+
+_SIM_MODEL = Path(__file__).parent / "sim_model"
+_SIM_MODEL_NAME = "sim"
+
+_WARM_UP_PROMPT_TOKENS, _WARM_UP_OUTPUT_TOKENS = 512, 8
+
+
+async def read_checkpoint(settings: WorkerSettings) -> Checkpoint:
+    """The checkpoint to serve. Raises ``CheckpointError``, and ``ValueError`` when none is named and one is needed."""
+    if settings.model_dir is None and settings.engine == "vllm":
+        raise ValueError("the engine vllm needs a model_dir")
+    return await asyncio.to_thread(open_checkpoint, settings.model_dir or _SIM_MODEL)
+
+
+async def start_model(
+    settings: WorkerSettings, checkpoint: Checkpoint, engine: Engine, *, is_draining: Callable[[], bool]
+) -> ServedModel:
+    """Start ``engine`` and return it ready to serve. Raises ``EngineDeadError`` or ``EngineError``."""
+    facts = await engine.start()
+    _LOGGER.info("engine %s is up; warming it up", facts.name)
+    capacity = Capacity(
+        total_blocks=facts.total_blocks,
+        block_size=facts.block_size,
+        max_requests=facts.max_running_requests + settings.max_waiting_requests,
+    )
+    # Kernels are chosen and compiled in the first generation. The second one is the first to be measured.
+    await _warm_up(engine, facts, first_token=0)
+    ledger = Ledger(capacity, OutputLengths(quantile=settings.output_quantile))
+    pace = Pace(ledger, engine.load)
+    load_feed = LoadFeed(ledger, pace, engine.load, is_draining)
+
+    def after_step() -> None:
+        pace.after_step()
+        load_feed.changed()
+
+    engine.on_step(after_step)
+    pace.before_request()
+    await _warm_up(engine, facts, first_token=1)
+    return ServedModel(
+        name=settings.model_name or (checkpoint.directory.name if settings.model_dir else _SIM_MODEL_NAME),
+        default_max_output_tokens=settings.default_max_output_tokens,
+        checkpoint=checkpoint,
+        engine=engine,
+        facts=facts,
+        constraints=ConstraintChecker(),
+        ledger=ledger,
+        pace=pace,
+        load_feed=load_feed,
+    )
+
+
+async def _warm_up(engine: Engine, facts: EngineFacts, *, first_token: int) -> None:
+    """Generate a few tokens. Another ``first_token`` makes a prompt that no prefix cache knows."""
+    room = min(facts.context_length, facts.kv_pool_tokens) - _WARM_UP_OUTPUT_TOKENS
+    prompt = [(first_token + index) % facts.vocabulary_size for index in range(min(_WARM_UP_PROMPT_TOKENS, room))]
+    job = GenerationJob(
+        job_id=f"warm-up-{first_token}",
+        prompt_token_ids=prompt,
+        sampling=Sampling(max_output_tokens=_WARM_UP_OUTPUT_TOKENS, min_output_tokens=_WARM_UP_OUTPUT_TOKENS),
+    )
+    async for _ in engine.generate(job):
+        pass
