@@ -11,6 +11,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Coroutine
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -29,7 +30,6 @@ from tidegate.client.serve import serve as run_serve
 from tidegate.client.stack import EngineKind, StackOptions, free_port, state_dir
 
 app = typer.Typer(
-    help="Talk to a Tidegate gateway, or run one here.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -51,6 +51,22 @@ ModelDir = Annotated[
 
 _DEFAULT_TARGET = "127.0.0.1:50051"
 _NOTES = Console(stderr=True)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        typer.echo(f"tidegate {version('tidegate')}")
+        raise typer.Exit
+
+
+@app.callback()
+def tidegate(
+    *,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Talk to a Tidegate gateway, or run one here."""
 
 
 @app.command()

@@ -36,7 +36,7 @@ class EngineKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackOptions:
-    """What to start. ``model_dir`` None means the embedded default model, prepared under ``state_dir``."""
+    """What to start. ``model_dir`` None is the embedded model, prepared under ``state_dir``; sim needs none."""
 
     engine: EngineKind
     model_dir: Path | None
@@ -73,14 +73,13 @@ def state_dir(environ: Mapping[str, str] = os.environ) -> Path:
 @asynccontextmanager
 async def local_stack(options: StackOptions, steps: Steps) -> AsyncIterator[Stack]:
     """Start worker and gateway, wait until they serve, and stop both at the end. Raises ``ChildFailedError``."""
-    model_dir = options.model_dir or options.state_dir / "models" / _DEFAULT_MODEL
     worker_target = f"127.0.0.1:{free_port()}"
     children: list[Child] = []
 
-    async def start(module: str, **arguments: str | Path) -> Child:
+    async def start(module: str, **arguments: str) -> Child:
         command = [sys.executable, "-m", module]
         for name, value in arguments.items():
-            command += [f"--{name.replace('_', '-')}", str(value)]
+            command += [f"--{name.replace('_', '-')}", value]
         log_path = options.state_dir / "logs" / f"{module}.log"
         child = await Child.start(module, command, log_path=log_path, grace_s=_GRACE_S)
         children.append(child)
@@ -89,10 +88,15 @@ async def local_stack(options: StackOptions, steps: Steps) -> AsyncIterator[Stac
     try:
         # The gateway waits for workers anyway, and is up long before a model is loaded.
         gateway = await start("gateway", workers=worker_target, listen=options.listen)
-        if options.model_dir is None:
+        arguments = {"engine": options.engine.value, "listen": worker_target}
+        model_dir = options.model_dir
+        if model_dir is None and options.engine is EngineKind.VLLM:
+            model_dir = options.state_dir / "models" / _DEFAULT_MODEL
             with steps.step("Preparing the embedded model") as note:
-                await _run_to_end(await start("worker.default_model", out=model_dir), note)
-        worker = await start("worker", engine=options.engine.value, model_dir=model_dir, listen=worker_target)
+                await _run_to_end(await start("worker.default_model", out=str(model_dir)), note)
+        if model_dir is not None:
+            arguments["model_dir"] = str(model_dir)
+        worker = await start("worker", **arguments)
         with steps.step(f"Starting the worker ({options.engine.value})") as note:
             await _until_serving(worker, worker_target, WORKER, note)
         with steps.step("Connecting the gateway") as note:

@@ -65,7 +65,7 @@ class LiveSteps:
     @contextmanager
     def step(self, title: str) -> Iterator[Note]:
         """Keep one line up to date, and leave it standing."""
-        columns = (_Mark(), TextColumn("{task.description}"), _Elapsed(), _Detail())
+        columns = (_Mark(), TextColumn("{task.description:<30}"), _Elapsed(), _Detail())
         with Progress(*columns, console=self._console, refresh_per_second=8) as progress:
             task = progress.add_task(title, total=None, detail="", mark="")
             try:
