@@ -1,0 +1,142 @@
+"""A conversation as chat templates see it: the dictionaries that transformers' ``apply_chat_template`` is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+# What JSON Schema itself says; templates branch on it, and none of it can spell a control token.
+_SCHEMA_WORDS = frozenset(
+    {"$defs", "$ref", "additionalProperties", "anyOf", "array", "boolean", "description", "enum", "integer", "items"}
+    | {"null", "nullable", "number", "object", "properties", "required", "string", "title", "type"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A call that the assistant made."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message. ``role`` is "system", "user", "assistant" or "tool"."""
+
+    role: str
+    content: str | None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A tool that the model may call; ``parameters`` is a JSON Schema."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chat:
+    """A valid conversation (gateway/chat_prompt.py)."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateInput:
+    """What a template is given of a chat. ``tools`` is None when there are none, as in transformers."""
+
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    tools: list[dict[str, Any]] | None = None
+
+
+def template_input(chat: Chat, spelling: Callable[[str], str] = str) -> TemplateInput:
+    """The chat as a template sees it, with every text that came from the caller put through ``spelling``."""
+    return TemplateInput(
+        messages=[_message(message, spelling) for message in chat.messages],
+        tools=[_tool(tool, spelling) for tool in chat.tools] or None,
+    )
+
+
+def caller_texts(chat: Chat) -> Iterator[tuple[str, str]]:
+    """Every text that came from the caller, with the field that it came from."""
+    for index, message in enumerate(chat.messages):
+        path = f"chat.messages[{index}]"
+        yield f"{path}.content", message.content or ""
+        yield f"{path}.tool_call_id", message.tool_call_id
+        yield f"{path}.name", message.name
+        for at, call in enumerate(message.tool_calls):
+            yield f"{path}.tool_calls[{at}].id", call.id
+            yield f"{path}.tool_calls[{at}].name", call.name
+            yield from ((f"{path}.tool_calls[{at}].arguments_json", text) for text in _json_texts(call.arguments))
+    for index, tool in enumerate(chat.tools):
+        yield f"chat.tools[{index}].name", tool.name
+        yield f"chat.tools[{index}].description", tool.description
+        yield from ((f"chat.tools[{index}].parameters_json_schema", text) for text in _json_texts(tool.parameters))
+
+
+def _message(message: Message, spelling: Callable[[str], str]) -> dict[str, Any]:
+    """Keys are left out rather than empty, but for ``content``: templates ask ``is defined`` of the others."""
+    view: dict[str, Any] = {
+        "role": message.role,
+        "content": None if message.content is None else spelling(message.content),
+    }
+    if message.tool_calls:
+        view["tool_calls"] = [_tool_call(call, spelling) for call in message.tool_calls]
+    if message.tool_call_id:
+        view["tool_call_id"] = spelling(message.tool_call_id)
+    if message.name:
+        view["name"] = spelling(message.name)
+    return view
+
+
+def _tool_call(call: ToolCall, spelling: Callable[[str], str]) -> dict[str, Any]:
+    function = {"name": spelling(call.name), "arguments": _json_value(call.arguments, spelling)}
+    view = {"type": "function", "function": function}
+    return {"id": spelling(call.id), **view} if call.id else view
+
+
+def _tool(tool: Tool, spelling: Callable[[str], str]) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": spelling(tool.name)}
+    if tool.description:
+        function["description"] = spelling(tool.description)
+    function["parameters"] = _json_value(tool.parameters, spelling, kept=_SCHEMA_WORDS)
+    return {"type": "function", "function": function}
+
+
+def _json_value(value: Any, spelling: Callable[[str], str], kept: frozenset[str] = frozenset()) -> Any:
+    """A copy of ``value`` whose strings are put through ``spelling``. Its depth was limited when it was parsed."""
+    if isinstance(value, str):
+        return value if value in kept else spelling(value)
+    if isinstance(value, list):
+        return [_json_value(item, spelling, kept) for item in value]
+    if not isinstance(value, dict):
+        return value
+    view: dict[str, Any] = {}
+    for name, item in value.items():
+        spelled = name if name in kept else spelling(name)
+        while spelled in view:  # two names that are spelled alike stay two
+            spelled += spelled[-1]
+        view[spelled] = _json_value(item, spelling, kept)
+    return view
+
+
+def _json_texts(value: Any) -> Iterator[str]:
+    texts: list[str] = []
+
+    def note(text: str) -> str:
+        texts.append(text)
+        return text
+
+    _json_value(value, note)
+    yield from texts

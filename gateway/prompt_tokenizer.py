@@ -1,0 +1,139 @@
+"""Encodes text as the model's own tokenizer does, with or without its control tokens.
+
+Control tokens are the added tokens that tokenizer.json calls special, and the named ones of tokenizer_config.json. Two
+tokenizers are kept: the model's own, and a copy that knows the control tokens in private spelling only. To the copy
+``<|im_end|>`` is ordinary text, and it is encoded in one piece with all that stands before and behind it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer
+
+from gateway.control_tokens import ControlTokens, uses_reserved_characters
+
+_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+class PromptTokenizer:
+    """One model's tokenizer. Safe to use from several threads; encoding releases the GIL."""
+
+    def __init__(self, tokenizer_json: bytes, config: Mapping[str, Any]) -> None:
+        """``config`` is tokenizer_config.json. Raises ``ValueError`` for files that are no tokenizer."""
+        self.named_tokens = _named_tokens(config)
+        self._own = _own_tokenizer(tokenizer_json, config, self.named_tokens)
+        spec = json.loads(self._own.to_str())
+        special = {token["content"] for token in spec["added_tokens"] if token["special"]}
+        tokens = sorted(special | set(self.named_tokens.values()))
+        self.control_tokens = ControlTokens(tokens)
+        self._unknown = _unknown_token(spec["model"])
+        self._control_ids = frozenset(_id_of(token, self._own) for token in tokens if token != self._unknown)
+        self._copy, self._own_ids = _copy_with(self.control_tokens.spellings(), spec, self._own)
+        self._beginning_of_text = self._find_beginning_of_text(config)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of ``text``, control tokens recognised: what transformers gives without special tokens added."""
+        return _encode(self._own, text)
+
+    def encode_respelled(self, text: str) -> list[int]:
+        """The ids of ``text``, control tokens recognised in private spelling only.
+
+        Raises ``ValueError`` where the vocabulary itself reads a part of the text as a control token, as vocabularies
+        of the unigram kind do: such a tokenizer has no ids for it as ordinary text.
+        """
+        ids = _encode(self._copy, text)
+        if any(token_id in self._control_ids and token_id not in self._own_ids for token_id in ids):
+            raise ValueError("reads as a control token that the model's tokenizer cannot encode as text")
+        return [self._own_ids.get(token_id, token_id) for token_id in ids]
+
+    def encode_text(self, text: str) -> list[int]:
+        """The ids of ``text`` without any control token, behind the model's beginning-of-text if it has one.
+
+        Raises ``ValueError`` as ``encode_respelled`` does, and for the characters of the private spelling.
+        """
+        if uses_reserved_characters(text):
+            raise ValueError("has one of the noncharacters U+FDD0 to U+FDD2")
+        return [*self._beginning_of_text, *self.encode_respelled(text)]
+
+    def controls(self, ids: Sequence[int]) -> list[int]:
+        """The control tokens among ``ids``. The unknown token is none: it stands for characters without a token."""
+        return [token_id for token_id in ids if token_id in self._control_ids]
+
+    def spells_unknown(self, text: str) -> bool:
+        """Whether the unknown token is written out in ``text``, which ids cannot tell."""
+        return self._unknown is not None and self._unknown in text
+
+    def _find_beginning_of_text(self, config: Mapping[str, Any]) -> list[int]:
+        """What the tokenizer puts before a text by itself, without what it puts behind."""
+        bos = self.named_tokens.get("bos_token")
+        if bos is None:
+            return []
+        bos_id = _id_of(bos, self._own)
+        if "add_bos_token" in config or "add_eos_token" in config:  # transformers then replaces the post-processor
+            is_added = bool(config.get("add_bos_token"))
+        else:
+            is_added = self._own.encode("").ids[:1] == [bos_id]
+        return [bos_id] if is_added else []
+
+
+def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    # encode() would hold the GIL for as long as it takes; encode_batch_fast() releases it.
+    ids: list[int] = tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
+    return ids
+
+
+def _id_of(token: str, tokenizer: Tokenizer) -> int:
+    token_id = tokenizer.token_to_id(token)
+    if token_id is None:
+        raise ValueError(f"the tokenizer lacks its own token {token!r}")
+    return token_id
+
+
+def _named_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    """The tokens that have a name, as templates use them; the file holds texts, or objects with a ``content``."""
+    named: dict[str, str] = {}
+    for name in _NAMES:
+        token = config.get(name)
+        content = token.get("content") if isinstance(token, dict) else token
+        if isinstance(content, str):
+            named[name] = content
+    return named
+
+
+def _own_tokenizer(tokenizer_json: bytes, config: Mapping[str, Any], named: Mapping[str, str]) -> Tokenizer:
+    """The tokenizer with the added tokens that only its configuration knows, as transformers loads it."""
+    try:
+        tokenizer = Tokenizer.from_buffer(tokenizer_json)
+    except Exception as error:  # the library raises no narrower class
+        raise ValueError(f"tokenizer.json cannot be read: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    listed = sorted(config.get("added_tokens_decoder", {}).items(), key=lambda item: int(item[0]))
+    tokenizer.add_tokens([AddedToken(**token) for _, token in listed if token["content"] not in known])
+    known |= {token["content"] for _, token in listed}
+    tokenizer.add_tokens([AddedToken(token, special=True) for token in named.values() if token not in known])
+    return tokenizer
+
+
+def _unknown_token(model: Mapping[str, Any]) -> str | None:
+    """What the tokenizer's model gives for characters that it has no token for."""
+    if isinstance(model.get("unk_id"), int):
+        return str(model["vocab"][model["unk_id"]][0])
+    return model.get("unk_token")
+
+
+def _copy_with(spellings: Mapping[str, str], spec: dict[str, Any], own: Tokenizer) -> tuple[Tokenizer, dict[int, int]]:
+    """``own`` with its control tokens spelled by ``spellings``, and the own ids of the copy's added tokens."""
+    added: dict[str, str] = {}  # content in the copy: content
+    for token in spec["added_tokens"]:
+        content = token["content"]
+        if content in spellings:
+            # A private spelling has no other form that a normalizer could make of it.
+            token.update(content=spellings[content], normalized=False, special=True)
+        added[token["content"]] = content
+    copy = Tokenizer.from_str(json.dumps({**spec, "post_processor": None}))
+    return copy, {_id_of(private, copy): _id_of(content, own) for private, content in added.items()}

@@ -1,0 +1,112 @@
+"""From a conversation to token ids, such that no text of a caller becomes a control token.
+
+The rule: the control tokens of a prompt are those that the same conversation has with every text of the caller made
+meaningless. Where the prompt as transformers would encode it keeps that rule, it is encoded just so. Where it does
+not, some text reads as a control token: the template is given that text in a private spelling, and it is encoded as
+the ordinary text that it is. Where even this does not keep the rule, the conversation is refused.
+docs/chat-templates.md says what that means for callers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from gateway.chat import Chat, caller_texts
+from gateway.chat_template import ChatTemplate, rejected
+from gateway.control_tokens import has_escaped_marks, uses_reserved_characters
+from gateway.errors import InvalidRequestError
+from gateway.prompt_tokenizer import PromptTokenizer
+from tidegate.rpc.status import Violation
+
+_MAX_NAMED_FIELDS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What a worker is given. ``rendered_prompt`` is empty where there was no template to render."""
+
+    token_ids: Sequence[int]
+    rendered_prompt: str = ""
+
+
+class Renderer:
+    """One checkpoint's chat template and tokenizer. Safe to use from several threads."""
+
+    def __init__(self, tokenizer: PromptTokenizer, template: ChatTemplate | None) -> None:
+        """``template`` is None for a model that knows no conversations."""
+        self._tokenizer = tokenizer
+        self._template = template
+
+    @classmethod
+    def from_files(
+        cls,
+        tokenizer_json: bytes,
+        chat_template: str,
+        tokenizer_config: bytes,
+        *,
+        clock: Callable[[], datetime] = datetime.now,
+    ) -> Renderer:
+        """Build it from a checkpoint's files; an empty ``chat_template`` is none, an empty configuration too.
+
+        ``clock`` is what templates see through ``strftime_now``. Raises ``ValueError`` for files that cannot be used.
+        """
+        config = json.loads(tokenizer_config or b"{}")
+        if not isinstance(config, dict):
+            raise ValueError("tokenizer_config.json is not a JSON object")  # noqa: TRY004 - content, not an argument
+        tokenizer = PromptTokenizer(tokenizer_json, config)
+        template = ChatTemplate(chat_template, tokenizer.named_tokens, clock=clock) if chat_template else None
+        return cls(tokenizer, template)
+
+    def render(self, chat: Chat) -> str:
+        """The text that the template makes of ``chat``. Raises ``ChatTemplateRejectedError``."""
+        return self.prompt(chat).rendered_prompt
+
+    def encode_rendered(self, chat: Chat) -> list[int]:
+        """The token ids of ``chat``. Raises ``ChatTemplateRejectedError``."""
+        return list(self.prompt(chat).token_ids)
+
+    def prompt(self, chat: Chat) -> Prompt:
+        """The text and the token ids of ``chat``. Raises ``ChatTemplateRejectedError``."""
+        if self._template is None:
+            raise rejected("the model has no chat template")
+        tokenizer = self._tokenizer
+        text = self._template.render(chat)
+        ids = tokenizer.encode(text)
+        silenced = self._template.render(chat, tokenizer.control_tokens.silenced)
+        expected = tokenizer.controls(tokenizer.encode(silenced))
+        if tokenizer.controls(ids) == expected and not tokenizer.spells_unknown(text):
+            return Prompt(token_ids=ids, rendered_prompt=text)
+        return self._disarmed(self._template, chat, expected)
+
+    def encode_text(self, text: str) -> list[int]:
+        """The token ids of plain text, behind the model's beginning-of-text token if it uses one.
+
+        Raises ``InvalidRequestError`` for text that this tokenizer cannot encode without control tokens.
+        """
+        try:
+            return self._tokenizer.encode_text(text)
+        except ValueError as error:
+            raise InvalidRequestError([Violation(field="text", description=str(error))]) from error
+
+    def _disarmed(self, template: ChatTemplate, chat: Chat, expected: list[int]) -> Prompt:
+        """The prompt of a chat in which some text reads as a control token; ``expected`` are the template's own."""
+        control_tokens = self._tokenizer.control_tokens
+        suspects = [field for field, text in caller_texts(chat) if control_tokens.stand_in(text)]
+        fields = tuple(dict.fromkeys(suspects))[:_MAX_NAMED_FIELDS] or ("chat",)
+        if any(uses_reserved_characters(text) for _, text in caller_texts(chat)):
+            raise rejected(
+                "text that reads as a control token stands beside the noncharacters U+FDD0 to U+FDD2", fields
+            )
+        marked = template.render(chat, control_tokens.marked)
+        if has_escaped_marks(marked):
+            raise rejected("the chat template escapes text that reads as a control token", fields)
+        try:
+            ids = self._tokenizer.encode_respelled(control_tokens.unmarked(control_tokens.respelled(marked)))
+        except ValueError as error:
+            raise rejected(f"text {error}", fields) from error
+        if self._tokenizer.controls(ids) != expected:
+            raise rejected("text of the conversation and the chat template form a control token together", fields)
+        return Prompt(token_ids=ids, rendered_prompt=control_tokens.unmarked(marked))

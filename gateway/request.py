@@ -1,0 +1,125 @@
+"""Turns public requests into valid ones, the only form that the rest of the gateway knows.
+
+All violations of a request are found in one pass and told together. What needs the prompt's length is judged later, by
+gateway/prompt.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.chat import Chat
+from gateway.chat_prompt import MAX_PROMPT_BYTES, parse_chat
+from gateway.constraint import parse_constraint
+from gateway.errors import InvalidRequestError, ModelNotFoundError
+from gateway.model import ServedModel
+from gateway.sampling import check_output, check_sampling, resolved_sampling
+from gateway.violations import Violations, quoted
+from tidegate.inference.v1 import generation_pb2, inference_service_pb2
+from tidegate.rpc.status import Violation
+
+# A conversation, plain text, or token ids.
+PromptSource = Chat | str | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidRequest:
+    """A request to generate. ``sampling`` has the model's defaults filled in, ``max_output_tokens`` excepted.
+
+    ``constraint`` is in canonical form. ``criticality`` and ``short_deadline_policy`` are never UNSPECIFIED.
+    """
+
+    model: ServedModel
+    prompt: PromptSource
+    sampling: generation_pb2.SamplingOptions
+    constraint: generation_pb2.OutputConstraint | None
+    output: generation_pb2.OutputOptions
+    criticality: generation_pb2.Criticality.ValueType
+    short_deadline_policy: generation_pb2.ShortDeadlinePolicy.ValueType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidTokenizeRequest:
+    """A request to tokenise."""
+
+    model: ServedModel
+    prompt: PromptSource
+
+
+def parse_generate(request: inference_service_pb2.GenerateRequest, models: Mapping[str, ServedModel]) -> ValidRequest:
+    """The valid request. Raises ``InvalidRequestError`` with every violation, or ``ModelNotFoundError``."""
+    model = _find_model(request.model, models)
+    violations = Violations()
+    prompt = _parse_prompt(request, model, violations)
+    is_constrained = request.HasField("constraint")
+    check_sampling(request.sampling, model, violations, is_constrained=is_constrained)
+    constraint = None
+    if is_constrained:
+        constraint = parse_constraint(request.constraint, model.constraint_kinds, violations)
+    if request.criticality not in generation_pb2.Criticality.values():
+        violations.add("criticality", "is not a known criticality")
+    if request.short_deadline_policy not in generation_pb2.ShortDeadlinePolicy.values():
+        violations.add("short_deadline_policy", "is not a known policy")
+    check_output(request.output, violations)
+    violations.raise_if_any()
+    return ValidRequest(
+        model=model,
+        prompt=prompt,
+        sampling=resolved_sampling(request.sampling, model.sampling_defaults),
+        constraint=constraint,
+        output=request.output,
+        criticality=request.criticality or generation_pb2.CRITICALITY_CRITICAL,
+        short_deadline_policy=request.short_deadline_policy or generation_pb2.SHORT_DEADLINE_POLICY_CLAMP,
+    )
+
+
+def parse_tokenize(
+    request: inference_service_pb2.TokenizeRequest, models: Mapping[str, ServedModel]
+) -> ValidTokenizeRequest:
+    """The valid request. Raises as ``parse_generate`` does."""
+    model = _find_model(request.model, models)
+    violations = Violations()
+    prompt = _parse_prompt(request, model, violations)
+    violations.raise_if_any()
+    return ValidTokenizeRequest(model=model, prompt=prompt)
+
+
+def _find_model(name: str, models: Mapping[str, ServedModel]) -> ServedModel:
+    """Without a model there are no limits by which the rest could be judged, so that this is told alone."""
+    if not name:
+        raise InvalidRequestError([Violation(field="model", description="is required")])
+    model = models.get(name)
+    if model is None:
+        shown = quoted(name, max_characters=128)
+        raise ModelNotFoundError(
+            f"the model {shown} is not served here", metadata={"model": shown}, resource=("tidegate.Model", shown)
+        )
+    return model
+
+
+def _parse_prompt(
+    request: inference_service_pb2.GenerateRequest | inference_service_pb2.TokenizeRequest,
+    model: ServedModel,
+    violations: Violations,
+) -> PromptSource:
+    kind = request.WhichOneof("prompt")
+    if kind == "chat":
+        return parse_chat(request.chat, violations)
+    if kind == "text":
+        if not request.text:
+            violations.add("text", "is empty")
+        elif len(request.text) > MAX_PROMPT_BYTES or len(request.text.encode()) > MAX_PROMPT_BYTES:
+            violations.add("text", f"is larger than {MAX_PROMPT_BYTES} bytes")
+        return request.text
+    if kind == "token_ids":
+        ids = tuple(request.token_ids.ids)
+        if not ids:
+            violations.add("token_ids.ids", "is empty")
+        elif min(ids) < 0 or max(ids) >= model.vocabulary_size:
+            for index, token_id in enumerate(ids):
+                if not 0 <= token_id < model.vocabulary_size:
+                    violations.add(f"token_ids.ids[{index}]", f"is not in the vocabulary of {model.vocabulary_size}")
+        return ids
+    violations.add("prompt", "one of chat, text and token_ids is required")
+    return ()
