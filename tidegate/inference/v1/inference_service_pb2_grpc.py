@@ -67,7 +67,6 @@ class InferenceServiceServicer:
         OK without a Finished is a protocol violation of the server. An error status stands in place of Finished; deltas
         received before it are valid output. The call may be retried on UNAVAILABLE when no message has arrived, and on
         RESOURCE_EXHAUSTED after the wait named by RetryInfo.
-        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

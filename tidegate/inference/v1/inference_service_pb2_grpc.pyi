@@ -47,7 +47,6 @@ class InferenceServiceStub:
     OK without a Finished is a protocol violation of the server. An error status stands in place of Finished; deltas
     received before it are valid output. The call may be retried on UNAVAILABLE when no message has arrived, and on
     RESOURCE_EXHAUSTED after the wait named by RetryInfo.
-    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     """
     Tokenize: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.TokenizeRequest, _inference_service_pb2.TokenizeResponse]
     """Renders a prompt with the model's chat template and tokenises it, exactly as Generate would, without running it."""
@@ -67,7 +66,6 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     OK without a Finished is a protocol violation of the server. An error status stands in place of Finished; deltas
     received before it are valid output. The call may be retried on UNAVAILABLE when no message has arrived, and on
     RESOURCE_EXHAUSTED after the wait named by RetryInfo.
-    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     """
     Tokenize: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.TokenizeRequest, _inference_service_pb2.TokenizeResponse]  # type: ignore[assignment]
     """Renders a prompt with the model's chat template and tokenises it, exactly as Generate would, without running it."""
@@ -90,7 +88,6 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         OK without a Finished is a protocol violation of the server. An error status stands in place of Finished; deltas
         received before it are valid output. The call may be retried on UNAVAILABLE when no message has arrived, and on
         RESOURCE_EXHAUSTED after the wait named by RetryInfo.
-        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         """
 
     @_abc_1.abstractmethod

@@ -70,7 +70,6 @@ class WorkerServiceServicer:
     def Generate(self, request, context):
         """Runs one generation; answers in the public form, so that a gateway can pass the bytes on. Cancelling the call
         frees the request's KV blocks. The trailing metadata `tidegate-finished-bin` repeats Finished.
-        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

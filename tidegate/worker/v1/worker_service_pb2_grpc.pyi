@@ -41,7 +41,6 @@ class WorkerServiceStub:
     Generate: _grpc.UnaryStreamMultiCallable[_worker_service_pb2.GenerateRequest, _inference_service_pb2.GenerateResponse]
     """Runs one generation; answers in the public form, so that a gateway can pass the bytes on. Cancelling the call
     frees the request's KV blocks. The trailing metadata `tidegate-finished-bin` repeats Finished.
-    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     """
     WatchLoad: _grpc.UnaryStreamMultiCallable[_worker_service_pb2.WatchLoadRequest, _worker_service_pb2.WatchLoadResponse]
     """Pushes the worker's load: at once, then on every change, at most every 20 ms, and at least once a second."""
@@ -60,7 +59,6 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     Generate: _aio.UnaryStreamMultiCallable[_worker_service_pb2.GenerateRequest, _inference_service_pb2.GenerateResponse]  # type: ignore[assignment]
     """Runs one generation; answers in the public form, so that a gateway can pass the bytes on. Cancelling the call
     frees the request's KV blocks. The trailing metadata `tidegate-finished-bin` repeats Finished.
-    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     """
     WatchLoad: _aio.UnaryStreamMultiCallable[_worker_service_pb2.WatchLoadRequest, _worker_service_pb2.WatchLoadResponse]  # type: ignore[assignment]
     """Pushes the worker's load: at once, then on every change, at most every 20 ms, and at least once a second."""
@@ -82,7 +80,6 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_inference_service_pb2.GenerateResponse], _abc.AsyncIterator[_inference_service_pb2.GenerateResponse]]:
         """Runs one generation; answers in the public form, so that a gateway can pass the bytes on. Cancelling the call
         frees the request's KV blocks. The trailing metadata `tidegate-finished-bin` repeats Finished.
-        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         """
 
     @_abc_1.abstractmethod

