@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+DEFAULT_WINDOW_BYTES = 65_535  # RFC 9113, section 6.9.2
+
 
 class Abuse(Enum):
     """A limit that a peer broke; the value is its label in metrics."""
@@ -47,8 +49,9 @@ class Limits:
     """Bounds of one connection. Sizes in bytes, times in seconds."""
 
     max_concurrent_streams: int = 10_000
-    # What a stream may hold of the peer's data before its reader takes it: RFC 9113's default window.
-    stream_window_bytes: int = 65_535
+    # What a stream may hold of the peer's data before its reader takes it. RFC 9113's default is the least: the peer
+    # may use that much before it has read our SETTINGS.
+    stream_window_bytes: int = DEFAULT_WINDOW_BYTES
     # Never the bottleneck: it is given back on receipt, while a stream's window is given back on use.
     connection_window_bytes: int = 16 * 2**20
     max_message_bytes: int = 4 * 2**20
@@ -72,6 +75,11 @@ class Limits:
     ignored_frames: Allowance = Allowance(burst=1_000, per_s=50.0)
     refusals: Allowance = Allowance(burst=10_000, per_s=200.0)
     oversize_lists: Allowance = Allowance(burst=20, per_s=1.0)
+
+    def __post_init__(self) -> None:
+        """Refuse windows that would find fault with honest peers."""
+        if min(self.stream_window_bytes, self.connection_window_bytes) < DEFAULT_WINDOW_BYTES:
+            raise ValueError(f"windows are at least {DEFAULT_WINDOW_BYTES} bytes")
 
     @property
     def max_decoded_header_bytes(self) -> int:

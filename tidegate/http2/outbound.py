@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tidegate.http2.fields import NO_DYNAMIC_TABLE
 from tidegate.http2.flow import widened
-from tidegate.http2.settings import DEFAULT_WINDOW_BYTES
+from tidegate.http2.limits import DEFAULT_WINDOW_BYTES
 
 if TYPE_CHECKING:
     from tidegate.http2.streams import Stream

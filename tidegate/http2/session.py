@@ -10,9 +10,9 @@ from tidegate.http2 import frames
 from tidegate.http2.endpoint import Endpoint
 from tidegate.http2.errors import ErrorCode, Http2ConnectionError
 from tidegate.http2.flow import WindowOverflowError
-from tidegate.http2.limits import Abuse, Budgets
+from tidegate.http2.limits import DEFAULT_WINDOW_BYTES, Abuse, Budgets
 from tidegate.http2.outbound import Outbound
-from tidegate.http2.settings import DEFAULT_WINDOW_BYTES, PeerSettings, announced
+from tidegate.http2.settings import PeerSettings, announced
 from tidegate.http2.stream_table import StreamTable
 from tidegate.http2.streams import EndCause, StreamEnd
 
@@ -151,6 +151,8 @@ class Session:
         """SETTINGS, PING, GOAWAY; PRIORITY and unknown frames, which are ignored."""
         if kind == frames.PING:
             self._on_ping(cast("PingFrame", frames.parse(kind, flags, stream_id, payload)))
+        elif kind == frames.SETTINGS and flags & frames.ACK and payload:
+            raise Http2ConnectionError(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS acknowledgement with a payload")
         elif kind == frames.SETTINGS:
             self._on_settings(cast("SettingsFrame", frames.parse(kind, flags, stream_id, payload)))
         elif kind == frames.GOAWAY:

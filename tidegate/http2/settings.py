@@ -8,9 +8,8 @@ from hyperframe.frame import SettingsFrame
 
 from tidegate.http2.errors import ErrorCode, Http2ConnectionError
 from tidegate.http2.frames import MAX_FRAME_BYTES, MAX_WINDOW_BYTES
-from tidegate.http2.limits import Limits
+from tidegate.http2.limits import DEFAULT_WINDOW_BYTES, Limits
 
-DEFAULT_WINDOW_BYTES = 65_535
 _MAX_MAX_FRAME_BYTES = 2**24 - 1
 
 
