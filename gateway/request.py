@@ -49,7 +49,7 @@ class ValidTokenizeRequest:
 
 def parse_generate(request: inference_service_pb2.GenerateRequest, models: Mapping[str, ServedModel]) -> ValidRequest:
     """The valid request. Raises ``InvalidRequestError`` with every violation, or ``ModelNotFoundError``."""
-    model = _find_model(request.model, models)
+    model = find_model(request.model, models)
     violations = Violations()
     prompt = _parse_prompt(request, model, violations)
     is_constrained = request.HasField("constraint")
@@ -78,14 +78,14 @@ def parse_tokenize(
     request: inference_service_pb2.TokenizeRequest, models: Mapping[str, ServedModel]
 ) -> ValidTokenizeRequest:
     """The valid request. Raises as ``parse_generate`` does."""
-    model = _find_model(request.model, models)
+    model = find_model(request.model, models)
     violations = Violations()
     prompt = _parse_prompt(request, model, violations)
     violations.raise_if_any()
     return ValidTokenizeRequest(model=model, prompt=prompt)
 
 
-def _find_model(name: str, models: Mapping[str, ServedModel]) -> ServedModel:
+def find_model(name: str, models: Mapping[str, ServedModel]) -> ServedModel:
     """Without a model there are no limits by which the rest could be judged, so that this is told alone."""
     if not name:
         raise InvalidRequestError([Violation(field="model", description="is required")])

@@ -1,0 +1,38 @@
+"""``python -m gateway``: serve until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+
+from gateway.app import Gateway
+from gateway.config import ConfigError, GatewaySettings, read_command
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns the exit code: 0 after a shutdown, 1 when the address cannot be had, 2 for unusable settings."""
+    try:
+        command = read_command(arguments)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    if command.print_config:
+        sys.stdout.write(command.settings.to_toml())
+        return 0
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        asyncio.run(_serve(command.settings))
+    except RuntimeError as error:  # grpc's, for an address that is taken
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+async def _serve(settings: GatewaySettings) -> None:
+    await Gateway(settings).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,101 @@
+"""A gateway process: everything is built here by hand, and run from start to end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import NoReturn
+
+import grpc.aio
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from opentelemetry import trace
+
+from gateway.admission import Admission
+from gateway.config import GatewaySettings
+from gateway.dispatch import Dispatch
+from gateway.errors import to_rpc
+from gateway.policy.limit import Limit
+from gateway.preparation import Preparation
+from gateway.service import InferenceService
+from gateway.workers.connection import WorkerConnection
+from gateway.workers.fleet import Fleet
+from gateway.workers.renderers import Renderers
+from tidegate.inference.v1 import inference_service_pb2, inference_service_pb2_grpc
+from tidegate.rpc.lifecycle import Lifecycle
+from tidegate.rpc.server import SERVER_OPTIONS, ErrorInterceptor
+
+_LOGGER = logging.getLogger(__name__)
+
+_SERVICE = inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
+
+
+class Gateway:
+    """A gateway process. ``run`` is its life; ``listening`` and ``address`` tell others how far it has got."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        """Make it inside a running event loop."""
+        self.listening = asyncio.Event()
+        self.address = ""
+        self.fleet = Fleet(random.Random())
+        self._settings = settings
+        self._executor = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
+        self._admission = Admission(_limit(settings.max_in_flight))
+        self._server = grpc.aio.server(interceptors=(ErrorInterceptor(to_rpc, _LOGGER),), options=SERVER_OPTIONS)
+        self._lifecycle = Lifecycle(
+            self._server,
+            services=(_SERVICE,),
+            grace_s=settings.drain_grace_s,
+            until_idle=self._admission.until_idle,
+        )
+        self._lifecycle.on_drain(self._admission.close)
+        service = InferenceService(
+            self.fleet,
+            self._admission,
+            Preparation(self._executor, _limit(settings.prepare_backlog_bytes)),
+            Dispatch(self.fleet, trace.get_tracer("tidegate.gateway")),
+            max_duration_s=settings.max_duration_s,
+        )
+        inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(service, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._lifecycle.health, self._server)
+        names = (_SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+
+    async def run(self) -> None:
+        """Serve until SIGTERM, SIGINT or ``stop``."""
+        host, _, _ = self._settings.listen.rpartition(":")
+        self.address = f"{host}:{self._server.add_insecure_port(self._settings.listen)}"
+        await self._lifecycle.set_ready(False)
+        await self._server.start()
+        _LOGGER.info("ready on %s: %d workers to connect to", self.address, len(self._settings.workers))
+        self.listening.set()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                renderers = Renderers(self._settings.tokenizer_dir)
+                background = [
+                    tasks.create_task(WorkerConnection(target, self.fleet, renderers).run(), name=f"worker {target}")
+                    for target in self._settings.workers
+                ]
+                background.append(tasks.create_task(self._publish_readiness(), name="readiness"))
+                await self._lifecycle.serve()
+                for task in background:
+                    task.cancel()
+        finally:
+            self._executor.shutdown(cancel_futures=True)
+
+    def stop(self) -> None:
+        """Begin to drain, as SIGTERM does."""
+        self._lifecycle.request_stop()
+
+    async def _publish_readiness(self) -> NoReturn:
+        while True:
+            self.fleet.readiness_changed.clear()
+            await self._lifecycle.set_ready(self.fleet.is_serving)
+            await self.fleet.readiness_changed.wait()
+
+
+def _limit(total: int) -> Limit:
+    return Limit(total, clock=time.monotonic, rng=random.Random())

@@ -1,0 +1,49 @@
+"""What a call brings with it beside its message: an id and a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+
+from tidegate.rpc.metadata import REQUEST_ID
+
+_REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+# An answer that the deadline passed has to be sent before the client's own clock ends the call without one.
+_ANSWER_MARGIN_S = 0.02
+_ANSWER_MARGIN_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call. ``deadline_at`` is by the event loop's clock."""
+
+    response_id: str
+    deadline_at: float
+
+    @classmethod
+    def from_context(cls, context: grpc.aio.ServicerContext[Any, Any], *, max_duration_s: float) -> Call:
+        """Read the call. One without a deadline, or with a longer one, may take ``max_duration_s``."""
+        metadata = dict(context.invocation_metadata() or ())
+        named = str(metadata.get(REQUEST_ID, ""))
+        is_usable = _REQUEST_ID_FORM.fullmatch(named) is not None
+        return cls(
+            response_id=named if is_usable else uuid.uuid4().hex,
+            deadline_at=asyncio.get_running_loop().time() + _duration_s(context.time_remaining(), max_duration_s),
+        )
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds until the deadline, at least 0."""
+        return max(0.0, self.deadline_at - asyncio.get_running_loop().time())
+
+
+def _duration_s(client_s: float | None, max_duration_s: float) -> float:
+    if client_s is None:
+        return max_duration_s
+    return min(max_duration_s, client_s - min(_ANSWER_MARGIN_S, client_s * _ANSWER_MARGIN_SHARE))

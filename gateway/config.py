@@ -1,0 +1,138 @@
+"""The gateway's settings: flag > environment (``TIDEGATE_GATEWAY_...``) > TOML file > default.
+
+Unknown keys are errors in all three.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    CliSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+_ENV_PREFIX = "TIDEGATE_GATEWAY_"
+
+# The largest message that is received, so that one prompt alone always fits the backlog.
+_MIN_BACKLOG_BYTES = 4 * 2**20
+
+_Count = Annotated[int, Field(ge=1)]
+_Seconds = Annotated[float, Field(gt=0)]
+
+
+class GatewaySettings(BaseSettings):
+    """Which workers a gateway serves, and how."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_ENV_PREFIX,
+        extra="forbid",
+        frozen=True,
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+        use_attribute_docstrings=True,
+    )
+
+    workers: Annotated[tuple[str, ...], NoDecode, Field(min_length=1)]
+    """addresses of the workers, host:port[,host:port...]"""
+    listen: str = "127.0.0.1:50051"
+    """address to serve on; port 0 takes a free one"""
+    tokenizer_dir: Path | None = None
+    """directory with tokenizer.json and chat template; otherwise each worker is asked for its own"""
+    max_in_flight: _Count = 4096
+    """calls held at one time; more are refused"""
+    max_duration_s: _Seconds = 600.0
+    """longest duration of a call, also of one without a deadline"""
+    prepare_threads: _Count = 2
+    """threads that render and tokenise prompts"""
+    prepare_backlog_bytes: Annotated[int, Field(ge=_MIN_BACKLOG_BYTES)] = 16 * 2**20
+    """prompts that may wait to be tokenised, in bytes; more are refused"""
+    drain_grace_s: _Seconds = 30.0
+    """how long running calls may take once a shutdown has begun"""
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _split_workers(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(","))
+        return value
+
+    @field_validator("workers")
+    @classmethod
+    def _check_workers(cls, workers: tuple[str, ...]) -> tuple[str, ...]:
+        for worker in workers:
+            host, _, port = worker.rpartition(":")
+            if not host or not port.isdecimal():
+                raise ValueError(f"{worker!r} is not host:port")
+        if len(set(workers)) < len(workers):
+            raise ValueError("an address stands here twice")
+        return workers
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment before arguments, which are what the file says. Flags come before both."""
+        return env_settings, init_settings
+
+    def to_toml(self) -> str:
+        """The settings as a file that ``--config`` reads. TOML has no null: what is None is left out."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items())
+
+
+class ConfigError(Exception):
+    """The settings are not usable. One line per fault."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A command line with all it refers to."""
+
+    settings: GatewaySettings
+    print_config: bool
+
+
+def read_command(arguments: Sequence[str]) -> Command:
+    """Parse the command line, the environment and the file. Raises ``ConfigError``; exits on ``--help``."""
+    parser = argparse.ArgumentParser(prog="python -m gateway", description="Serve models over gRPC by their workers.")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings, named as the flags are")
+    parser.add_argument("--print-config", action="store_true", help="print the settings in effect and exit")
+    flags = CliSettingsSource[argparse.ArgumentParser](GatewaySettings, root_parser=parser)
+    parsed = parser.parse_args(arguments)
+    unknown = sorted(_unknown_variables())
+    if unknown:
+        raise ConfigError("\n".join(f"{name}: no such setting" for name in unknown))
+    try:
+        from_file = tomllib.loads(parsed.config.read_text(encoding="utf-8")) if parsed.config else {}
+        settings = CliApp.run(GatewaySettings, cli_args=parsed, cli_settings_source=flags, **from_file)
+    except OSError as error:
+        raise ConfigError(f"{parsed.config}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{parsed.config}: {error}") from error
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise ConfigError("\n".join(faults)) from error
+    return Command(settings=settings, print_config=parsed.print_config)
+
+
+def _unknown_variables() -> Iterator[str]:
+    known = {f"{_ENV_PREFIX}{name}".upper() for name in GatewaySettings.model_fields}
+    return (name for name in os.environ if name.upper().startswith(_ENV_PREFIX) and name.upper() not in known)

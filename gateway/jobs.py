@@ -1,0 +1,54 @@
+"""A request that is ready to run, and what a worker is asked to do for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.policy.load import WorkerLoad
+from gateway.policy.output_budget import OutputBudget, OutputDemand, output_budget
+from gateway.renderer import Prompt
+from gateway.request import ValidRequest
+from tidegate.inference.v1 import generation_pb2
+from tidegate.worker.v1 import worker_service_pb2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedRequest:
+    """A valid request with its prompt's tokens. ``max_output_tokens`` is resolved, and fits context and KV pool."""
+
+    response_id: str
+    request: ValidRequest
+    prompt: Prompt
+    max_output_tokens: int
+
+    @property
+    def need_tokens(self) -> int:
+        """Tokens that the request will hold in a KV cache at most."""
+        return len(self.prompt.token_ids) + self.max_output_tokens
+
+    def budget(self, load: WorkerLoad, *, remaining_s: float) -> OutputBudget:
+        """The output for which a worker with this ``load`` has the time. Raises ``DeadlineTooShortError``."""
+        demand = OutputDemand(
+            prompt_tokens=len(self.prompt.token_ids),
+            min_output_tokens=self.request.sampling.min_output_tokens,
+            max_output_tokens=self.max_output_tokens,
+            may_clamp=self.request.short_deadline_policy != generation_pb2.SHORT_DEADLINE_POLICY_REFUSE,
+        )
+        return output_budget(demand, load, remaining_s=remaining_s)
+
+    def job(self, budget: OutputBudget) -> worker_service_pb2.GenerateRequest:
+        """The worker's request. It always asks for token ids: should the worker be lost, those sent are counted."""
+        request = self.request
+        job = worker_service_pb2.GenerateRequest(
+            response_id=self.response_id,
+            checkpoint_sha256=request.model.checkpoint_sha256,
+            prompt_token_ids=self.prompt.token_ids,
+            sampling=request.sampling,
+            constraint=request.constraint,
+            output=request.output,
+            criticality=request.criticality,
+            is_budget_clamped=budget.is_clamped,
+        )
+        job.sampling.max_output_tokens = budget.max_output_tokens
+        job.output.include_token_ids = True
+        return job

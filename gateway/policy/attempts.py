@@ -1,0 +1,52 @@
+"""The walk of one request from worker to worker, until one of them answers.
+
+A refusal for want of capacity is news, not failure: each other worker may be asked once. A failed attempt may be
+followed by one more, inside the retry budget; a request that was on two workers when they failed is given to no third
+one, for it may be what kills them.
+"""
+
+from __future__ import annotations
+
+from gateway.errors import GatewayError
+from gateway.policy.outcomes import AT_CAPACITY, Outcome, client_error, judge, kv_exhausted, no_worker_available
+from tidegate.rpc.status import RpcError
+
+_MAX_FAILURES = 2
+
+
+class Attempts:
+    """What has been tried for one request whose client has seen nothing yet."""
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+        self._failures = 0
+        self._refusals = 0  # for want of capacity
+        self._retry_after_s: float | None = None
+        self._last: RpcError | None = None
+
+    def record(self, worker_id: str, error: RpcError) -> None:
+        """The attempt on ``worker_id`` ended in ``error``."""
+        self.asked.add(worker_id)
+        self._last = error
+        self._failures += judge(error).outcome is Outcome.FAILED
+        if error.reason == AT_CAPACITY:
+            self._refusals += 1
+            hints = (self._retry_after_s, error.retry_after_s)
+            self._retry_after_s = min((hint for hint in hints if hint is not None), default=None)
+
+    def can_move_on(self, *, has_budget: bool) -> bool:
+        """Whether another worker may be asked. ``has_budget``: the retry budget allows another failure."""
+        if self._last is None:
+            return True
+        verdict = judge(self._last)
+        if verdict.outcome is Outcome.FAILED and (self._failures >= _MAX_FAILURES or not has_budget):
+            return False
+        return verdict.can_move
+
+    def error(self) -> GatewayError:
+        """What the client is told when no attempt is left."""
+        if self._last is None:
+            return no_worker_available()
+        if self._refusals and judge(self._last).can_move:
+            return kv_exhausted(self._retry_after_s, workers_asked=self._refusals)
+        return client_error(self._last, tokens_sent=None)

@@ -1,0 +1,29 @@
+"""The load of one worker, as its latest report gave it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLoad:
+    """``tidegate.worker.v1.LoadReport``, less what nobody here reads.
+
+    ``received_at`` is in seconds by this process's monotonic clock. Rates are 0 until the worker has measured them.
+    """
+
+    received_at: float
+    block_size: int
+    total_blocks: int
+    free_blocks: int  # held by no running request
+    reserved_blocks: int  # promised to admitted requests, in use or not
+    running_requests: int
+    pending_prefill_tokens: int
+    prefill_tokens_per_s: float
+    decode_tokens_per_s: float  # of the whole batch
+    is_draining: bool
+
+    @property
+    def available_blocks(self) -> int:
+        """Blocks that are neither in use nor promised."""
+        return max(0, min(self.free_blocks, self.total_blocks - self.reserved_blocks))

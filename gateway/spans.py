@@ -1,0 +1,69 @@
+"""The span of one attempt on one worker, in OpenTelemetry's GenAI terms. It holds numbers and names, never content."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from opentelemetry import propagate
+from opentelemetry.trace import SpanKind, StatusCode, Tracer, set_span_in_context
+
+from gateway.chat import Chat
+from gateway.jobs import PreparedRequest
+from gateway.policy.outcomes import Outcome
+from gateway.relay import Relay
+from gateway.workers.fleet import Lease
+from tidegate.inference.v1 import generation_pb2
+from tidegate.rpc.status import RpcError
+
+
+class AttemptSpan:
+    """Begins when it is made; end it once."""
+
+    def __init__(
+        self,
+        tracer: Tracer,
+        prepared: PreparedRequest,
+        lease: Lease,
+        *,
+        number: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``number`` counts the request's attempts from 1."""
+        model = prepared.request.model.name
+        operation = "chat" if isinstance(prepared.request.prompt, Chat) else "text_completion"
+        self._span = tracer.start_span(
+            f"{operation} {model}",
+            kind=SpanKind.CLIENT,
+            attributes={
+                "gen_ai.operation.name": operation,
+                "gen_ai.request.model": model,
+                "gen_ai.request.max_tokens": prepared.max_output_tokens,
+                "gen_ai.response.id": prepared.response_id,
+                "gen_ai.usage.input_tokens": len(prepared.prompt.token_ids),
+                "server.address": lease.worker_id,
+                "tidegate.attempt.number": number,
+                "tidegate.worker.available_blocks": lease.load.available_blocks,
+                "tidegate.worker.load_age_s": clock() - lease.load.received_at,
+            },
+        )
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """The W3C trace context of this span, for the worker's call."""
+        headers: dict[str, str] = {}
+        propagate.inject(headers, set_span_in_context(self._span))
+        return tuple(headers.items())
+
+    def end(self, outcome: Outcome, relay: Relay, error: RpcError | None) -> None:
+        """The attempt has ended; ``error`` is the worker's."""
+        self._span.set_attribute("gen_ai.usage.output_tokens", relay.tokens)
+        self._span.set_attribute("tidegate.attempt.outcome", outcome.value)
+        if relay.finished is not None:
+            reason = generation_pb2.FinishReason.Name(relay.finished.reason).removeprefix("FINISH_REASON_")
+            self._span.set_attribute("gen_ai.response.finish_reasons", [reason.lower()])
+        if error is not None:
+            self._span.set_attribute("error.type", error.reason or error.code.name)
+        if outcome is Outcome.FAILED:
+            self._span.set_status(StatusCode.ERROR)
+        self._span.end()

@@ -1,0 +1,80 @@
+"""One worker's API as seen from here: typed calls on one channel, and errors in our own form.
+
+Every stream is a context manager: leaving it cancels the call, which frees the request's KV blocks on the worker.
+(Leaving ``async for`` alone does not cancel a call of grpc.aio.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc.aio
+
+from gateway.workers.errors import WorkerCallError
+from tidegate.inference.v1 import inference_service_pb2
+from tidegate.rpc.server import CHANNEL_OPTIONS
+from tidegate.rpc.status import RpcError
+from tidegate.worker.v1 import worker_service_pb2, worker_service_pb2_grpc
+
+_HANDSHAKE_TIMEOUT_S = 10.0
+_TOKENIZER_TIMEOUT_S = 60.0
+
+
+class WorkerClient:
+    """Calls one worker. Make it inside a running event loop."""
+
+    def __init__(self, target: str) -> None:
+        """``target`` is host:port. Nothing is connected before the first call."""
+        self.target = target
+        self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+        self._stub = worker_service_pb2_grpc.WorkerServiceStub(self._channel)
+
+    async def get_model(self) -> worker_service_pb2.GetModelResponse:
+        """The handshake; waits for the connection. Raises ``WorkerCallError``."""
+        call = self._stub.GetModel(
+            worker_service_pb2.GetModelRequest(), timeout=_HANDSHAKE_TIMEOUT_S, wait_for_ready=True
+        )
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise WorkerCallError(RpcError.from_call(error)) from error
+
+    async def get_tokenizer(self) -> Mapping[worker_service_pb2.TokenizerFile.ValueType, bytes]:
+        """The files to render and tokenise with; those that the worker has. Raises ``WorkerCallError``."""
+        call = self._stub.GetTokenizer(worker_service_pb2.GetTokenizerRequest(), timeout=_TOKENIZER_TIMEOUT_S)
+        files: dict[worker_service_pb2.TokenizerFile.ValueType, bytearray] = {}
+        async with _held(call) as pieces:
+            async for piece in pieces:
+                files.setdefault(piece.file, bytearray()).extend(piece.data)
+        return {file: bytes(content) for file, content in files.items()}
+
+    @asynccontextmanager
+    async def watch_load(self) -> AsyncIterator[AsyncIterator[worker_service_pb2.WatchLoadResponse]]:
+        """The worker's load reports, without end. Raises ``WorkerCallError``."""
+        async with _held(self._stub.WatchLoad(worker_service_pb2.WatchLoadRequest())) as reports:
+            yield reports
+
+    @asynccontextmanager
+    async def generate(
+        self, job: worker_service_pb2.GenerateRequest, *, timeout_s: float, metadata: tuple[tuple[str, str], ...]
+    ) -> AsyncIterator[AsyncIterator[inference_service_pb2.GenerateResponse]]:
+        """The events of one generation. Fails at once when the worker is not connected. Raises ``WorkerCallError``."""
+        async with _held(self._stub.Generate(job, timeout=timeout_s, metadata=metadata)) as responses:
+            yield responses
+
+    async def close(self) -> None:
+        """End all calls."""
+        await self._channel.close()
+
+
+@asynccontextmanager
+async def _held(call: Any) -> AsyncIterator[Any]:
+    """``call``, cancelled on the way out if it has not ended by then."""
+    try:
+        yield call
+    except grpc.aio.AioRpcError as error:
+        raise WorkerCallError(RpcError.from_call(error)) from error
+    finally:
+        call.cancel()

@@ -1,0 +1,54 @@
+"""Follows a worker's load reports, and notices when they can no longer be believed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+
+from gateway.policy.load import WorkerLoad
+from gateway.workers.client import WorkerClient
+from gateway.workers.errors import UnusableWorkerError
+from tidegate.worker.v1 import worker_service_pb2
+
+# A worker reports at least once a second.
+STALE_AFTER_S = 3.0
+
+
+async def watch_load(
+    client: WorkerClient, *, stale_after_s: float = STALE_AFTER_S, clock: Callable[[], float] = time.monotonic
+) -> AsyncGenerator[WorkerLoad]:
+    """The worker's loads as they come in; close the generator to stop.
+
+    It ends only by raising: ``WorkerCallError``, or ``UnusableWorkerError`` when reports stay out for
+    ``stale_after_s``, the stream ends, or the worker was restarted.
+    """
+    last_sample = 0
+    async with client.watch_load() as reports:
+        while True:
+            try:
+                async with asyncio.timeout(stale_after_s):
+                    report = (await anext(reports)).load_report
+            except TimeoutError:
+                raise UnusableWorkerError(f"no load report for {stale_after_s:g} s") from None
+            except StopAsyncIteration:
+                raise UnusableWorkerError("it ended its load reports") from None
+            if report.sample_number <= last_sample:
+                raise UnusableWorkerError("it was restarted")
+            last_sample = report.sample_number
+            yield _load(report, received_at=clock())
+
+
+def _load(report: worker_service_pb2.LoadReport, *, received_at: float) -> WorkerLoad:
+    return WorkerLoad(
+        received_at=received_at,
+        block_size=max(1, report.block_size),
+        total_blocks=report.total_block_count,
+        free_blocks=report.free_block_count,
+        reserved_blocks=report.reserved_block_count,
+        running_requests=report.running_request_count,
+        pending_prefill_tokens=report.pending_prefill_token_count,
+        prefill_tokens_per_s=report.prefill_tokens_per_second,
+        decode_tokens_per_s=report.decode_tokens_per_second,
+        is_draining=report.is_draining,
+    )
