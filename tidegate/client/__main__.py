@@ -18,6 +18,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
+from tidegate.client import bench as benching
 from tidegate.client import catalogue
 from tidegate.client import chat as chatting
 from tidegate.client.child import ChildFailedError
@@ -126,6 +127,35 @@ def tokenize(
 def doctor(*, target: Target = _DEFAULT_TARGET) -> None:
     """Check, step by step, that a gateway answers, can serve, and generates a token."""
     _finish(print_findings(target), _view(json_lines=False))
+
+
+@app.command()
+def bench(  # noqa: PLR0913 - one argument per option
+    *,
+    target: Target = _DEFAULT_TARGET,
+    model: Model = None,
+    concurrency: Annotated[str, typer.Option(help="Requests sent at once; several, separated by commas.")] = "1,32",
+    rounds: Annotated[int, typer.Option(min=1, help="How often each burst is repeated.")] = 1,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Length of each prompt.")] = 512,
+    output_tokens: Annotated[int, typer.Option(min=1, help="Length of each answer.")] = 128,
+    seed: Annotated[int, typer.Option(help="Chooses the prompts.")] = 0,
+    json_lines: Json = False,
+) -> None:
+    """Measure TTFT, ITL and tokens per second with bursts of equal requests."""
+    try:
+        bursts = [int(count) for count in concurrency.split(",")]
+    except ValueError:
+        raise typer.BadParameter("numbers, separated by commas", param_hint="--concurrency") from None
+    options = benching.BenchOptions(
+        target=target,
+        model=model,
+        bursts=bursts,
+        rounds=rounds,
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        seed=seed,
+    )
+    _finish(benching.bench(options, json_lines=json_lines), _view(json_lines=json_lines))
 
 
 @app.command()
