@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import zip_longest
 
 from gateway.chat_prompt import parse_chat
@@ -11,6 +12,9 @@ from gateway.errors import GatewayError
 from gateway.renderer import Renderer
 from gateway.violations import Violations
 from tidegate.worker.v1 import worker_service_pb2
+
+# The date that a template sees while canaries are rendered, here and by the reference: they have to agree on any day.
+CANARY_TIME = datetime(2025, 1, 1)  # noqa: DTZ001 - strftime_now is naive, as in transformers
 
 _SHOWN = 24  # items on either side of the difference
 
@@ -31,6 +35,7 @@ class CanaryDivergence:
 
 def diverging_canary(renderer: Renderer, canaries: Iterable[worker_service_pb2.Canary]) -> CanaryDivergence | None:
     """The first canary of which this gateway makes something else than the worker, or None."""
+    renderer = renderer.with_clock(lambda: CANARY_TIME)
     for canary in canaries:
         violations = Violations()
         chat = parse_chat(canary.chat, violations)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 # What JSON Schema itself says; templates branch on it, and none of it can spell a control token.
 _SCHEMA_WORDS = frozenset(
     {"$defs", "$ref", "additionalProperties", "anyOf", "array", "boolean", "description", "enum", "integer", "items"}
     | {"null", "nullable", "number", "object", "properties", "required", "string", "title", "type"}
 )
+
+Spelling = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,32 +62,47 @@ class TemplateInput:
     tools: list[dict[str, Any]] | None = None
 
 
-def template_input(chat: Chat, spelling: Callable[[str], str] = str) -> TemplateInput:
-    """The chat as a template sees it, with every text that came from the caller put through ``spelling``."""
+class CallerText(NamedTuple):
+    """A text that came from the caller, and its field; ``is_answer`` when the assistant is said to have written it."""
+
+    field: str
+    text: str
+    is_answer: bool = False
+
+
+def template_input(chat: Chat, spelling: Spelling = str, answer_spelling: Spelling | None = None) -> TemplateInput:
+    """The chat as a template sees it, with every text that came from the caller put through ``spelling``.
+
+    For the assistant's messages it is ``answer_spelling``, if given.
+    """
+    answers = answer_spelling or spelling
     return TemplateInput(
-        messages=[_message(message, spelling) for message in chat.messages],
+        messages=[_message(message, answers if message.role == "assistant" else spelling) for message in chat.messages],
         tools=[_tool(tool, spelling) for tool in chat.tools] or None,
     )
 
 
-def caller_texts(chat: Chat) -> Iterator[tuple[str, str]]:
-    """Every text that came from the caller, with the field that it came from."""
+def caller_texts(chat: Chat) -> Iterator[CallerText]:
+    """Every text that came from the caller."""
     for index, message in enumerate(chat.messages):
-        path = f"chat.messages[{index}]"
-        yield f"{path}.content", message.content or ""
-        yield f"{path}.tool_call_id", message.tool_call_id
-        yield f"{path}.name", message.name
+        path, is_answer = f"chat.messages[{index}]", message.role == "assistant"
+        yield CallerText(f"{path}.content", message.content or "", is_answer)
+        yield CallerText(f"{path}.tool_call_id", message.tool_call_id, is_answer)
+        yield CallerText(f"{path}.name", message.name, is_answer)
         for at, call in enumerate(message.tool_calls):
-            yield f"{path}.tool_calls[{at}].id", call.id
-            yield f"{path}.tool_calls[{at}].name", call.name
-            yield from ((f"{path}.tool_calls[{at}].arguments_json", text) for text in _json_texts(call.arguments))
+            yield CallerText(f"{path}.tool_calls[{at}].id", call.id, is_answer)
+            yield CallerText(f"{path}.tool_calls[{at}].name", call.name, is_answer)
+            for text in _json_texts(call.arguments):
+                yield CallerText(f"{path}.tool_calls[{at}].arguments_json", text, is_answer)
     for index, tool in enumerate(chat.tools):
-        yield f"chat.tools[{index}].name", tool.name
-        yield f"chat.tools[{index}].description", tool.description
-        yield from ((f"chat.tools[{index}].parameters_json_schema", text) for text in _json_texts(tool.parameters))
+        path = f"chat.tools[{index}]"
+        yield CallerText(f"{path}.name", tool.name)
+        yield CallerText(f"{path}.description", tool.description)
+        for text in _json_texts(tool.parameters):
+            yield CallerText(f"{path}.parameters_json_schema", text)
 
 
-def _message(message: Message, spelling: Callable[[str], str]) -> dict[str, Any]:
+def _message(message: Message, spelling: Spelling) -> dict[str, Any]:
     """Keys are left out rather than empty, but for ``content``: templates ask ``is defined`` of the others."""
     view: dict[str, Any] = {
         "role": message.role,
@@ -100,13 +117,13 @@ def _message(message: Message, spelling: Callable[[str], str]) -> dict[str, Any]
     return view
 
 
-def _tool_call(call: ToolCall, spelling: Callable[[str], str]) -> dict[str, Any]:
+def _tool_call(call: ToolCall, spelling: Spelling) -> dict[str, Any]:
     function = {"name": spelling(call.name), "arguments": _json_value(call.arguments, spelling)}
     view = {"type": "function", "function": function}
     return {"id": spelling(call.id), **view} if call.id else view
 
 
-def _tool(tool: Tool, spelling: Callable[[str], str]) -> dict[str, Any]:
+def _tool(tool: Tool, spelling: Spelling) -> dict[str, Any]:
     function: dict[str, Any] = {"name": spelling(tool.name)}
     if tool.description:
         function["description"] = spelling(tool.description)
@@ -114,7 +131,7 @@ def _tool(tool: Tool, spelling: Callable[[str], str]) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _json_value(value: Any, spelling: Callable[[str], str], kept: frozenset[str] = frozenset()) -> Any:
+def _json_value(value: Any, spelling: Spelling, kept: frozenset[str] = frozenset()) -> Any:
     """A copy of ``value`` whose strings are put through ``spelling``. Its depth was limited when it was parsed."""
     if isinstance(value, str):
         return value if value in kept else spelling(value)
@@ -132,11 +149,12 @@ def _json_value(value: Any, spelling: Callable[[str], str], kept: frozenset[str]
 
 
 def _json_texts(value: Any) -> Iterator[str]:
-    texts: list[str] = []
-
-    def note(text: str) -> str:
-        texts.append(text)
-        return text
-
-    _json_value(value, note)
-    yield from texts
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _json_texts(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield name
+            yield from _json_texts(item)

@@ -15,11 +15,11 @@ from typing import Any
 
 import jinja2
 import jinja2.ext
-from jinja2 import nodes, parser
+from jinja2 import meta, nodes, parser
 from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from gateway.chat import Chat, TemplateInput, template_input
+from gateway.chat import Chat, Spelling, TemplateInput, template_input
 from gateway.errors import ChatTemplateRejectedError
 from gateway.violations import quoted
 from tidegate.rpc.status import Violation
@@ -27,6 +27,9 @@ from tidegate.rpc.status import Violation
 # A prompt is at most 1 MiB (gateway/chat_prompt.py); JSON escapes can make six characters of one.
 _MAX_RENDERED_CHARACTERS = 8 << 20
 _MAX_RENDER_S = 1.0
+
+# Status details travel in trailers, which have to stay small.
+MAX_NAMED_FIELDS = 16
 
 # What transformers marks the end of a message with that is to be continued. A template that trims the message takes
 # the mark's blank too, which is how the two cases are told apart.
@@ -56,18 +59,26 @@ class ChatTemplate:
         environment.globals["strftime_now"] = lambda form: clock().strftime(form)
         try:
             self._template = environment.from_string(source)
+            variables = meta.find_undeclared_variables(environment.parse(source))
         except jinja2.TemplateError as error:
             raise ValueError(f"the chat template cannot be compiled: {error}") from error
-        self._takes_content = "content" in source
+        self._source = source
         self._special_tokens = dict(special_tokens)
         self._monotonic = monotonic
+        self._knows_tools = "tools" in variables
+        self._knows_tool_calls = "tool_calls" in source
 
-    def render(self, chat: Chat, spelling: Callable[[str], str] = str) -> str:
-        """The prompt of ``chat``, each text of the caller put through ``spelling`` first.
+    def with_clock(self, clock: Callable[[], datetime]) -> ChatTemplate:
+        """The same template, with another clock behind ``strftime_now``."""
+        return ChatTemplate(self._source, self._special_tokens, clock=clock, monotonic=self._monotonic)
+
+    def render(self, chat: Chat, spelling: Spelling = str, answer_spelling: Spelling | None = None) -> str:
+        """The prompt of ``chat``, each text of the caller put through ``spelling`` first (gateway/chat.py).
 
         Raises ``ChatTemplateRejectedError`` when the template refuses the conversation or fails on it.
         """
-        given = template_input(chat, spelling)
+        self._check_tools(chat)
+        given = template_input(chat, spelling, answer_spelling)
         if not chat.continue_final_message:
             return self._render(given, add_generation_prompt=chat.add_generation_prompt)
         final = given.messages[-1]["content"]
@@ -97,10 +108,18 @@ class ChatTemplate:
             raise rejected(f"the chat template fails on the conversation: {_told(error)}") from error
         return "".join(pieces)
 
+    def _check_tools(self, chat: Chat) -> None:
+        """Refuse what the template would leave out without a word, as transformers lets it."""
+        if chat.tools and not self._knows_tools:
+            raise rejected("the chat template does not know tools", ("chat.tools",))
+        callers = [f"chat.messages[{at}].tool_calls" for at, message in enumerate(chat.messages) if message.tool_calls]
+        if callers and not self._knows_tool_calls:
+            raise rejected("the chat template does not know tool calls", tuple(callers[:MAX_NAMED_FIELDS]))
+
     def _opened(self, rendered: str, final: str) -> str:
         """``rendered`` up to the end of the final message."""
         mark = _CONTINUE_MARK.strip()
-        if not self._takes_content or final.strip() not in rendered or mark not in rendered:
+        if "content" not in self._source or final.strip() not in rendered or mark not in rendered:
             raise rejected("the chat template does not show the final message as it is, so it cannot be continued")
         end = rendered.rindex(mark)
         is_untrimmed = rendered.startswith(_CONTINUE_MARK, end)

@@ -1,17 +1,15 @@
 """Encodes text as the model's own tokenizer does, with or without its control tokens.
 
-Control tokens are the added tokens that tokenizer.json calls special, and the named ones of tokenizer_config.json. Two
-tokenizers are kept: the model's own, and a copy that knows the control tokens in private spelling only. To the copy
+Two tokenizers are kept: the model's own, and a copy that knows the control tokens in private spelling only. To the copy
 ``<|im_end|>`` is ordinary text, and it is encoded in one piece with all that stands before and behind it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Tokenizer, models
 
 from gateway.control_tokens import ControlTokens, uses_reserved_characters
 
@@ -21,17 +19,19 @@ _NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_
 class PromptTokenizer:
     """One model's tokenizer. Safe to use from several threads; encoding releases the GIL."""
 
-    def __init__(self, tokenizer_json: bytes, config: Mapping[str, Any]) -> None:
+    def __init__(self, tokenizer_json: bytes, config: Mapping[str, Any], chat_template: str) -> None:
         """``config`` is tokenizer_config.json. Raises ``ValueError`` for files that are no tokenizer."""
         self.named_tokens = _named_tokens(config)
         self._own = _own_tokenizer(tokenizer_json, config, self.named_tokens)
-        spec = json.loads(self._own.to_str())
-        special = {token["content"] for token in spec["added_tokens"] if token["special"]}
-        tokens = sorted(special | set(self.named_tokens.values()))
-        self.control_tokens = ControlTokens(tokens)
-        self._unknown = _unknown_token(spec["model"])
-        self._control_ids = frozenset(_id_of(token, self._own) for token in tokens if token != self._unknown)
-        self._copy, self._own_ids = _copy_with(self.control_tokens.spellings(), spec, self._own)
+        added = self._own.get_added_tokens_decoder().values()
+        special = {token.content for token in added if token.special} | set(self.named_tokens.values())
+        ordinary = {token.content for token in added} - special
+        structural = {token for token in ordinary if token.strip() and token in chat_template}
+        self.control_tokens = ControlTokens(sorted(special), sorted(structural))
+        self._unknown = _unknown_token(self._own, self.named_tokens)
+        self._special_ids = frozenset(_id_of(token, self._own) for token in special if token != self._unknown)
+        self._respelled_ids = self._special_ids | {_id_of(token, self._own) for token in structural}
+        self._copy, self._own_ids = _copy_with(self.control_tokens.spellings(), self._own)
         self._beginning_of_text = self._find_beginning_of_text(config)
 
     def encode(self, text: str) -> list[int]:
@@ -45,7 +45,7 @@ class PromptTokenizer:
         of the unigram kind do: such a tokenizer has no ids for it as ordinary text.
         """
         ids = _encode(self._copy, text)
-        if any(token_id in self._control_ids and token_id not in self._own_ids for token_id in ids):
+        if any(token_id in self._respelled_ids and token_id not in self._own_ids for token_id in ids):
             raise ValueError("reads as a control token that the model's tokenizer cannot encode as text")
         return [self._own_ids.get(token_id, token_id) for token_id in ids]
 
@@ -58,9 +58,9 @@ class PromptTokenizer:
             raise ValueError("has one of the noncharacters U+FDD0 to U+FDD2")
         return [*self._beginning_of_text, *self.encode_respelled(text)]
 
-    def controls(self, ids: Sequence[int]) -> list[int]:
-        """The control tokens among ``ids``. The unknown token is none: it stands for characters without a token."""
-        return [token_id for token_id in ids if token_id in self._control_ids]
+    def specials(self, ids: Sequence[int]) -> list[int]:
+        """The special tokens among ``ids``. The unknown token is none: it stands for characters without a token."""
+        return [token_id for token_id in ids if token_id in self._special_ids]
 
     def spells_unknown(self, text: str) -> bool:
         """Whether the unknown token is written out in ``text``, which ids cannot tell."""
@@ -119,21 +119,32 @@ def _own_tokenizer(tokenizer_json: bytes, config: Mapping[str, Any], named: Mapp
     return tokenizer
 
 
-def _unknown_token(model: Mapping[str, Any]) -> str | None:
+def _unknown_token(tokenizer: Tokenizer, named: Mapping[str, str]) -> str | None:
     """What the tokenizer's model gives for characters that it has no token for."""
-    if isinstance(model.get("unk_id"), int):
-        return str(model["vocab"][model["unk_id"]][0])
-    return model.get("unk_token")
+    if isinstance(tokenizer.model, models.Unigram):  # does not tell; named so in every checkpoint of this kind
+        return named.get("unk_token")
+    unknown: str | None = getattr(tokenizer.model, "unk_token", None)
+    return unknown
 
 
-def _copy_with(spellings: Mapping[str, str], spec: dict[str, Any], own: Tokenizer) -> tuple[Tokenizer, dict[int, int]]:
-    """``own`` with its control tokens spelled by ``spellings``, and the own ids of the copy's added tokens."""
-    added: dict[str, str] = {}  # content in the copy: content
-    for token in spec["added_tokens"]:
-        content = token["content"]
-        if content in spellings:
+def _copy_with(spellings: Mapping[str, str], own: Tokenizer) -> tuple[Tokenizer, dict[int, int]]:
+    """``own`` with its control tokens spelled by ``spellings``, and the own ids of the copy's added tokens.
+
+    The vocabulary, which is nearly all of a tokenizer's memory, is shared.
+    """
+    copy = Tokenizer(own.model)
+    if own.normalizer is not None:
+        copy.normalizer = own.normalizer
+    if own.pre_tokenizer is not None:
+        copy.pre_tokenizer = own.pre_tokenizer
+    own_ids: dict[int, int] = {}
+    for own_id, token in sorted(own.get_added_tokens_decoder().items()):
+        private = spellings.get(token.content)
+        if private is not None:
             # A private spelling has no other form that a normalizer could make of it.
-            token.update(content=spellings[content], normalized=False, special=True)
-        added[token["content"]] = content
-    copy = Tokenizer.from_str(json.dumps({**spec, "post_processor": None}))
-    return copy, {_id_of(private, copy): _id_of(content, own) for private, content in added.items()}
+            token = AddedToken(  # noqa: PLW2901 - the same token, respelled
+                private, single_word=token.single_word, lstrip=token.lstrip, rstrip=token.rstrip, normalized=False
+            )
+        copy.add_tokens([token])
+        own_ids[_id_of(token.content, copy)] = own_id
+    return copy, own_ids

@@ -1,6 +1,6 @@
 """From a conversation to token ids, such that no text of a caller becomes a control token.
 
-The rule: the control tokens of a prompt are those that the same conversation has with every text of the caller made
+The rule: the special tokens of a prompt are those that the same conversation has with every text of the caller made
 meaningless. Where the prompt as transformers would encode it keeps that rule, it is encoded just so. Where it does
 not, some text reads as a control token: the template is given that text in a private spelling, and it is encoded as
 the ordinary text that it is. Where even this does not keep the rule, the conversation is refused.
@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gateway.chat import Chat, caller_texts
-from gateway.chat_template import ChatTemplate, rejected
+from gateway.chat_template import MAX_NAMED_FIELDS, ChatTemplate, rejected
 from gateway.control_tokens import has_escaped_marks, uses_reserved_characters
 from gateway.errors import InvalidRequestError
 from gateway.prompt_tokenizer import PromptTokenizer
 from tidegate.rpc.status import Violation
-
-_MAX_NAMED_FIELDS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +54,13 @@ class Renderer:
         config = json.loads(tokenizer_config or b"{}")
         if not isinstance(config, dict):
             raise ValueError("tokenizer_config.json is not a JSON object")  # noqa: TRY004 - content, not an argument
-        tokenizer = PromptTokenizer(tokenizer_json, config)
+        tokenizer = PromptTokenizer(tokenizer_json, config, chat_template)
         template = ChatTemplate(chat_template, tokenizer.named_tokens, clock=clock) if chat_template else None
         return cls(tokenizer, template)
+
+    def with_clock(self, clock: Callable[[], datetime]) -> Renderer:
+        """The same renderer, with another clock for templates that name the date."""
+        return Renderer(self._tokenizer, self._template and self._template.with_clock(clock))
 
     def render(self, chat: Chat) -> str:
         """The text that the template makes of ``chat``. Raises ``ChatTemplateRejectedError``."""
@@ -75,9 +77,9 @@ class Renderer:
         tokenizer = self._tokenizer
         text = self._template.render(chat)
         ids = tokenizer.encode(text)
-        silenced = self._template.render(chat, tokenizer.control_tokens.silenced)
-        expected = tokenizer.controls(tokenizer.encode(silenced))
-        if tokenizer.controls(ids) == expected and not tokenizer.spells_unknown(text):
+        silenced = self._template.render(chat, tokenizer.control_tokens.silencer())
+        expected = tokenizer.specials(tokenizer.encode(silenced))
+        if tokenizer.specials(ids) == expected and not tokenizer.spells_unknown(text) and not self._is_structural(chat):
             return Prompt(token_ids=ids, rendered_prompt=text)
         return self._disarmed(self._template, chat, expected)
 
@@ -91,22 +93,26 @@ class Renderer:
         except ValueError as error:
             raise InvalidRequestError([Violation(field="text", description=str(error))]) from error
 
+    def _is_structural(self, chat: Chat) -> bool:
+        control_tokens = self._tokenizer.control_tokens
+        return any(control_tokens.is_structural(text.text) for text in caller_texts(chat) if not text.is_answer)
+
     def _disarmed(self, template: ChatTemplate, chat: Chat, expected: list[int]) -> Prompt:
         """The prompt of a chat in which some text reads as a control token; ``expected`` are the template's own."""
-        control_tokens = self._tokenizer.control_tokens
-        suspects = [field for field, text in caller_texts(chat) if control_tokens.stand_in(text)]
-        fields = tuple(dict.fromkeys(suspects))[:_MAX_NAMED_FIELDS] or ("chat",)
-        if any(uses_reserved_characters(text) for _, text in caller_texts(chat)):
+        control_tokens, texts = self._tokenizer.control_tokens, list(caller_texts(chat))
+        suspects = [text.field for text in texts if control_tokens.stand_in(text.text, is_answer=text.is_answer)]
+        fields = tuple(dict.fromkeys(suspects))[:MAX_NAMED_FIELDS] or ("chat",)
+        if any(uses_reserved_characters(text.text) for text in texts):
             raise rejected(
                 "text that reads as a control token stands beside the noncharacters U+FDD0 to U+FDD2", fields
             )
-        marked = template.render(chat, control_tokens.marked)
+        marked = template.render(chat, control_tokens.marked, control_tokens.marked_answer)
         if has_escaped_marks(marked):
             raise rejected("the chat template escapes text that reads as a control token", fields)
         try:
             ids = self._tokenizer.encode_respelled(control_tokens.unmarked(control_tokens.respelled(marked)))
         except ValueError as error:
             raise rejected(f"text {error}", fields) from error
-        if self._tokenizer.controls(ids) != expected:
+        if self._tokenizer.specials(ids) != expected:
             raise rejected("text of the conversation and the chat template form a control token together", fields)
         return Prompt(token_ids=ids, rendered_prompt=control_tokens.unmarked(marked))
