@@ -132,7 +132,7 @@ def resets(frames: Sequence[Frame]) -> list[tuple[int, int]]:
 def fields_of(frame: Frame, decoder: Decoder | None = None) -> dict[str, str]:
     """The fields of a HEADERS frame."""
     assert isinstance(frame, HeadersFrame)
-    return dict((decoder or Decoder()).decode(frame.data))
+    return {str(name): str(value) for name, value in (decoder or Decoder()).decode(frame.data)}
 
 
 def connect_cores(

@@ -11,7 +11,7 @@ from grpc import StatusCode
 from tidegate.http2.client_call import ClientCall
 from tidegate.http2.endpoint import Endpoint
 from tidegate.http2.errors import ErrorCode, Http2StreamError
-from tidegate.http2.fields import Field, Fields, encode
+from tidegate.http2.fields import Field, Fields, encode, list_bytes
 from tidegate.http2.grpc_status import CallError, Status
 from tidegate.http2.metadata import Metadata
 from tidegate.http2.request_head import request_fields
@@ -93,6 +93,10 @@ class Channel:
         transport = self._usable()
         if transport is None:
             raise CallError(Status(code=StatusCode.UNAVAILABLE, message=f"not connected to {self.target.authority}"))
+        limit = transport.connection.session.peer.max_header_list_bytes
+        if limit is not None and list_bytes(fields) > limit:
+            message = f"metadata is larger than the {limit} bytes that the server takes"
+            raise CallError(Status(code=StatusCode.RESOURCE_EXHAUSTED, message=message))
         return transport.connection.open_stream(encode(fields), handler, end_stream=end_stream)
 
     def drain(self) -> None:
@@ -140,10 +144,17 @@ class Channel:
             return Transport(self._endpoint, self._flusher, self)
 
         if target.unix_path is not None:
-            await loop.create_unix_connection(make, target.unix_path)
+            _, transport = await loop.create_unix_connection(make, target.unix_path)
         else:
-            server_hostname = target.host if self._tls is not None else None
-            await loop.create_connection(make, target.host, target.port, ssl=self._tls, server_hostname=server_hostname)
+            name = target.host if self._tls is not None else None
+            _, transport = await loop.create_connection(
+                make, target.host, target.port, ssl=self._tls, server_hostname=name
+            )
+        # One that is lost before, or says nothing, is no HTTP/2 server.
+        await asyncio.wait((transport.greeted,), timeout=self._endpoint.limits.preface_timeout_s)
+        if transport.greeted.cancelled() or not transport.greeted.done():
+            transport.abort()
+            raise ConnectionError(f"{target.authority} does not speak HTTP/2")
 
     def _tick(self) -> None:
         for transport in list(self._transports):

@@ -74,6 +74,8 @@ class Transport(asyncio.Protocol):
         self._owner = owner
         self._is_closing = False
         self.peer = ""
+        # Done once the peer has said its first words: until then nobody knows its limits, or that it speaks HTTP/2.
+        self.greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say the preface, unless TLS has agreed on something else than HTTP/2."""
@@ -98,12 +100,15 @@ class Transport(asyncio.Protocol):
         flusher.flush()
         if self.connection.is_finished:
             self.flush()
+        if not self.greeted.done() and self.connection.session.settings_received:
+            self.greeted.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the streams."""
         self._is_closing = True
         self.connection.lose()
         self._owner.on_lost(self)
+        self.greeted.cancel()
 
     def pause_writing(self) -> None:
         """The socket does not keep up."""
@@ -112,6 +117,15 @@ class Transport(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The socket has caught up."""
         self.connection.outbound.resume()
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that the socket has not taken yet."""
+        return self._transport.get_write_buffer_size()
+
+    def abort(self) -> None:
+        """Drop the socket."""
+        self._transport.abort()
 
     def tick(self) -> None:
         """Have the core look at the clock; about once a second."""
@@ -131,13 +145,14 @@ class Transport(asyncio.Protocol):
             self._transport.close()
             asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT_S, self._transport.abort)
         elif connection.outbound.is_paused:
-            unread = self._transport.get_write_buffer_size()
-            if unread > self._endpoint.limits.max_unread_bytes:
-                self._is_closing = True
-                connection.fail(
-                    Http2ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, "replies unread", abuse=Abuse.UNREAD_REPLIES)
-                )
-                self._transport.abort()
+            self._check_unread()
+
+    def _check_unread(self) -> None:
+        if self.buffered_bytes > self._endpoint.limits.max_unread_bytes:
+            self._is_closing = True
+            message = "replies are not read"
+            self.connection.fail(Http2ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, message, abuse=Abuse.UNREAD_REPLIES))
+            self._transport.abort()
 
     def _wake(self) -> None:
         self._flusher.add(self)
