@@ -17,23 +17,26 @@ def test_every_reason_has_a_remedy() -> None:
 
 
 def test_an_error_is_told_with_fields_wait_and_remedy() -> None:
-    """Everything that helps stands on its own line."""
+    """Everything that helps is said, and said once."""
     error = TidegateError(
         RpcError(
             code=grpc.StatusCode.INVALID_ARGUMENT,
             reason="INVALID_REQUEST",
             domain="tidegate.inference.v1",
-            message="invalid request",
-            violations=[Violation(field="sampling.top_p", description="must be above 0")],
+            message="invalid request: model: is required",
+            violations=[
+                Violation(field="model", description="is required"),
+                Violation(field="sampling.top_p", description="must be above 0"),
+            ],
             retry_after_s=1.5,
         )
     )
 
     expected = [
-        "INVALID_REQUEST: invalid request",
+        "INVALID_REQUEST: invalid request: model: is required",
         "  sampling.top_p: must be above 0",
         "  The server suggests to retry in 1.5 s.",
-        "  Correct the fields named above.",
+        "  Correct what is named above.",
     ]
     assert expected == list(explain(error))
 

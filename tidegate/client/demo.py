@@ -36,6 +36,7 @@ async def demo(options: StackOptions, prompt: str, *, out: Console, notes: Conso
         async with _busiest_load(stack.worker_target) as load:
             answer = Answer(TextView(out.file, notes.file))
             stats = await answer.stream(client, request, timeout_s=_TIMEOUT_S)
+        out.print()
         out.print(_table(stats, load))
 
 
@@ -67,7 +68,7 @@ def _table(stats: StreamStats, load: worker_service_pb2.LoadReport) -> Table:
     table = Table(show_header=False, title="Measured by the client", title_justify="left", title_style="bold")
     table.add_row("time to first token (TTFT)", milliseconds(stats.ttft_s))
     table.add_row("time between tokens (ITL), median", milliseconds(stats.itl_p50_s))
-    table.add_row("output tokens", str(stats.output_tokens))
+    table.add_row("output tokens", f"{stats.output_tokens}, ended by {stats.finish_reason}")
     table.add_row("tokens/s, whole call", f"{stats.tokens_per_s:.1f}")
     used = f"{stats.kv_blocks} of {load.total_block_count} used, {load.free_block_count} free"
     table.add_row(f"KV cache blocks of {load.block_size} tokens", used)

@@ -37,7 +37,7 @@ _EXIT_CODES = {
 
 # By ErrorReason, in the words of this command; docs/errors.md has the words for programs.
 REMEDIES = {
-    "INVALID_REQUEST": "Correct the fields named above.",
+    "INVALID_REQUEST": "Correct what is named above.",
     "CHAT_TEMPLATE_REJECTED": "This model's template does not know such a conversation; try without --system.",
     "CONTEXT_LENGTH_EXCEEDED": "Shorten the conversation (/reset) or lower --max-output-tokens.",
     "KV_POOL_EXCEEDED": "Shorten the conversation (/reset) or lower --max-output-tokens; waiting does not help.",
@@ -68,10 +68,12 @@ def exit_code(error: TidegateError) -> ExitCode:
 
 
 def explain(error: TidegateError) -> Iterator[str]:
-    """Lines for a person: the reason and message, every invalid field, when to retry, and the remedy."""
+    """Lines for a person: reason and message, invalid fields that it does not name, when to retry, and the remedy."""
     yield f"{error.reason or error.code.name}: {error.error.message}"
     for violation in error.violations:
-        yield f"  {violation.field}: {violation.description}"
+        line = f"{violation.field}: {violation.description}"
+        if line not in error.error.message:
+            yield f"  {line}"
     if error.retry_after_s is not None:
         yield f"  The server suggests to retry in {error.retry_after_s:.1f} s."
     remedy = REMEDIES.get(error.reason) or _REMEDIES_WITHOUT_REASON.get(error.code)
