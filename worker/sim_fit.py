@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, dataclass, replace
-from itertools import count, pairwise
+from itertools import count, pairwise, product
 from statistics import fmean
 
 from worker.sim_profile import Measurement, SimProfile, StepTiming, dump_profile, load_profile
@@ -19,6 +19,8 @@ from worker.sim_scheduler import ScheduledRequest, Scheduler
 _SUBMISSION_INTERVAL_S = 0.0003
 
 _SMALLEST_STEP = 0.005  # relative
+_GOOD_ENOUGH = 1e-7  # badness; nothing is off by 2 %
+_WORTHWHILE = 0.95  # of the badness before; the valleys of the search are long and flat
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -66,14 +68,15 @@ def fit(profile: SimProfile) -> SimProfile:
     """The profile with the step times that fit its measurements best. It needs at least two concurrencies."""
     best = replace(profile, timing=_first_guess(profile.measured))
     lowest = _badness(best)
-    step = 0.04
-    while step > _SMALLEST_STEP:
-        for trial in _neighbours(best, step):
+    step = 0.08
+    while step > _SMALLEST_STEP and lowest > _GOOD_ENOUGH:
+        before = lowest
+        for name, factor in product(asdict(best.timing), (1 + step, 1 - step)):
+            trial = replace(best, timing=replace(best.timing, **{name: getattr(best.timing, name) * factor}))
             badness = _badness(trial)
             if badness < lowest:
                 best, lowest = trial, badness
-                break
-        else:
+        if lowest > _WORTHWHILE * before:
             step /= 2
     return best
 
@@ -120,14 +123,6 @@ def _first_guess(measured: tuple[Measurement, ...]) -> StepTiming:
         decode_request_s=decode_request_s,
         request_overhead_s=overhead_s,
     )
-
-
-def _neighbours(profile: SimProfile, step: float) -> list[SimProfile]:
-    return [
-        replace(profile, timing=replace(profile.timing, **{name: value * factor}))
-        for name, value in asdict(profile.timing).items()
-        for factor in (1 + step, 1 - step)
-    ]
 
 
 def _badness(profile: SimProfile) -> float:

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from tests.fakes.clock import ManualClock
+from worker.ledger import AtCapacityError, Capacity, Ledger, Reservation
+from worker.output_lengths import OutputLengths
+
+_TENANTS = st.sampled_from(("", "a", "b"))
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Requests come, outgrow their reservations and end in any order; the books have to stay right."""
+
+    reservations = Bundle("reservations")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = ManualClock()
+        self.ledger = Ledger(
+            Capacity(total_blocks=40, block_size=16, max_requests=6), OutputLengths(quantile=0.7), self.clock
+        )
+        self.open: list[Reservation] = []
+
+    @rule(
+        target=reservations, tenant=_TENANTS, prompt_tokens=st.integers(1, 400), max_output_tokens=st.integers(1, 400)
+    )
+    def admit(self, tenant: str, prompt_tokens: int, max_output_tokens: int) -> Reservation:
+        """Admission promises what the pool has, and refuses with true numbers."""
+        before, requests = self.ledger.reserved_blocks, self.ledger.requests
+        try:
+            reservation = self.ledger.admit(
+                tenant=tenant, prompt_tokens=prompt_tokens, max_output_tokens=max_output_tokens
+            )
+        except AtCapacityError as error:
+            refusal = error
+        else:
+            assert self.ledger.reserved_blocks <= 40
+            assert prompt_tokens // 16 < reservation.blocks <= math.ceil((prompt_tokens + max_output_tokens) / 16)
+            self.open.append(reservation)
+            return reservation
+        assert refusal.needed_blocks > refusal.unreserved_blocks or requests == 6
+        assert refusal.needed_blocks <= math.ceil((prompt_tokens + max_output_tokens) / 16)
+        assert refusal.retry_after_s > 0
+        assert (before, requests) == (self.ledger.reserved_blocks, self.ledger.requests)
+        return Reservation(tenant="", prompt_tokens=1, blocks=0, pending_prefill_tokens=0, is_released=True)
+
+    @rule(reservation=reservations, new_tokens=st.integers(1, 60))
+    def extend(self, reservation: Reservation, new_tokens: int) -> None:
+        """A reservation always covers its tokens."""
+        if reservation.is_released:
+            return
+        self.ledger.extend(reservation, new_tokens)
+        assert reservation.blocks * 16 >= reservation.prompt_tokens + reservation.output_tokens
+
+    @rule(reservation=consumes(reservations), is_complete=st.booleans(), twice=st.booleans())
+    def release(self, reservation: Reservation, *, is_complete: bool, twice: bool) -> None:
+        """A release counts once."""
+        for _ in range(1 + twice):
+            self.ledger.release(reservation, is_complete=is_complete)
+        self.open = [other for other in self.open if other is not reservation]
+
+    @rule(seconds=st.floats(0, 100))
+    def wait(self, seconds: float) -> None:
+        """Time passes."""
+        self.clock.advance(seconds)
+
+    @invariant()
+    def books_add_up(self) -> None:
+        """The totals are the sums of what is open."""
+        assert sum(reservation.blocks for reservation in self.open) == self.ledger.reserved_blocks
+        assert len(self.open) == self.ledger.requests
+        pending = sum(reservation.prompt_tokens for reservation in self.open if not reservation.output_tokens)
+        assert pending == self.ledger.pending_prefill_tokens
+
+    def teardown(self) -> None:
+        """When all have ended nothing is left."""
+        for reservation in self.open:
+            self.ledger.release(reservation, is_complete=True)
+        assert (0, 0, 0) == (
+            self.ledger.reserved_blocks,
+            self.ledger.requests,
+            self.ledger.pending_prefill_tokens,
+        )
+
+
+TestLedger = LedgerMachine.TestCase
+
+
+@pytest.mark.parametrize("output_tokens", [1, 17, 300])
+def test_expected_output_follows_what_the_tenant_does(output_tokens: int) -> None:
+    """After enough outputs of one length, that length is reserved, give or take the sketch's 2 %."""
+    lengths = OutputLengths(quantile=0.7)
+    for _ in range(50):
+        lengths.learn(tenant="a", prompt_tokens=100, output_tokens=output_tokens)
+
+    assert output_tokens == pytest.approx(
+        lengths.expect(tenant="a", prompt_tokens=100, max_output_tokens=1_000), rel=0.02, abs=0.5
+    )
+    assert 1_000 == lengths.expect(tenant="b", prompt_tokens=100, max_output_tokens=1_000)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+import worker
+from tests.fakes.scripted_engine import FACTS, ScriptedEngine
+from tidegate.worker.v1 import worker_service_pb2
+from worker.checkpoint import open_checkpoint
+from worker.constraints import ConstraintChecker
+from worker.engine import EngineOutput, GenerationJob, Sampling
+from worker.errors import DeadlineExceededError
+from worker.generation import Generation
+from worker.ledger import Capacity, Ledger
+from worker.load import LoadFeed
+from worker.model import ServedModel
+from worker.output_lengths import OutputLengths
+from worker.pace import Pace
+
+
+def _model(engine: ScriptedEngine) -> ServedModel:
+    ledger = Ledger(Capacity(total_blocks=64, block_size=16, max_requests=8), OutputLengths(quantile=0.7))
+    pace = Pace(ledger, engine.load)
+    return ServedModel(
+        name="test",
+        default_max_output_tokens=100_000,
+        checkpoint=open_checkpoint(Path(worker.__file__).parent / "sim_model"),
+        engine=engine,
+        facts=FACTS,
+        constraints=ConstraintChecker(),
+        ledger=ledger,
+        pace=pace,
+        load_feed=LoadFeed(ledger, pace, engine.load, lambda: False),
+    )
+
+
+async def test_deadline_in_mid_stream_aborts_and_releases() -> None:
+    """The worker itself ends what is late, with a reason, and keeps nothing of it."""
+    engine = ScriptedEngine((EngineOutput(token_ids=(7,), text="a"),), hangs=True)
+    model = _model(engine)
+    job = GenerationJob(job_id="job-1", prompt_token_ids=[1], sampling=Sampling(max_output_tokens=5))
+    responses = Generation(model, job, worker_service_pb2.GenerateRequest()).run(
+        asyncio.get_running_loop().time() + 0.01
+    )
+
+    with pytest.raises(DeadlineExceededError):
+        async for _ in responses:
+            pass
+
+    assert ["job-1"] == engine.aborted
+    assert (0, 0) == (model.ledger.requests, model.ledger.reserved_blocks)
+
+
+def test_model_description_keeps_defaults_inside_the_limits() -> None:
+    """No default exceeds what a request may ask for: here the context of 512 less one prompt token."""
+    limits = _model(ScriptedEngine()).describe().model.limits
+
+    assert (511, 511) == (limits.max_output_tokens, limits.default_max_output_tokens)
+
+
+def test_sim_model_has_the_canaries_of_the_contract() -> None:
+    """The shipped canaries are at least eight, with text and token ids."""
+    canaries = json.loads((Path(worker.__file__).parent / "sim_model" / "canaries.json").read_text(encoding="utf-8"))
+
+    assert 8 <= len(canaries)
+    assert all(canary["rendered_prompt"] and canary["token_ids"] for canary in canaries)

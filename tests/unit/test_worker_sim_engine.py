@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+import worker
+from worker.engine import (
+    Constraint,
+    ConstraintKind,
+    EngineDeadError,
+    EngineError,
+    EngineFinish,
+    FinishReason,
+    GenerationJob,
+    Sampling,
+)
+from worker.sim_engine import SimEngine
+from worker.sim_language import SimLanguage
+from worker.sim_profile import load_profile
+
+_TOKENIZER = (Path(worker.__file__).parent / "sim_model" / "tokenizer.json").read_bytes()
+_LANGUAGE = SimLanguage(_TOKENIZER, seed=0, mean_output_tokens=30)
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[SimEngine]:
+    """A running engine, a thousand times as fast as the real one."""
+    sim = SimEngine(load_profile("h200-llama3-8b-awq"), _LANGUAGE, time_scale=0.001)
+    await sim.start()
+    yield sim
+    await sim.stop()
+
+
+def _job(sampling: Sampling, *, constraint: Constraint | None = None) -> GenerationJob:
+    return GenerationJob(job_id="job-1", prompt_token_ids=[3, 4], sampling=sampling, constraint=constraint)
+
+
+async def _run(engine: SimEngine, sampling: Sampling) -> tuple[list[int], str, EngineFinish]:
+    tokens: list[int] = []
+    text = ""
+    async for output in engine.generate(_job(sampling)):
+        tokens += output.token_ids
+        text += output.text
+        if output.finish is not None:
+            return tokens, text, output.finish
+    raise AssertionError("the stream ended without a finish")
+
+
+async def test_text_ends_where_the_language_ends_it(engine: SimEngine) -> None:
+    """The end that f(seed, position) sets is a STOP, except before min_output_tokens."""
+    end = next(position for position in range(2, 1_000) if _LANGUAGE.ends(5, position))
+    later = next(position for position in range(end + 1, 1_000) if _LANGUAGE.ends(5, position))
+
+    tokens, _, finish = await _run(engine, Sampling(max_output_tokens=900, seed=5))
+    more, _, _ = await _run(engine, Sampling(max_output_tokens=900, min_output_tokens=end - 1, seed=5))
+
+    assert (end - 2, FinishReason.STOP) == (len(tokens), finish.reason)
+    assert later - 2 == len(more)
+
+
+async def test_stop_token_is_not_in_the_output(engine: SimEngine) -> None:
+    """A stop token ends the output before itself, and is named."""
+    tokens, text, _ = await _run(engine, Sampling(max_output_tokens=12, min_output_tokens=12))
+    stop = tokens[5]
+
+    shorter, shorter_text, finish = await _run(engine, Sampling(max_output_tokens=12, stop_token_ids=(stop,)))
+
+    assert tokens[: tokens.index(stop)] == shorter
+    assert text.startswith(shorter_text)
+    assert stop == finish.stop_token_id
+
+
+async def test_slow_consumer_gets_merged_outputs(engine: SimEngine) -> None:
+    """What is not taken in time comes in one piece."""
+    complete = asyncio.Event()
+    engine.on_step(lambda: complete.set() if not engine.load().running_requests else None)
+    outputs = engine.generate(_job(Sampling(max_output_tokens=40, min_output_tokens=40)))
+    first = await anext(outputs)
+    await complete.wait()
+    rest = await anext(outputs)
+
+    assert 40 == len(first.token_ids) + len(rest.token_ids)
+    assert rest.finish is not None
+
+
+async def test_closing_a_stream_frees_its_blocks_at_once(engine: SimEngine) -> None:
+    """Nothing is awaited between the end of the consumer and the return of the blocks."""
+    outputs = engine.generate(_job(Sampling(max_output_tokens=900, min_output_tokens=900)))
+    await anext(outputs)
+    free = engine.load().free_blocks
+    await outputs.aclose()
+
+    assert engine.load().free_blocks > free
+    assert 0 == engine.load().running_requests
+
+
+async def test_stop_fails_what_runs(engine: SimEngine) -> None:
+    """A stopped engine leaves no stream hanging and takes no other."""
+    outputs = engine.generate(_job(Sampling(max_output_tokens=900, min_output_tokens=900)))
+    await anext(outputs)
+    await engine.stop()
+
+    with pytest.raises(EngineDeadError):
+        await anext(outputs)
+    with pytest.raises(EngineDeadError):
+        await anext(engine.generate(_job(Sampling(max_output_tokens=1))))
+
+
+async def test_job_that_never_fits_is_refused(engine: SimEngine) -> None:
+    """A request larger than the context would be preempted for ever in a small pool."""
+    with pytest.raises(EngineError, match="do not fit"):
+        await anext(engine.generate(_job(Sampling(max_output_tokens=5_000))))
+
+
+async def test_constraint_is_refused(engine: SimEngine) -> None:
+    """Made-up tokens obey nothing."""
+    constraint = Constraint(kind=ConstraintKind.REGEX, text="a")
+
+    with pytest.raises(EngineError, match="constraint"):
+        await anext(engine.generate(_job(Sampling(max_output_tokens=1), constraint=constraint)))

@@ -1,0 +1,180 @@
+"""Traces: where a process sends its spans, the span of a call served, and the trace context of calls going out.
+
+The interceptor is our own: the contributed one reports cancelled streams as OK and writes names that have been
+replaced. Names are those of OpenTelemetry's RPC conventions (release candidate). A span never holds content of a
+request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import grpc
+import grpc.aio
+from opentelemetry.context import Context, attach
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import NoOpTracer, Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from tidegate import __version__
+from tidegate.rpc.metadata import TRACEPARENT, TRACESTATE
+
+RPC_SYSTEM_NAME = "rpc.system.name"
+RPC_METHOD = "rpc.method"
+RPC_RESPONSE_STATUS_CODE = "rpc.response.status_code"
+ERROR_TYPE = "error.type"
+
+# Either one makes OTLPSpanExporter know where to send.
+_ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+# What the conventions count as a server's own failure; the rest is the caller's affair and leaves the status unset.
+_SERVER_FAULTS = frozenset(
+    {
+        grpc.StatusCode.DATA_LOSS,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
+# A client whose deadline passes cancels, and its cancel may be here before our own clock, late by the network's delay,
+# has run down.
+_DEADLINE_SLACK_S = 0.05
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+_ServicerContext = grpc.aio.ServicerContext[Any, Any]
+_Handler = Callable[[Any, _ServicerContext], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telemetry:
+    """What a process traces with. ``provider`` is None when spans go nowhere."""
+
+    tracer: Tracer
+    provider: TracerProvider | None
+
+    def shutdown(self) -> None:
+        """Send what is left. Blocks, for seconds when the collector does not answer."""
+        if self.provider is not None:
+            self.provider.shutdown()
+
+
+def setup(service_name: str, *, endpoint: str | None = None) -> Telemetry:
+    """Trace to the OTLP collector at ``endpoint`` (``http://host:4317``), or at the one OpenTelemetry's variables name.
+
+    Without either, spans are not recorded, but the trace context of incoming calls still travels on. The operator's
+    OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over ``service_name``.
+    """
+    if endpoint is None and not any(os.environ.get(name) for name in _ENDPOINT_VARIABLES):
+        return Telemetry(tracer=NoOpTracer(), provider=None)
+    resource = Resource.create(
+        {"service.name": service_name, "service.version": __version__, "service.instance.id": str(uuid.uuid4())}
+    ).merge(OTELResourceDetector().detect())
+    provider = TracerProvider(resource=resource)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    return Telemetry(tracer=provider.get_tracer("tidegate", __version__), provider=provider)
+
+
+def outgoing_metadata() -> tuple[tuple[str, str], ...]:
+    """The current trace context as metadata for a call; empty outside a trace."""
+    carrier: dict[str, str] = {}
+    _PROPAGATOR.inject(carrier)
+    return tuple(carrier.items())
+
+
+class TraceInterceptor(grpc.aio.ServerInterceptor):
+    """Gives every call of our own services a SERVER span, which is current in its handler.
+
+    Stands before the ErrorInterceptor, so that it sees the status which that one makes.
+    """
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Wrap the handlers of our own services; health checks and reflection are not worth a span."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method.removeprefix("/")
+        if handler is None or not method.startswith("tidegate."):
+            return handler
+        codec = handler.request_deserializer, handler.response_serializer
+        # grpc's types know the blocking form of a handler only.
+        if handler.response_streaming:
+            traced = self._trace(method, cast("_Handler", handler.unary_stream))
+            return grpc.unary_stream_rpc_method_handler(cast("Any", traced), *codec)
+        traced = self._trace(method, cast("_Handler", handler.unary_unary))
+        return grpc.unary_unary_rpc_method_handler(traced, *codec)
+
+    def _trace(self, method: str, inner: _Handler) -> _Handler:
+        # Streams too are coroutines here: the ErrorInterceptor writes their responses.
+        async def traced(request: Any, context: _ServicerContext) -> Any:
+            with self._span(method, context):
+                return await inner(request, context)
+
+        return traced
+
+    @contextmanager
+    def _span(self, method: str, context: _ServicerContext) -> Iterator[None]:
+        parent = _incoming_context(context)
+        span = self._tracer.start_span(
+            method, context=parent, kind=SpanKind.SERVER, attributes={RPC_SYSTEM_NAME: "grpc", RPC_METHOD: method}
+        )
+        # Never detached: grpc runs each call in a task of its own, and a task's context ends with it.
+        attach(set_span_in_context(span, parent))
+        code = grpc.StatusCode.UNKNOWN
+        try:
+            yield
+            code = _sent_code(context)
+        except asyncio.CancelledError:
+            code = _cancelled_code(context)
+            raise
+        except Exception:
+            # grpc answers UNKNOWN to what nobody turned into a status.
+            sent = _sent_code(context)
+            code = grpc.StatusCode.UNKNOWN if sent is grpc.StatusCode.OK else sent
+            raise
+        finally:
+            _end(span, code)
+
+
+def _incoming_context(context: _ServicerContext) -> Context:
+    carrier: dict[str, list[str]] = {}
+    for key, value in context.invocation_metadata() or ():
+        if key in (TRACEPARENT, TRACESTATE):
+            carrier.setdefault(key, []).append(str(value))
+    return _PROPAGATOR.extract(carrier, Context())
+
+
+def _sent_code(context: _ServicerContext) -> grpc.StatusCode:
+    code: Any = context.code()  # a number or a StatusCode, by the way in which it was set
+    return code if isinstance(code, grpc.StatusCode) else _CODES[code or 0]
+
+
+def _cancelled_code(context: _ServicerContext) -> grpc.StatusCode:
+    remaining_s: Any = context.time_remaining()  # None where there is no deadline, whatever grpc's types say
+    has_expired = remaining_s is not None and remaining_s < _DEADLINE_SLACK_S
+    return grpc.StatusCode.DEADLINE_EXCEEDED if has_expired else grpc.StatusCode.CANCELLED
+
+
+def _end(span: Span, code: grpc.StatusCode) -> None:
+    span.set_attribute(RPC_RESPONSE_STATUS_CODE, code.name)
+    if code in _SERVER_FAULTS:
+        span.set_attribute(ERROR_TYPE, code.name)
+        span.set_status(Status(StatusCode.ERROR))
+    span.end()
