@@ -1,33 +1,29 @@
 """One side of an HTTP/2 connection, without a socket: bytes in become calls of handlers, methods become bytes.
 
-This file reads frames and applies the rules of RFC 9113 to them. Sending stands in ``streams`` and ``outbound``, the
-connection's own conversation (SETTINGS, PING, GOAWAY, time-outs) in ``session``.
+This file cuts reads into frames and handles those of the hot path, DATA and WINDOW_UPDATE. What field sections mean
+stands in ``exchanges``, sending in ``streams`` and ``outbound``, the connection's own conversation in ``session``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
-
-from hyperframe.frame import RstStreamFrame, WindowUpdateFrame
 
 from tidegate.http2 import frames
 from tidegate.http2.endpoint import Endpoint
 from tidegate.http2.errors import ErrorCode, Http2ConnectionError, Http2StreamError
-from tidegate.http2.field_sections import FieldSection, FieldSections
-from tidegate.http2.fields import Fields, request_violation, response_violation, trailers_violation
+from tidegate.http2.exchanges import Acceptor, Exchanges
+from tidegate.http2.field_sections import FieldSections
 from tidegate.http2.flow import ReceiveWindow, WindowOverflowError
+from tidegate.http2.frames import HEADER_BYTES, MAX_FRAME_BYTES, MAX_STREAM_ID, unpack_header
 from tidegate.http2.limits import Abuse
 from tidegate.http2.outbound import Outbound
 from tidegate.http2.session import Session
 from tidegate.http2.stream_table import StreamTable
 from tidegate.http2.streams import EndCause, Signal, Stream, StreamEnd, StreamHandler
 
-_MAX_LENGTH_DIGITS = 18  # no content is longer, and Python takes its time over very long numbers
-
-
-# Called for every well-formed request. The stream may be answered or reset before it returns.
-Acceptor = Callable[[Stream, Fields, bool], StreamHandler]
+_DATA = frames.DATA
+_WINDOW_UPDATE = frames.WINDOW_UPDATE
+_WINDOW_UPDATE_BYTES = 4
 
 
 class Connection:
@@ -38,17 +34,19 @@ class Connection:
         self.outbound = Outbound(wake)
         self.streams = StreamTable(is_client=endpoint.is_client)
         self.session = Session(endpoint, self.outbound, self.streams)
+        self._exchanges = Exchanges(
+            endpoint, accept, session=self.session, streams=self.streams, outbound=self.outbound
+        )
+        self._sections = FieldSections(endpoint.limits, endpoint.clock)
         self._limits = endpoint.limits
         self._tally = endpoint.tally
-        self._accept = accept
-        self._sections = FieldSections(endpoint.limits, endpoint.clock)
         self._window = ReceiveWindow(endpoint.limits.connection_window_bytes)
         self._preface_pending = not endpoint.is_client
         self._partial = b""
         self._received = 0  # flow-controlled bytes of this read
+        self._open = self.streams.open
+        self._is_settled = False  # SETTINGS have come, and no field section is open: any frame may come next
         self.session.start()
-
-    # Output and the ends of the connection.
 
     def take_output(self) -> bytes:
         """Bytes for the socket."""
@@ -59,17 +57,24 @@ class Connection:
         """Whether the socket should be closed once the output is written."""
         return self.session.is_finished
 
+    def open_stream(self, block: bytes, handler: StreamHandler, *, end_stream: bool = False) -> Stream:
+        """Open a stream as client, with its encoded field section. Ask ``session.can_open`` first."""
+        stream = self._exchanges.new_stream(self.streams.next_id())
+        stream.handler = handler
+        stream.send_headers(block, end_stream=end_stream)
+        return stream
+
     def fail(self, fault: Http2ConnectionError) -> None:
         """End the connection for the peer's fault."""
         if fault.abuse is not None:
             self._tally[fault.abuse] += 1
         self.session.close(fault.code, str(fault))
-        self._end_streams(StreamEnd(EndCause.PEER_FAULT, fault.code))
+        self._exchanges.end_all(StreamEnd(EndCause.PEER_FAULT, fault.code))
 
     def lose(self) -> None:
         """The socket is gone."""
         self.session.abandon()
-        self._end_streams(StreamEnd(EndCause.CONNECTION_LOST, ErrorCode.NO_ERROR))
+        self._exchanges.end_all(StreamEnd(EndCause.CONNECTION_LOST, ErrorCode.NO_ERROR))
 
     def tick(self) -> None:
         """Look at the clock; about once a second."""
@@ -78,15 +83,6 @@ class Connection:
             self.session.check_time()
         except Http2ConnectionError as fault:
             self.fail(fault)
-
-    def open_stream(self, block: bytes, handler: StreamHandler, *, end_stream: bool = False) -> Stream:
-        """Open a stream as client, with its encoded field section. Ask ``session.can_open`` first."""
-        stream = self._new_stream(self.streams.next_id())
-        stream.handler = handler
-        stream.send_headers(block, end_stream=end_stream)
-        return stream
-
-    # Input.
 
     def receive(self, data: bytes) -> None:
         """Take what the socket gave. The peer's faults end streams or the connection; nothing is raised."""
@@ -97,7 +93,8 @@ class Connection:
             data = self._partial + data
         try:
             at = self._receive_preface(data) if self._preface_pending else 0
-            at = self._receive_frames(data, at)
+            if not self._preface_pending:
+                at = self._receive_frames(data, at)
             self._partial = data[at:]
             self._settle_window()
         except Http2ConnectionError as fault:
@@ -116,24 +113,24 @@ class Connection:
     def _receive_frames(self, data: bytes, at: int) -> int:
         """Handle all complete frames from ``at`` on; returns where the first incomplete one begins."""
         size = len(data)
-        if self._preface_pending:
-            return at
-        while size - at >= frames.HEADER_BYTES and not self.session.is_finished:
-            high, low, kind, flags, stream_id = frames.unpack_header(data, at)
+        while size - at >= HEADER_BYTES:
+            high, low, kind, flags, stream_id = unpack_header(data, at)
             length = high << 16 | low
-            if length > frames.MAX_FRAME_BYTES:
+            if length > MAX_FRAME_BYTES:
                 raise Http2ConnectionError(ErrorCode.FRAME_SIZE_ERROR, f"{length} bytes", abuse=Abuse.OVERSIZE_FRAME)
-            start = at + frames.HEADER_BYTES
+            start = at + HEADER_BYTES
             at = start + length
             if at > size:
-                return start - frames.HEADER_BYTES
+                return start - HEADER_BYTES
             try:
-                if kind == 0 and not self._sections.is_open:
-                    self._on_data(data[start:at], length, flags, stream_id & frames.MAX_STREAM_ID)
+                if kind == _DATA and self._is_settled:
+                    self._on_data(data[start:at], length, flags, stream_id & MAX_STREAM_ID)
+                elif kind == _WINDOW_UPDATE and self._is_settled:
+                    self._on_window_update(data[start:at], stream_id & MAX_STREAM_ID)
                 else:
-                    self._on_frame(kind, flags, stream_id & frames.MAX_STREAM_ID, data[start:at])
+                    self._on_frame(kind, flags, stream_id & MAX_STREAM_ID, data[start:at])
             except Http2StreamError as fault:
-                self._reset_for(fault)
+                self._exchanges.on_fault(fault)
         return at
 
     def _settle_window(self) -> None:
@@ -141,21 +138,25 @@ class Connection:
         received, self._received = self._received, 0
         if not received:
             return
-        if not self._window.take(received):
+        window = self._window
+        window.available -= received
+        if window.available < 0:
             raise Http2ConnectionError(ErrorCode.FLOW_CONTROL_ERROR, "connection window exceeded")
-        increment = self._window.give_back(received)
-        if increment:
-            self.outbound.write(frames.window_update(0, increment))
+        window.used += received
+        if window.used >= window.threshold:
+            self.outbound.write(frames.window_update(0, window.give_back()))
 
     def _on_data(self, payload: bytes, length: int, flags: int, stream_id: int) -> None:
         self._received += length
-        stream = self.streams.open.get(stream_id)
+        stream = self._open.get(stream_id)
         if stream is None or not stream.can_receive:
             self._on_stray_data(stream_id)
             return
-        if not stream.take(length):
+        window = stream.receive_window
+        window.available -= length
+        if window.available < 0:
             raise Http2StreamError(stream_id, ErrorCode.FLOW_CONTROL_ERROR, "stream window exceeded")
-        if flags or not length or stream.content_bytes_left is not None or not stream.has_head:
+        if flags or not length or stream.checks_content:
             self._on_unusual_data(stream, payload, flags)
         else:
             stream.handler.on_data(payload, end_stream=False)
@@ -186,6 +187,24 @@ class Connection:
         if not self.streams.was_reset(stream_id):
             raise Http2StreamError(stream_id, ErrorCode.STREAM_CLOSED, "DATA on a closed stream")
 
+    def _on_window_update(self, payload: bytes, stream_id: int) -> None:
+        if len(payload) != _WINDOW_UPDATE_BYTES:
+            raise Http2ConnectionError(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE is not of 4 bytes")
+        self.session.count_window_update()
+        increment = int.from_bytes(payload, "big") & MAX_STREAM_ID
+        stream = self._open.get(stream_id)
+        try:
+            if not increment:
+                raise _error_of(stream_id, ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
+            if stream is not None:
+                stream.widen(increment)
+            elif not stream_id:
+                self.outbound.widen(increment)
+            elif self.streams.is_idle(stream_id):
+                raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream")
+        except WindowOverflowError as error:
+            raise _error_of(stream_id, ErrorCode.FLOW_CONTROL_ERROR, str(error)) from error
+
     def _on_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         if self._sections.is_open and kind != frames.CONTINUATION:
             raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "a field section was interrupted")
@@ -194,144 +213,18 @@ class Connection:
         if kind in (frames.HEADERS, frames.CONTINUATION):
             on_fragment = self._sections.on_headers if kind == frames.HEADERS else self._sections.on_continuation
             section = on_fragment(flags, stream_id, payload)
+            self._is_settled = section is not None
             if section is not None:
-                self._on_section(section)
-        elif kind == frames.WINDOW_UPDATE:
-            self._on_window_update(flags, stream_id, payload)
+                self._exchanges.on_section(section)
         elif kind == frames.RST_STREAM:
-            self._on_rst_stream(flags, stream_id, payload)
+            self._exchanges.on_rst_stream(flags, stream_id, payload)
         elif kind == frames.PUSH_PROMISE:
             raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "push is off")
         else:
             self.session.on_frame(kind, flags, stream_id, payload)
-
-    def _on_section(self, section: FieldSection) -> None:
-        stream = self.streams.open.get(section.stream_id)
-        if stream is not None:
-            self._on_more_fields(stream, section.fields, end_stream=section.end_stream)
-        elif not self.streams.was_reset(section.stream_id):
-            self._on_request(section.stream_id, section.fields, end_stream=section.end_stream)
-
-    def _on_request(self, stream_id: int, fields: Fields, *, end_stream: bool) -> None:
-        self.streams.accept(stream_id)
-        violation = request_violation(fields)
-        if violation is not None:
-            raise Http2StreamError(stream_id, ErrorCode.PROTOCOL_ERROR, violation)
-        content_bytes = _content_bytes(stream_id, fields)
-        if end_stream and content_bytes:
-            raise Http2StreamError(stream_id, ErrorCode.PROTOCOL_ERROR, "content-length does not match")
-        if not self.session.accepts_requests:
-            self.session.refuse(stream_id)
-            return
-        if len(self.streams.open) >= self._limits.max_concurrent_streams:
-            self.session.spend(Abuse.TOO_MANY_STREAMS)
-            self._tally[Abuse.TOO_MANY_STREAMS] += 1
-            self.session.refuse(stream_id)
-            return
-        stream = self._new_stream(stream_id)
-        stream.has_head = True
-        stream.content_bytes_left = content_bytes
-        if end_stream:
-            stream.advance(Signal.RECEIVE_END)
-        stream.handler = self._accept(stream, fields, end_stream)
-
-    def _on_more_fields(self, stream: Stream, fields: Fields, *, end_stream: bool) -> None:
-        """A response's head, or trailers."""
-        if not stream.can_receive:
-            raise Http2StreamError(stream.id, ErrorCode.STREAM_CLOSED, "HEADERS on a half-closed stream")
-        if stream.has_head:
-            violation = trailers_violation(fields) if end_stream else "a second head"
-        else:
-            violation = response_violation(fields)
-        if violation is not None:
-            raise Http2StreamError(stream.id, ErrorCode.PROTOCOL_ERROR, violation)
-        if not stream.has_head:
-            if _is_interim(fields) and not end_stream:
-                self.session.spend(Abuse.EMPTY_FRAME_FLOOD)
-                return
-            stream.has_head = True
-            stream.content_bytes_left = None if end_stream else _content_bytes(stream.id, fields)
-        elif stream.content_bytes_left:
-            raise Http2StreamError(stream.id, ErrorCode.PROTOCOL_ERROR, "content-length does not match")
-        if end_stream:
-            stream.advance(Signal.RECEIVE_END)
-        stream.handler.on_headers(fields, end_stream=end_stream)
-
-    def _on_rst_stream(self, flags: int, stream_id: int, payload: bytes) -> None:
-        frame = cast("RstStreamFrame", frames.parse(frames.RST_STREAM, flags, stream_id, payload))
-        if self.streams.is_idle(stream_id):
-            raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on an idle stream")
-        self.session.spend(Abuse.RAPID_RESET)
-        stream = self.streams.open.get(stream_id)
-        if stream is not None:
-            stream.discard()
-            refused = frame.error_code == ErrorCode.REFUSED_STREAM
-            cause = EndCause.REFUSED if refused else EndCause.RESET_BY_PEER
-            stream.handler.on_end(StreamEnd(cause, frame.error_code))
-
-    def _on_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
-        self.session.spend(Abuse.WINDOW_UPDATE_FLOOD)
-        increment = int.from_bytes(payload, "big") & frames.MAX_WINDOW_BYTES
-        if len(payload) != 4 or (increment == 0 and stream_id == 0):  # noqa: PLR2004 - RFC 9113, section 6.9
-            frame = cast("WindowUpdateFrame", frames.parse(frames.WINDOW_UPDATE, flags, stream_id, payload))
-            increment = frame.window_increment
-        if increment == 0:
-            raise Http2StreamError(stream_id, ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
-        try:
-            if stream_id == 0:
-                self.outbound.widen(increment)
-                return
-            stream = self.streams.open.get(stream_id)
-            if stream is not None:
-                stream.widen(increment)
-                self.outbound.pump()
-            elif self.streams.is_idle(stream_id):
-                raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream")
-        except WindowOverflowError as error:
-            if stream_id == 0:
-                raise Http2ConnectionError(ErrorCode.FLOW_CONTROL_ERROR, str(error)) from error
-            raise Http2StreamError(stream_id, ErrorCode.FLOW_CONTROL_ERROR, str(error)) from error
-
-    # Streams.
-
-    def _new_stream(self, stream_id: int) -> Stream:
-        stream = Stream(
-            stream_id,
-            outbound=self.outbound,
-            table=self.streams,
-            send_window=self.session.peer.initial_window_bytes,
-            receive_window=self._limits.stream_window_bytes,
-        )
-        self.streams.open[stream_id] = stream
-        return stream
-
-    def _reset_for(self, fault: Http2StreamError) -> None:
-        self.session.spend(Abuse.RAPID_RESET)  # CVE-2025-8671: making us reset is as good as resetting
-        if self.streams.was_reset(fault.stream_id):
-            return
-        stream = self.streams.open.get(fault.stream_id)
-        if stream is None:
-            self.outbound.write(frames.rst_stream(fault.stream_id, fault.code))
-            self.streams.remember_reset(fault.stream_id)
-            return
-        stream.reset(fault.code)
-        stream.handler.on_end(StreamEnd(EndCause.PEER_FAULT, fault.code))
-
-    def _end_streams(self, end: StreamEnd) -> None:
-        for stream in list(self.streams.open.values()):
-            stream.discard()
-            stream.handler.on_end(end)
+            self._is_settled = True
 
 
-def _is_interim(fields: Fields) -> bool:
-    return any(name == b":status" and value.startswith(b"1") for name, value in fields)
-
-
-def _content_bytes(stream_id: int, fields: Fields) -> int | None:
-    """The announced content-length, or None."""
-    for name, value in fields:
-        if name == b"content-length":
-            if not value.isdigit() or len(value) > _MAX_LENGTH_DIGITS:
-                raise Http2StreamError(stream_id, ErrorCode.PROTOCOL_ERROR, "content-length is no number")
-            return int(value)
-    return None
+def _error_of(stream_id: int, code: ErrorCode, message: str) -> Http2ConnectionError | Http2StreamError:
+    """A fault on stream 0 is the connection's."""
+    return Http2StreamError(stream_id, code, message) if stream_id else Http2ConnectionError(code, message)

@@ -20,27 +20,20 @@ def widened(window: int, increment: int) -> int:
 class ReceiveWindow:
     """What the peer may still send, and what has been used of it without being given back.
 
-    ``take`` on receipt, ``give_back`` on use: the gap between the two is what is held here. It never exceeds ``size``.
+    On receipt ``available`` shrinks, on use ``used`` grows: the gap between the two is what is held here, never
+    more than the window. Callers on the hot path do both by hand.
     """
 
-    __slots__ = ("available", "size", "used")
+    __slots__ = ("available", "threshold", "used")
 
     def __init__(self, size: int) -> None:
         """``size`` in bytes, as announced to the peer."""
-        self.size = size
         self.available = size
         self.used = 0
+        self.threshold = size // 2  # of use, from which on it is worth a frame to give it back
 
-    def take(self, count: int) -> bool:
-        """Account for ``count`` received bytes; False when the peer had no right to send them."""
-        self.available -= count
-        return self.available >= 0
-
-    def give_back(self, count: int) -> int:
-        """Account for ``count`` used bytes. Returns the increment to announce: 0, or at least half the window."""
-        self.used += count
-        if self.used * 2 < self.size:
-            return 0
+    def give_back(self) -> int:
+        """Let the peer send as much again as was used; returns the increment to announce."""
         increment, self.used = self.used, 0
         self.available += increment
         return increment

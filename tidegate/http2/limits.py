@@ -71,7 +71,8 @@ class Limits:
     pings: Allowance = Allowance(burst=500, per_s=50.0)
     settings: Allowance = Allowance(burst=20, per_s=1.0)
     empty_frames: Allowance = Allowance(burst=100, per_s=10.0)
-    window_updates: Allowance = Allowance(burst=50_000, per_s=20_000.0)
+    # Beyond some for every DATA frame that we send.
+    spare_window_updates: int = 10_000
     ignored_frames: Allowance = Allowance(burst=1_000, per_s=50.0)
     refusals: Allowance = Allowance(burst=10_000, per_s=200.0)
     oversize_lists: Allowance = Allowance(burst=20, per_s=1.0)
@@ -126,7 +127,6 @@ class Budgets:
             Abuse.PING_FLOOD: limits.pings,
             Abuse.SETTINGS_FLOOD: limits.settings,
             Abuse.EMPTY_FRAME_FLOOD: limits.empty_frames,
-            Abuse.WINDOW_UPDATE_FLOOD: limits.window_updates,
             Abuse.IGNORED_FRAME_FLOOD: limits.ignored_frames,
             Abuse.TOO_MANY_STREAMS: limits.refusals,
             Abuse.OVERSIZE_HEADER_LIST: limits.oversize_lists,

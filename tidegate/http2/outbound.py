@@ -21,12 +21,13 @@ class Outbound:
     one frame each.
     """
 
-    __slots__ = ("_block_sent", "_parts", "_ready", "_wake", "is_paused", "window")
+    __slots__ = ("_block_sent", "_parts", "_ready", "_wake", "is_paused", "window", "written_parts")
 
     def __init__(self, wake: Callable[[], None]) -> None:
         """``wake`` is called when there is output after there was none."""
         self.window = DEFAULT_WINDOW_BYTES
         self.is_paused = False
+        self.written_parts = 0  # how many pieces of output were taken so far; a DATA frame is two
         self._wake = wake
         self._parts: list[bytes] = []
         self._ready: deque[Stream] = deque()
@@ -49,6 +50,7 @@ class Outbound:
     def take_output(self) -> bytes:
         """All that was written since the last call."""
         parts = self._parts
+        self.written_parts += len(parts)
         output = b"".join(parts)
         parts.clear()
         return output

@@ -14,7 +14,7 @@ from grpc import StatusCode
 from tidegate.http2.errors import ErrorCode
 from tidegate.http2.fields import Fields
 from tidegate.http2.grpc_status import Status
-from tidegate.http2.messages import PREFIX_BYTES, is_one_message
+from tidegate.http2.messages import PREFIX_BYTES
 from tidegate.http2.server_call import ServerCall
 from tidegate.http2.streams import Stream, StreamEnd
 
@@ -71,7 +71,7 @@ class Relay:
 
     def on_data(self, payload: bytes, *, end_stream: bool) -> None:
         """Pass whole messages on."""
-        if self._partial or not is_one_message(payload):
+        if self._partial or int.from_bytes(payload[:PREFIX_BYTES], "big") != len(payload) - PREFIX_BYTES:
             payload = self._whole(payload)
         if payload:
             passed = self._filter(payload)
@@ -79,7 +79,10 @@ class Relay:
                 self.on_forwarded(len(payload))
                 self._prepaid += len(passed)
             if passed and self.call.send_frames(passed):
-                self.on_forwarded(len(passed))
+                if self._prepaid:
+                    self.on_forwarded(len(passed))
+                else:
+                    self.stream.consume(len(passed))
         if end_stream:
             self._end(Status.from_trailers((), http_status=self._http_status))
 

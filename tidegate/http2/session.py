@@ -37,6 +37,7 @@ class Session:
         self._streams = streams
         self._budgets = Budgets(endpoint.limits, endpoint.clock)
         self._settings_acknowledged = False
+        self._window_updates = 0
         self._last_accepted_id: int | None = None  # once the final GOAWAY has named it
         self._started_at_s = self._heard_at_s = endpoint.clock()
         self._pinged_at_s: float | None = None
@@ -88,6 +89,14 @@ class Session:
         """Let the peer pay for a frame. Raises ``Http2ConnectionError`` when it cannot."""
         if not self._budgets.spend(abuse):
             raise Http2ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, abuse.value, abuse=abuse)
+
+    def count_window_update(self) -> None:
+        """The peer has widened a window: honest ones do so for what they have got, and were promised no more."""
+        self._window_updates += 1
+        if self._window_updates > self._limits.spare_window_updates + 4 * self._outbound.written_parts:
+            raise Http2ConnectionError(
+                ErrorCode.ENHANCE_YOUR_CALM, "too many WINDOW_UPDATEs", abuse=Abuse.WINDOW_UPDATE_FLOOD
+            )
 
     # Ends.
 
@@ -183,7 +192,6 @@ class Session:
                     stream.widen(widening)
             except WindowOverflowError as error:
                 raise Http2ConnectionError(ErrorCode.FLOW_CONTROL_ERROR, str(error)) from error
-            self._outbound.pump()
 
     def _on_goaway(self, frame: GoAwayFrame) -> None:
         self.peer_is_leaving = True

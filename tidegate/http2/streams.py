@@ -91,15 +91,16 @@ class Stream:
         "_ending",
         "_outbound",
         "_table",
-        "_window",
         "backlog_bytes",
         "can_receive",
         "can_send",
+        "checks_content",
         "content_bytes_left",
         "handler",
         "has_head",
         "id",
         "is_queued",
+        "receive_window",
         "send_window",
         "state",
     )
@@ -118,11 +119,12 @@ class Stream:
         self.send_window = send_window
         self.backlog_bytes = 0
         self.is_queued = False  # for a turn in Outbound.pump
+        self.receive_window = ReceiveWindow(receive_window)
         self.has_head = False  # whether the peer's next field section is its trailers
         self.content_bytes_left: int | None = None  # of a peer that announced a content-length
+        self.checks_content = True  # whether DATA may be wrong here: no head yet, or a content-length to keep
         self._outbound = outbound
         self._table = table
-        self._window = ReceiveWindow(receive_window)
         self._backlog: deque[bytes] | None = None
         self._ending: bytes | None = None  # frames that end our side, waiting behind the backlog
 
@@ -139,15 +141,18 @@ class Stream:
         if self.state is State.CLOSED:
             self._table.forget(self)
 
-    def take(self, size: int) -> bool:
-        """Account for received bytes, padding included; False when they exceed the window."""
-        return self._window.take(size)
+    def expect_content(self, content_bytes: int | None) -> None:
+        """The peer's head has come, with or without a content-length."""
+        self.has_head = True
+        self.content_bytes_left = content_bytes
+        self.checks_content = content_bytes is not None
 
     def consume(self, size: int) -> None:
         """Give ``size`` received bytes back to the peer's window: they are held no longer."""
-        increment = self._window.give_back(size)
-        if increment and self.can_receive:
-            self._outbound.write(window_update(self.id, increment))
+        window = self.receive_window
+        window.used += size
+        if window.used >= window.threshold and self.can_receive:
+            self._outbound.write(window_update(self.id, window.give_back()))
 
     def send_headers(self, block: bytes, *, end_stream: bool = False) -> None:
         """Send an encoded field section; one that ends the stream goes behind the backlog."""
@@ -206,6 +211,7 @@ class Stream:
         self.send_window = widened(self.send_window, increment)
         if self._backlog:
             self._outbound.queue(self)
+            self._outbound.pump()
 
     def send_backlog(self) -> None:
         """Send one frame of the backlog, as far as both windows allow, and the stream's end with the last."""
