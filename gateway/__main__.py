@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from gateway.app import Gateway
 from gateway.config import ConfigError, GatewaySettings, read_command
+from tidegate.rpc.telemetry import setup
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,7 +32,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def _serve(settings: GatewaySettings) -> None:
-    await Gateway(settings).run()
+    telemetry = setup("tidegate-gateway", endpoint=settings.otlp_endpoint)
+    try:
+        await Gateway(settings, telemetry.tracer).run()
+    finally:
+        await asyncio.to_thread(telemetry.shutdown)
 
 
 if __name__ == "__main__":

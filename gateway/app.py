@@ -12,7 +12,7 @@ from typing import NoReturn
 import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from opentelemetry import trace
+from opentelemetry.trace import Tracer
 
 from gateway.admission import Admission
 from gateway.config import GatewaySettings
@@ -27,6 +27,7 @@ from gateway.workers.renderers import Renderers
 from tidegate.inference.v1 import inference_service_pb2, inference_service_pb2_grpc
 from tidegate.rpc.lifecycle import Lifecycle
 from tidegate.rpc.server import SERVER_OPTIONS, ErrorInterceptor
+from tidegate.rpc.telemetry import TraceInterceptor
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ _SERVICE = inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 class Gateway:
     """A gateway process. ``run`` is its life; ``listening`` and ``address`` tell others how far it has got."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, tracer: Tracer) -> None:
         """Make it inside a running event loop."""
         self.listening = asyncio.Event()
         self.address = ""
@@ -44,19 +45,20 @@ class Gateway:
         self._settings = settings
         self._executor = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
         self._admission = Admission(_limit(settings.max_in_flight))
-        self._server = grpc.aio.server(interceptors=(ErrorInterceptor(to_rpc, _LOGGER),), options=SERVER_OPTIONS)
+        interceptors = (TraceInterceptor(tracer), ErrorInterceptor(to_rpc, _LOGGER))
+        self._server = grpc.aio.server(interceptors=interceptors, options=SERVER_OPTIONS)
         self._lifecycle = Lifecycle(
             self._server,
             services=(_SERVICE,),
             grace_s=settings.drain_grace_s,
-            until_idle=self._admission.until_idle,
+            until_idle=self.until_idle,
         )
         self._lifecycle.on_drain(self._admission.close)
         service = InferenceService(
             self.fleet,
             self._admission,
             Preparation(self._executor, _limit(settings.prepare_backlog_bytes)),
-            Dispatch(self.fleet, trace.get_tracer("tidegate.gateway")),
+            Dispatch(self.fleet, tracer),
             max_duration_s=settings.max_duration_s,
         )
         inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(service, self._server)
@@ -85,6 +87,10 @@ class Gateway:
                     task.cancel()
         finally:
             self._executor.shutdown(cancel_futures=True)
+
+    async def until_idle(self) -> None:
+        """Wait until no call is held."""
+        await self._admission.until_idle()
 
     def stop(self) -> None:
         """Begin to drain, as SIGTERM does."""

@@ -59,6 +59,8 @@ class GatewaySettings(BaseSettings):
     """threads that render and tokenise prompts"""
     prepare_backlog_bytes: Annotated[int, Field(ge=_MIN_BACKLOG_BYTES)] = 16 * 2**20
     """prompts that may wait to be tokenised, in bytes; more are refused"""
+    otlp_endpoint: str | None = None
+    """OpenTelemetry collector for traces, http://host:4317; otherwise the one that OTEL_EXPORTER_OTLP_... names"""
     drain_grace_s: _Seconds = 30.0
     """how long running calls may take once a shutdown has begun"""
 

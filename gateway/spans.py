@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from opentelemetry import propagate
-from opentelemetry.trace import SpanKind, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace import SpanKind, StatusCode, Tracer, use_span
 
 from gateway.chat import Chat
 from gateway.jobs import PreparedRequest
@@ -15,6 +14,7 @@ from gateway.relay import Relay
 from gateway.workers.fleet import Lease
 from tidegate.inference.v1 import generation_pb2
 from tidegate.rpc.status import RpcError
+from tidegate.rpc.telemetry import ERROR_TYPE, outgoing_metadata
 
 
 class AttemptSpan:
@@ -51,9 +51,8 @@ class AttemptSpan:
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """The W3C trace context of this span, for the worker's call."""
-        headers: dict[str, str] = {}
-        propagate.inject(headers, set_span_in_context(self._span))
-        return tuple(headers.items())
+        with use_span(self._span):
+            return outgoing_metadata()
 
     def end(self, outcome: Outcome, relay: Relay, error: RpcError | None) -> None:
         """The attempt has ended; ``error`` is the worker's."""
@@ -63,7 +62,7 @@ class AttemptSpan:
             reason = generation_pb2.FinishReason.Name(relay.finished.reason).removeprefix("FINISH_REASON_")
             self._span.set_attribute("gen_ai.response.finish_reasons", [reason.lower()])
         if error is not None:
-            self._span.set_attribute("error.type", error.reason or error.code.name)
+            self._span.set_attribute(ERROR_TYPE, error.reason or error.code.name)
         if outcome is Outcome.FAILED:
             self._span.set_status(StatusCode.ERROR)
         self._span.end()

@@ -71,9 +71,9 @@ class WorkerClient:
 
 @asynccontextmanager
 async def _held(call: Any) -> AsyncIterator[Any]:
-    """``call``, cancelled on the way out if it has not ended by then."""
+    """The messages of ``call``, which is cancelled on the way out if it has not ended by then."""
     try:
-        yield call
+        yield aiter(call)
     except grpc.aio.AioRpcError as error:
         raise WorkerCallError(RpcError.from_call(error)) from error
     finally:

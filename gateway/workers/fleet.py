@@ -99,9 +99,14 @@ class Fleet:
         return self._models
 
     @property
+    def seats(self) -> tuple[Seat, ...]:
+        """The proven workers, those included that drain."""
+        return tuple(self._seats.values())
+
+    @property
     def is_serving(self) -> bool:
         """Whether at least one worker takes jobs."""
-        return any(not seat.load.is_draining for seat in self._seats.values())
+        return any(not seat.load.is_draining for seat in self.seats)
 
     def can_retry(self, model: ServedModel) -> bool:
         """Whether a failed attempt at ``model`` may be followed by another one."""

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.__main__ import main
+from gateway.config import ConfigError, read_command
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORKERS", "LISTEN", "MAX_IN_FLIGHT"):
+        monkeypatch.delenv(f"TIDEGATE_GATEWAY_{name}", raising=False)
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of the four sources decides what no stronger one does."""
+    file = tmp_path / "gateway.toml"
+    file.write_text('workers = ["file:1"]\nlisten = "file:2"\nmax_in_flight = 3\n', encoding="utf-8")
+    monkeypatch.setenv("TIDEGATE_GATEWAY_LISTEN", "environment:2")
+    monkeypatch.setenv("TIDEGATE_GATEWAY_WORKERS", "environment:1")
+    settings = read_command(["--config", str(file), "--workers", "flag:1,flag:2"]).settings
+    assert ("flag:1", "flag:2") == settings.workers
+    assert ("environment:2", 3, 30.0) == (settings.listen, settings.max_in_flight, settings.drain_grace_s)
+
+
+def test_what_is_printed_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--print-config writes the file that --config reads."""
+    arguments = ["--workers", "a:1,b:2", "--tokenizer-dir", "some/dir", "--max-duration-s", "5"]
+    assert 0 == main([*arguments, "--print-config"])
+    file = tmp_path / "gateway.toml"
+    file.write_text(capsys.readouterr().out, encoding="utf-8")
+    assert read_command(arguments).settings == read_command(["--config", str(file)]).settings
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "workers: Field required"),
+        (["--workers", "a"], "'a' is not host:port"),
+        (["--workers", "a:1,"], "'' is not host:port"),
+        (["--workers", "a:1,a:1"], "stands here twice"),
+        (["--workers", "a:1", "--max-in-flight", "0"], "max_in_flight: Input should be greater than or equal to 1"),
+        (["--workers", "a:1", "--config", "nowhere.toml"], "nowhere.toml: No such file"),
+    ],
+)
+def test_unusable_settings_are_named(arguments: list[str], message: str) -> None:
+    """One line for each fault."""
+    with pytest.raises(ConfigError, match=message):
+        read_command(arguments)
+
+
+def test_unknown_keys_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the file, in the environment and on the command line."""
+    file = tmp_path / "gateway.toml"
+    file.write_text('workers = ["a:1"]\nworker = "b:1"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match="worker: Extra inputs"):
+        read_command(["--config", str(file)])
+    with pytest.raises(SystemExit):
+        read_command(["--worker-s", "a:1"])
+    monkeypatch.setenv("TIDEGATE_GATEWAY_WORKER", "b:1")
+    with pytest.raises(ConfigError, match="TIDEGATE_GATEWAY_WORKER: no such setting"):
+        read_command(["--workers", "a:1"])
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+    """With the place of the fault."""
+    file = tmp_path / "gateway.toml"
+    file.write_text("workers = nothing", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"gateway\.toml: .*line 1"):
+        read_command(["--config", str(file)])
+
+
+def test_unusable_settings_end_the_process_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    """The fault stands on standard error."""
+    assert 2 == main([])
+    assert "workers: Field required" in capsys.readouterr().err
