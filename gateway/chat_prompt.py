@@ -35,8 +35,10 @@ def parse_chat(prompt: chat_pb2.ChatPrompt, violations: Violations) -> Chat:
         return Chat(messages=())
     if not 1 <= len(prompt.messages) <= _MAX_MESSAGES:
         violations.add("chat.messages", f"has to hold 1 to {_MAX_MESSAGES} messages")
+        return Chat(messages=())
     if len(prompt.tools) > _MAX_TOOLS:
         violations.add("chat.tools", f"has to hold at most {_MAX_TOOLS} tools")
+        return Chat(messages=())
     _check_order(prompt, violations)
     _check_continuation(prompt, violations)
     continues = prompt.continue_final_message
@@ -75,7 +77,7 @@ def _check_order(prompt: chat_pb2.ChatPrompt, violations: Violations) -> None:
         elif role == chat_pb2.CHAT_ROLE_USER and before == chat_pb2.CHAT_ROLE_USER:
             violations.add(f"{path}.role", "two user messages in a row")
         elif role == chat_pb2.CHAT_ROLE_ASSISTANT:
-            open_calls = [call.id for call in message.tool_calls]
+            open_calls = [call.id for call in message.tool_calls[:_MAX_TOOL_CALLS]]
         elif role == chat_pb2.CHAT_ROLE_TOOL and not open_calls:
             violations.add(f"{path}.role", "a tool message has to answer a tool call of the assistant before it")
         elif role == chat_pb2.CHAT_ROLE_TOOL and message.tool_call_id in open_calls:
@@ -112,7 +114,7 @@ def _parse_message(message: chat_pb2.ChatMessage, path: str, violations: Violati
 def _parse_tool_calls(message: chat_pb2.ChatMessage, path: str, violations: Violations) -> tuple[ToolCall, ...]:
     calls: list[ToolCall] = []
     seen: set[str] = set()
-    for index, call in enumerate(message.tool_calls):
+    for index, call in enumerate(message.tool_calls[:_MAX_TOOL_CALLS]):
         field = f"{path}.tool_calls[{index}]"
         if len(call.id) > _MAX_CALL_ID_CHARACTERS:
             violations.add(f"{field}.id", f"is longer than {_MAX_CALL_ID_CHARACTERS} characters")

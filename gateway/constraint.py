@@ -67,7 +67,7 @@ def _check_choices(choices: Sequence[str], violations: Violations) -> None:
     if not 1 <= len(choices) <= _MAX_CHOICES:
         violations.add(field, f"has to hold 1 to {_MAX_CHOICES} texts")
     seen: set[str] = set()
-    for index, choice in enumerate(choices):
+    for index, choice in enumerate(choices[:_MAX_CHOICES]):
         if not 1 <= len(choice) <= _MAX_CHOICE_CHARACTERS:
             violations.add(f"{field}[{index}]", f"has to be of 1 to {_MAX_CHOICE_CHARACTERS} characters")
         if choice in seen:

@@ -1,12 +1,14 @@
 """Encodes text as the model's own tokenizer does, with or without its control tokens.
 
-Two tokenizers are kept: the model's own, and a copy that knows the control tokens in private spelling only. To the copy
-``<|im_end|>`` is ordinary text, and it is encoded in one piece with all that stands before and behind it.
+Three tokenizers are kept. One is the model's own. A copy of it knows the control tokens in private spelling only: to
+the copy ``<|im_end|>`` is ordinary text, encoded in one piece with all that stands before and behind it. The finder
+has the same added tokens and no vocabulary: it tells which of them a text has, in a hundredth of the time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, models
@@ -28,10 +30,11 @@ class PromptTokenizer:
         ordinary = {token.content for token in added} - special
         structural = {token for token in ordinary if token.strip() and token in chat_template}
         self.control_tokens = ControlTokens(sorted(special), sorted(structural))
-        self._unknown = _unknown_token(self._own, self.named_tokens)
-        self._special_ids = frozenset(_id_of(token, self._own) for token in special if token != self._unknown)
+        unknown = _unknown_token(self._own, self.named_tokens)
+        self._special_ids = frozenset(_id_of(token, self._own) for token in special if token != unknown)
         self._respelled_ids = self._special_ids | {_id_of(token, self._own) for token in structural}
         self._copy, self._own_ids = _copy_with(self.control_tokens.spellings(), self._own)
+        self._finder, self._found_ids = _finder_of(self._own, special)
         self._beginning_of_text = self._find_beginning_of_text(config)
 
     def encode(self, text: str) -> list[int]:
@@ -62,9 +65,10 @@ class PromptTokenizer:
         """The special tokens among ``ids``. The unknown token is none: it stands for characters without a token."""
         return [token_id for token_id in ids if token_id in self._special_ids]
 
-    def spells_unknown(self, text: str) -> bool:
-        """Whether the unknown token is written out in ``text``, which ids cannot tell."""
-        return self._unknown is not None and self._unknown in text
+    def find_specials(self, text: str) -> list[int]:
+        """The special tokens that ``encode`` would recognise in ``text``, the unknown one if it is written out."""
+        found = (self._found_ids.get(token_id) for token_id in _encode(self._finder, text))
+        return [token_id for token_id in found if token_id is not None]
 
     def _find_beginning_of_text(self, config: Mapping[str, Any]) -> list[int]:
         """What the tokenizer puts before a text by itself, without what it puts behind."""
@@ -125,6 +129,19 @@ def _unknown_token(tokenizer: Tokenizer, named: Mapping[str, str]) -> str | None
         return named.get("unk_token")
     unknown: str | None = getattr(tokenizer.model, "unk_token", None)
     return unknown
+
+
+def _finder_of(own: Tokenizer, special: AbstractSet[str]) -> tuple[Tokenizer, dict[int, int]]:
+    """A tokenizer that makes one token of all that stands between added tokens, and the own ids of ``special`` ones."""
+    finder = Tokenizer(models.WordLevel({"": 0}, unk_token=""))
+    if own.normalizer is not None:
+        finder.normalizer = own.normalizer
+    own_ids: dict[int, int] = {}
+    for own_id, token in sorted(own.get_added_tokens_decoder().items()):
+        finder.add_tokens([token])
+        if token.content in special:
+            own_ids[_id_of(token.content, finder)] = own_id
+    return finder, own_ids
 
 
 def _copy_with(spellings: Mapping[str, str], own: Tokenizer) -> tuple[Tokenizer, dict[int, int]]:

@@ -19,7 +19,7 @@ from gateway.violations import quoted
 MAX_CHARACTERS = 4096
 
 # Bounds of the compiled program. RE2 needs no more for .{1,1000}, its longest repetition, in UTF-8.
-_MAX_COMPILE_BYTES = 1 << 20
+_MAX_COMPILE_BYTES = 1 << 19
 _MAX_PROGRAM_INSTRUCTIONS = 20_000
 
 _MAX_CODE_POINT = 0x10FFFF

@@ -76,11 +76,9 @@ class Renderer:
             raise rejected("the model has no chat template")
         tokenizer = self._tokenizer
         text = self._template.render(chat)
-        ids = tokenizer.encode(text)
-        silenced = self._template.render(chat, tokenizer.control_tokens.silencer())
-        expected = tokenizer.specials(tokenizer.encode(silenced))
-        if tokenizer.specials(ids) == expected and not tokenizer.spells_unknown(text) and not self._is_structural(chat):
-            return Prompt(token_ids=ids, rendered_prompt=text)
+        expected = tokenizer.find_specials(self._template.render(chat, tokenizer.control_tokens.silencer()))
+        if tokenizer.find_specials(text) == expected and not self._is_structural(chat):
+            return Prompt(token_ids=tokenizer.encode(text), rendered_prompt=text)
         return self._disarmed(self._template, chat, expected)
 
     def encode_text(self, text: str) -> list[int]:
@@ -113,6 +111,6 @@ class Renderer:
             ids = self._tokenizer.encode_respelled(control_tokens.unmarked(control_tokens.respelled(marked)))
         except ValueError as error:
             raise rejected(f"text {error}", fields) from error
-        if self._tokenizer.specials(ids) != expected:
+        if self._tokenizer.specials(ids) != self._tokenizer.specials(expected):
             raise rejected("text of the conversation and the chat template form a control token together", fields)
         return Prompt(token_ids=ids, rendered_prompt=control_tokens.unmarked(marked))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from gateway.chat import Chat
 from gateway.chat_prompt import MAX_PROMPT_BYTES, parse_chat
@@ -18,6 +19,8 @@ from gateway.sampling import check_output, check_sampling, resolved_sampling
 from gateway.violations import Violations, quoted
 from tidegate.inference.v1 import generation_pb2, inference_service_pb2
 from tidegate.rpc.status import Violation
+
+_MAX_NAMED_IDS = 16  # a request may hold a million
 
 # A conversation, plain text, or token ids.
 PromptSource = Chat | str | tuple[int, ...]
@@ -116,10 +119,12 @@ def _parse_prompt(
         ids = tuple(request.token_ids.ids)
         if not ids:
             violations.add("token_ids.ids", "is empty")
+        elif len(ids) > model.context_length:
+            return ids  # refused by its length, whatever it holds
         elif min(ids) < 0 or max(ids) >= model.vocabulary_size:
-            for index, token_id in enumerate(ids):
-                if not 0 <= token_id < model.vocabulary_size:
-                    violations.add(f"token_ids.ids[{index}]", f"is not in the vocabulary of {model.vocabulary_size}")
+            strange = (index for index, token_id in enumerate(ids) if not 0 <= token_id < model.vocabulary_size)
+            for index in islice(strange, _MAX_NAMED_IDS):
+                violations.add(f"token_ids.ids[{index}]", f"is not in the vocabulary of {model.vocabulary_size}")
         return ids
     violations.add("prompt", "one of chat, text and token_ids is required")
     return ()

@@ -98,14 +98,14 @@ def _check_output_tokens(options: generation_pb2.SamplingOptions, model: ServedM
 def _check_stops(options: generation_pb2.SamplingOptions, model: ServedModel, violations: Violations) -> None:
     if len(options.stop_strings) > _MAX_STOP_STRINGS:
         violations.add("sampling.stop_strings", f"has to hold at most {_MAX_STOP_STRINGS} strings")
-    for index, stop in enumerate(options.stop_strings):
+    for index, stop in enumerate(options.stop_strings[:_MAX_STOP_STRINGS]):
         if not 1 <= len(stop) <= _MAX_STOP_STRING_CHARACTERS:
             violations.add(
                 f"sampling.stop_strings[{index}]", f"has to be of 1 to {_MAX_STOP_STRING_CHARACTERS} characters"
             )
     if len(options.stop_token_ids) > _MAX_STOP_TOKEN_IDS:
         violations.add("sampling.stop_token_ids", f"has to hold at most {_MAX_STOP_TOKEN_IDS} ids")
-    for index, token_id in enumerate(options.stop_token_ids):
+    for index, token_id in enumerate(options.stop_token_ids[:_MAX_STOP_TOKEN_IDS]):
         if not 0 <= token_id < model.vocabulary_size:
             violations.add(f"sampling.stop_token_ids[{index}]", f"is not in the vocabulary of {model.vocabulary_size}")
 
@@ -113,6 +113,7 @@ def _check_stops(options: generation_pb2.SamplingOptions, model: ServedModel, vi
 def _check_logit_bias(options: generation_pb2.SamplingOptions, model: ServedModel, violations: Violations) -> None:
     if len(options.logit_bias) > _MAX_LOGIT_BIAS:
         violations.add("sampling.logit_bias", f"has to hold at most {_MAX_LOGIT_BIAS} entries")
+        return
     for token_id, bias in sorted(options.logit_bias.items()):
         if not 0 <= token_id < model.vocabulary_size:
             violations.add(f"sampling.logit_bias[{token_id}]", f"is not in the vocabulary of {model.vocabulary_size}")

@@ -36,11 +36,13 @@ def parse_strict_json(text: str, *, max_depth: int) -> Any:
 def _is_deeper_than(max_depth: int, text: str) -> bool:
     """Whether brackets nest deeper. Each pass takes the innermost level away, at the speed of ``str.replace``."""
     brackets = _NOT_BRACKETS.sub("", text).translate(_AS_ROUND)
+    if "(" * (max_depth + 1) in brackets:
+        return True
     for _ in range(max_depth):
         if not brackets:
             return False
         brackets = brackets.replace("()", "")
-    return "()" in brackets or brackets.startswith("(" * (max_depth + 1))
+    return "()" in brackets
 
 
 def _distinct_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import functools
 import json
 import os
 import re
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -141,7 +142,7 @@ def test_no_text_becomes_a_control_token(family: Family) -> None:
     halves = tuple(part for token in special[:6] for part in (token[: len(token) // 2], token[len(token) // 2 :]))
     spoken = texts((*protected, *protected, *halves))
     answered = texts((*special, *halves))
-    found = re.compile("|".join(map(re.escape, sorted(protected, key=len, reverse=True))))
+    in_speech, in_answer = _any_of(protected), _any_of(special)
     ids_of = _reference(family.name).convert_tokens_to_ids
     unknown = family.named.get("unk_token") if family_tokenizer(family.name).model.unk_token else None
     counted = {ids_of(token) for token in protected if token != unknown}
@@ -152,7 +153,7 @@ def test_no_text_becomes_a_control_token(family: Family) -> None:
         actual = _rendered_here(family, prompt)
         assume(actual is not None)
         assert actual is not None
-        harmless = _with_texts(prompt, lambda text: found.sub("Q", text))
+        harmless = _with_texts(prompt, lambda text, answer: (in_answer if answer else in_speech).sub("Q", text))
         reference = _rendered_by_reference(family, harmless)
         assume(reference is not None)
         assert reference is not None
@@ -161,19 +162,23 @@ def test_no_text_becomes_a_control_token(family: Family) -> None:
     check()
 
 
-def _with_texts(prompt: chat_pb2.ChatPrompt, change: Any) -> chat_pb2.ChatPrompt:
-    """A copy whose texts are changed."""
+def _with_texts(prompt: chat_pb2.ChatPrompt, change: Callable[[str, bool], str]) -> chat_pb2.ChatPrompt:
+    """A copy whose texts are changed; ``change`` is told whether a text is the assistant's."""
     changed = chat_pb2.ChatPrompt()
     changed.CopyFrom(prompt)
     for message in changed.messages:
         if message.HasField("content"):
-            message.content = change(message.content)
+            message.content = change(message.content, message.role == chat_pb2.CHAT_ROLE_ASSISTANT)
         for call in message.tool_calls:
-            call.arguments_json = change(call.arguments_json)
+            call.arguments_json = change(call.arguments_json, True)  # noqa: FBT003 - an assistant's
     for tool in changed.tools:
-        tool.description = change(tool.description)
-        tool.parameters_json_schema = change(tool.parameters_json_schema)
+        tool.description = change(tool.description, False)  # noqa: FBT003 - not an assistant's
+        tool.parameters_json_schema = change(tool.parameters_json_schema, False)  # noqa: FBT003 - as above
     return changed
+
+
+def _any_of(tokens: list[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))))
 
 
 @pytest.mark.parametrize("name", ["chatml", "smollm2", "llama3", "qwen"])
@@ -182,7 +187,7 @@ def test_lookalikes_are_encoded_as_ordinary_text(name: str) -> None:
     family = FAMILIES[name]
     special = _special(family)
     place = {token: f"\ue000{index}\ue001" for index, token in enumerate(special)}
-    controls = re.compile("(" + "|".join(map(re.escape, special)) + ")")
+    controls = re.compile(f"({_any_of(special).pattern})")
     plain = family_tokenizer(name).from_str(family_tokenizer(name).to_str())
     plain.encode_special_tokens = True
     word = st.sampled_from([*special, *special, "a", " ", "\n", "Paris", "<|", "|>"])
@@ -192,7 +197,7 @@ def test_lookalikes_are_encoded_as_ordinary_text(name: str) -> None:
     @given(prompt=conversations(family, text, text))
     def check(prompt: chat_pb2.ChatPrompt) -> None:
         actual = _rendered_here(family, prompt)
-        hidden = _with_texts(prompt, lambda text: controls.sub(lambda found: place[found.group()], text))
+        hidden = _with_texts(prompt, lambda text, _: controls.sub(lambda found: place[found.group()], text))
         reference = _rendered_by_reference(family, hidden)
         assume(actual is not None)
         assert actual is not None
