@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
 from tidegate.client import tether
 
 _CONTROLS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
-_TAIL_BYTES = 16_384
+_TAIL_BYTES = 65_536
+_TAIL_LINES = 12
+# Of an engine that ends with stack traces of three processes, this is what a person wants to read first.
+_CAUSE = re.compile(r"\b\w+(?:Error|Exception): .+")
 
 
 class ChildFailedError(Exception):
@@ -63,13 +65,20 @@ class Child:
             self._process.stdin.close()
         await self._process.wait()
 
-    def log_tail(self, lines: int = 15) -> list[str]:
+    def last_line(self) -> str:
+        """The latest line of its output; empty before the first."""
+        return "".join(self._log_lines()[-1:])
+
+    def failure(self, what: str) -> ChildFailedError:
+        """An error that says ``what`` went wrong, with the exceptions that the log names and the log's end."""
+        lines = self._log_lines()
+        tail = lines[-_TAIL_LINES:]
+        causes = dict.fromkeys(found[0] for line in lines[:-_TAIL_LINES] if (found := _CAUSE.search(line)))
+        return ChildFailedError(f"{self.name} {what}", log_path=self.log_path, tail=[*causes, *tail])
+
+    def _log_lines(self) -> list[str]:
         """The last lines of its output, without control characters."""
         with self.log_path.open("rb") as log:
             log.seek(max(0, log.seek(0, 2) - _TAIL_BYTES))
             text = log.read().decode(errors="replace")
-        return list(deque((_CONTROLS.sub("", line).rstrip() for line in text.splitlines() if line.strip()), lines))
-
-    def failure(self, what: str) -> ChildFailedError:
-        """An error that says ``what`` went wrong and shows the end of the log."""
-        return ChildFailedError(f"{self.name} {what}", log_path=self.log_path, tail=self.log_tail())
+        return [_CONTROLS.sub("", line).rstrip() for line in text.splitlines() if line.strip()]

@@ -21,6 +21,9 @@ from tidegate.rpc.server import CHANNEL_OPTIONS
 
 _DEFAULT_MODEL = "smollm2-135m-instruct"  # the directory's name is the name under which the model is served
 
+# 46,000 tokens of that model: enough for a few people, and no burden on a laptop. vLLM would take most of the memory.
+_DEFAULT_KV_CACHE_BYTES = 2**30
+
 # Generous: the first start of vLLM on a slow, busy machine. The log shows whether it still moves.
 _START_LIMIT_S = 900.0
 _POLL_S = 0.2
@@ -92,6 +95,7 @@ async def local_stack(options: StackOptions, steps: Steps) -> AsyncIterator[Stac
         model_dir = options.model_dir
         if model_dir is None and options.engine is EngineKind.VLLM:
             model_dir = options.state_dir / "models" / _DEFAULT_MODEL
+            arguments["kv_cache_bytes"] = str(_DEFAULT_KV_CACHE_BYTES)
             with steps.step("Preparing the embedded model") as note:
                 await _run_to_end(await start("worker.default_model", out=str(model_dir)), note)
         if model_dir is not None:
@@ -119,7 +123,7 @@ async def _run_to_end(child: Child, note: Note) -> None:
     waiting = asyncio.ensure_future(child.wait())
     while not waiting.done():
         await asyncio.wait((waiting,), timeout=_POLL_S)
-        note(_last_line(child))
+        note(child.last_line())
     if code := waiting.result():
         raise child.failure(f"ended with code {code}")
 
@@ -131,7 +135,7 @@ async def _until_serving(child: Child, target: str, service: str, note: Note) ->
             while not await _is_serving(channel, service):
                 if child.has_ended:
                     raise child.failure(f"ended with code {await child.wait()} before it was ready")
-                note(_last_line(child))
+                note(child.last_line())
                 await asyncio.sleep(_POLL_S)
     except TimeoutError:
         raise child.failure(f"was not ready after {_START_LIMIT_S:.0f} s") from None
@@ -142,7 +146,3 @@ async def _is_serving(channel: grpc.aio.Channel, service: str) -> bool:
         return await check_health(channel, service, timeout_s=2.0) == "SERVING"
     except grpc.aio.AioRpcError:
         return False
-
-
-def _last_line(child: Child) -> str:
-    return "".join(child.log_tail(lines=1))
