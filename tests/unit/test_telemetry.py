@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.trace import NoOpTracer, SpanKind, StatusCode, Tracer
+
+from tidegate.inference.v1 import inference_service_pb2, inference_service_pb2_grpc
+from tidegate.rpc.server import ErrorInterceptor
+from tidegate.rpc.status import INFERENCE_DOMAIN, RpcError
+from tidegate.rpc.telemetry import TraceInterceptor, outgoing_metadata, setup
+
+_GENERATE = "tidegate.inference.v1.InferenceService/Generate"
+_TOKENIZE = "tidegate.inference.v1.InferenceService/Tokenize"
+_TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+_TRACEPARENT = f"00-{_TRACE_ID}-b7ad6b7169203331-01"
+_LIMIT_S = 10.0
+
+_Stub = Any  # mypy-protobuf's name for the asyncio form exists for type checkers only
+_Call = Callable[[_Stub, float | None], Awaitable[None]]
+
+
+class EndedSpans(SpanProcessor):
+    """Hands over spans as they end."""
+
+    def __init__(self) -> None:
+        self._spans: asyncio.Queue[ReadableSpan] = asyncio.Queue()
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self._spans.put_nowait(span)
+
+    async def next(self) -> ReadableSpan:
+        return await asyncio.wait_for(self._spans.get(), _LIMIT_S)
+
+    @property
+    def is_empty(self) -> bool:
+        return self._spans.empty()
+
+
+class Refusal(Exception):  # noqa: N818 - not an error of ours
+    """Becomes the status that it holds."""
+
+    def __init__(self, code: grpc.StatusCode) -> None:
+        self.code = code
+
+
+def to_rpc(error: Exception) -> RpcError:
+    """The error table of the service under test."""
+    code = error.code if isinstance(error, Refusal) else grpc.StatusCode.INTERNAL
+    return RpcError(code=code, reason="TEST", domain=INFERENCE_DOMAIN, message="refused")
+
+
+class ScriptedService(inference_service_pb2_grpc.InferenceServiceServicer):
+    """Tokenize and Generate call ``script``; Generate streams without end when it has none."""
+
+    def __init__(self, script: Callable[[], None] | None = None) -> None:
+        self._script = script
+        self.seen_metadata: tuple[tuple[str, str], ...] = ()
+
+    async def Tokenize(self, request: Any, context: Any) -> inference_service_pb2.TokenizeResponse:
+        self.seen_metadata = outgoing_metadata()
+        if self._script is not None:
+            self._script()
+        return inference_service_pb2.TokenizeResponse(token_count=1)
+
+    async def Generate(self, request: Any, context: Any) -> AsyncGenerator[inference_service_pb2.GenerateResponse]:
+        yield inference_service_pb2.GenerateResponse()
+        self.seen_metadata = outgoing_metadata()
+        if self._script is not None:
+            self._script()
+            return
+        while True:
+            await asyncio.sleep(0.001)
+            yield inference_service_pb2.GenerateResponse()
+
+    async def ListModels(self, request: Any, context: Any) -> inference_service_pb2.ListModelsResponse:
+        raise NotImplementedError
+
+    async def GetModel(self, request: Any, context: Any) -> inference_service_pb2.GetModelResponse:
+        raise NotImplementedError
+
+
+@asynccontextmanager
+async def serving(service: ScriptedService, tracer: Tracer) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to a server of ``service`` that traces to ``tracer``."""
+    server = grpc.aio.server(
+        interceptors=(TraceInterceptor(tracer), ErrorInterceptor(to_rpc, logging.getLogger("test")))
+    )
+    inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(service, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health_aio.HealthServicer(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield channel
+    finally:
+        await server.stop(0)
+
+
+@pytest.fixture
+def spans() -> EndedSpans:
+    """The spans that end in a test."""
+    return EndedSpans()
+
+
+@pytest.fixture
+def tracer(spans: EndedSpans) -> Tracer:
+    """A tracer that records all spans."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(spans)
+    return provider.get_tracer("test")
+
+
+async def tokenize(stub: _Stub, timeout_s: float | None) -> None:
+    """Call the unary method."""
+    await stub.Tokenize(inference_service_pb2.TokenizeRequest(), timeout=timeout_s)
+
+
+async def generate(stub: _Stub, timeout_s: float | None) -> None:
+    """Call the streaming method and read to the end."""
+    async for _ in stub.Generate(inference_service_pb2.GenerateRequest(), timeout=timeout_s):
+        pass
+
+
+def attributes(span: ReadableSpan) -> dict[str, Any]:
+    """What is written on a span."""
+    return dict(span.attributes or {})
+
+
+async def test_answered_call_has_a_server_span_with_status_ok(spans: EndedSpans, tracer: Tracer) -> None:
+    """A span is named after its method and uses the names of the RPC conventions."""
+    async with serving(ScriptedService(), tracer) as channel:
+        stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
+        await stub.Tokenize(inference_service_pb2.TokenizeRequest())
+    span = await spans.next()
+    assert (_TOKENIZE, SpanKind.SERVER, StatusCode.UNSET) == (span.name, span.kind, span.status.status_code)
+    assert {"rpc.system.name": "grpc", "rpc.method": _TOKENIZE, "rpc.response.status_code": "OK"} == attributes(span)
+
+
+async def test_finished_stream_has_a_span_with_status_ok(spans: EndedSpans, tracer: Tracer) -> None:
+    """A stream's span ends with the stream, not with its first message."""
+    was_open: list[bool] = []
+    async with serving(ScriptedService(lambda: was_open.append(spans.is_empty)), tracer) as channel:
+        stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
+        await generate(stub, None)
+    assert [True] == was_open
+    assert "OK" == attributes(await spans.next())["rpc.response.status_code"]
+
+
+async def test_span_continues_the_callers_trace(spans: EndedSpans, tracer: Tracer) -> None:
+    """The incoming traceparent is the span's parent, and the span the parent of calls that the handler makes."""
+    service = ScriptedService()
+    async with serving(service, tracer) as channel:
+        stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
+        metadata = (("traceparent", _TRACEPARENT), ("tracestate", "vendor=1"))
+        await stub.Tokenize(inference_service_pb2.TokenizeRequest(), metadata=metadata)
+    span = await spans.next()
+    assert span.context is not None
+    assert span.parent is not None
+    assert 0xB7AD6B7169203331 == span.parent.span_id
+    expected = (("traceparent", f"00-{_TRACE_ID}-{span.context.span_id:016x}-01"), ("tracestate", "vendor=1"))
+    assert expected == service.seen_metadata
+
+
+@pytest.mark.parametrize("metadata", [(), (("traceparent", "00-nonsense"),)])
+async def test_span_without_a_usable_parent_begins_a_trace(
+    spans: EndedSpans, tracer: Tracer, metadata: tuple[tuple[str, str], ...]
+) -> None:
+    """A malformed traceparent is as good as none."""
+    async with serving(ScriptedService(), tracer) as channel:
+        stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
+        await stub.Tokenize(inference_service_pb2.TokenizeRequest(), metadata=metadata)
+    assert (await spans.next()).parent is None
+
+
+async def test_trace_context_travels_on_when_nothing_is_recorded() -> None:
+    """Without a collector the caller's own span is the parent of calls that the handler makes."""
+    service = ScriptedService(lambda: None)
+    async with serving(service, NoOpTracer()) as channel:
+        stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
+        async for _ in stub.Generate(
+            inference_service_pb2.GenerateRequest(),
+            metadata=(("traceparent", _TRACEPARENT), ("tracestate", "a=1"), ("tracestate", "b=2")),
+        ):
+            pass
+    assert (("traceparent", _TRACEPARENT), ("tracestate", "a=1,b=2")) == service.seen_metadata
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (grpc.StatusCode.INTERNAL, StatusCode.ERROR),
+        (grpc.StatusCode.UNAVAILABLE, StatusCode.ERROR),
+        (grpc.StatusCode.INVALID_ARGUMENT, StatusCode.UNSET),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, StatusCode.UNSET),
+    ],
+)
+@pytest.mark.parametrize("call", [tokenize, generate])
+async def test_refused_call_has_the_status_it_was_refused_with(
+    spans: EndedSpans, tracer: Tracer, call: _Call, code: grpc.StatusCode, status: StatusCode
+) -> None:
+    """Only a failure of the server's own makes the span an error."""
+
+    def refuse() -> None:
+        raise Refusal(code)
+
+    async with serving(ScriptedService(refuse), tracer) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(inference_service_pb2_grpc.InferenceServiceStub(channel), None)
+    assert code is caught.value.code()
+    span = await spans.next()
+    assert (code.name, status) == (attributes(span)["rpc.response.status_code"], span.status.status_code)
+    assert (code.name if status is StatusCode.ERROR else None) == attributes(span).get("error.type")
+
+
+async def test_cancelled_stream_has_status_cancelled(spans: EndedSpans, tracer: Tracer) -> None:
+    """A caller that goes away is neither success nor the server's failure."""
+    async with serving(ScriptedService(), tracer) as channel:
+        call = inference_service_pb2_grpc.InferenceServiceStub(channel).Generate(
+            inference_service_pb2.GenerateRequest()
+        )
+        await call.read()
+        call.cancel()
+        span = await spans.next()
+    assert ("CANCELLED", StatusCode.UNSET) == (
+        attributes(span)["rpc.response.status_code"],
+        span.status.status_code,
+    )
+
+
+async def test_stream_past_its_deadline_has_status_deadline_exceeded(spans: EndedSpans, tracer: Tracer) -> None:
+    """The deadline is told from a cancel, though both cancel the handler."""
+    async with serving(ScriptedService(), tracer) as channel:
+        stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await generate(stub, timeout_s=0.2)
+        span = await spans.next()
+    assert ("DEADLINE_EXCEEDED", StatusCode.ERROR) == (
+        attributes(span)["rpc.response.status_code"],
+        span.status.status_code,
+    )
+
+
+async def test_health_checks_have_no_span(spans: EndedSpans, tracer: Tracer) -> None:
+    """A probe every second would drown the calls."""
+    async with serving(ScriptedService(), tracer) as channel:
+        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        await inference_service_pb2_grpc.InferenceServiceStub(channel).Tokenize(inference_service_pb2.TokenizeRequest())
+    assert _TOKENIZE == (await spans.next()).name
+    assert spans.is_empty
+
+
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+    """An OTLP collector that keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.requests: list[trace_service_pb2.ExportTraceServiceRequest] = []
+
+    async def Export(self, request: Any, context: Any) -> trace_service_pb2.ExportTraceServiceResponse:  # noqa: N802
+        self.requests.append(request)
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+
+async def test_spans_reach_the_collector_with_the_services_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spans are sent by OTLP, and what OTEL_RESOURCE_ATTRIBUTES says is added to our own names."""
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+    collector, server = Collector(), grpc.aio.server()
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    telemetry = setup("tidegate-test", endpoint=f"http://127.0.0.1:{port}")
+    telemetry.tracer.start_span("probe").end()
+    await asyncio.to_thread(telemetry.shutdown)
+    await server.stop(0)
+    resource = collector.requests[0].resource_spans[0]
+    named = {attribute.key: attribute.value.string_value for attribute in resource.resource.attributes}
+    assert "probe" == resource.scope_spans[0].spans[0].name
+    assert ("tidegate-test", "test") == (named["service.name"], named["deployment.environment.name"])
+    assert {"service.version", "service.instance.id"} <= named.keys()
+
+
+def test_no_endpoint_means_no_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that nobody told of a collector starts no exporter and no thread."""
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", raising=False)
+    telemetry = setup("tidegate-test")
+    assert telemetry.provider is None
+    telemetry.shutdown()
+
+
+def test_no_trace_means_no_metadata() -> None:
+    """Outside a call there is no context to pass on."""
+    assert () == outgoing_metadata()
