@@ -22,4 +22,5 @@ async def check_health(channel: grpc.aio.Channel, service: str, *, timeout_s: fl
         response_deserializer=health_pb2.HealthCheckResponse.FromString,
     )
     response = await check(health_pb2.HealthCheckRequest(service=service), timeout=timeout_s)
-    return health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
+    name: str = health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
+    return name
