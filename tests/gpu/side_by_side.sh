@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# On a GPU: the bare engine, then worker and gateway over gRPC, with the same model shape and the same bursts, one after
+# the other in one run. Weights are random: this measures speed, and says nothing of meaning.
+#
+#     tests/gpu/side_by_side.sh TOKENIZER_DIR OUT_DIR
+#
+# TOKENIZER_DIR holds tokenizer.json, tokenizer_config.json, chat_template.jinja and canaries.json of any model.
+set -euo pipefail
+tokenizer_dir=$1 out=$2
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$here/../.."
+bursts=1,32,128,256 rounds=4
+mkdir -p "$out"
+
+model=$(mktemp -d)/llama3-8b-awq
+mkdir -p "$model"
+cp "$here/llama3-8b-awq/config.json" "$model/"
+for file in tokenizer.json tokenizer_config.json chat_template.jinja canaries.json; do cp "$tokenizer_dir/$file" "$model/"; done
+
+pids=()
+stop() { for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done; wait; }
+trap stop EXIT
+
+wait_for() { # FILE TEXT SECONDS
+  for _ in $(seq "$3"); do grep -q "$2" "$1" && return; sleep 1; done
+  echo "no '$2' in $1 after $3 s" >&2; tail -30 "$1" >&2; exit 1
+}
+
+nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | tee "$out/machine.txt"
+python3 "$here/bare_engine.py" "$model" $bursts $rounds >"$out/bare.jsonl" 2>"$out/bare.log" || { tail -30 "$out/bare.log"; exit 1; }
+cat "$out/bare.jsonl"
+
+python3 -m worker --engine vllm --model-dir "$model" --model-name bench --load-format dummy --context-length 4096 \
+  --gpu-memory-utilization 0.5 --max-running-requests 256 --listen 127.0.0.1:25061 >"$out/worker.log" 2>&1 & pids+=($!)
+python3 -m gateway --workers 127.0.0.1:25061 --listen 127.0.0.1:25051 >"$out/gateway.log" 2>&1 & pids+=($!)
+wait_for "$out/worker.log" "ready on" 240
+wait_for "$out/gateway.log" "serves bench" 60
+python3 -m tidegate.client bench --target 127.0.0.1:25051 --concurrency 2 --json >/dev/null
+python3 -m tidegate.client bench --target 127.0.0.1:25051 --concurrency $bursts --rounds $rounds --json \
+  | sed 's/^{/{"path": "gateway and worker", /' | tee "$out/tidegate.jsonl"
