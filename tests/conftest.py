@@ -1,15 +1,14 @@
-"""What every test may ask for."""
+"""What holds for all tests."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+import os
 
-import pytest
+from hypothesis import settings
 
+# No test fetches a model; read by huggingface_hub while it is imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
-@pytest.fixture
-async def stack() -> AsyncIterator[AsyncExitStack]:
-    """Ends with the test what the test enters into it."""
-    async with AsyncExitStack() as stack:
-        yield stack
+# A busy machine is slow, which is no defect.
+settings.register_profile("tidegate", deadline=None)
+settings.load_profile("tidegate")
