@@ -15,6 +15,7 @@ from tidegate.rpc.status import RpcError
 # Python's gRPC core sheds bursts above a low soft limit with a bare CANCELLED before any handler runs, which clients do
 # not retry. Tidegate refuses in its own admission, with a reason, so core's limit is put out of the way.
 _PENDING_LIMIT = 100_000
+_UNREQUESTED_LIMIT_S = 3_600
 
 KEEPALIVE_TIME_MS = 20_000
 KEEPALIVE_TIMEOUT_MS = 10_000
@@ -22,6 +23,8 @@ KEEPALIVE_TIMEOUT_MS = 10_000
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.server.max_pending_requests", _PENDING_LIMIT),
     ("grpc.server.max_pending_requests_hard_limit", 2 * _PENDING_LIMIT),
+    # Calls that a busy event loop has not yet accepted are cancelled by core after 30 s, again without a reason.
+    ("grpc.server_max_unrequested_time_in_server", _UNREQUESTED_LIMIT_S),
     ("grpc.max_concurrent_streams", 100_000),
     ("grpc.max_receive_message_length", 4 * 2**20),
     ("grpc.max_metadata_size", 16 * 2**10),
