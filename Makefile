@@ -71,6 +71,10 @@ proto: $(INSTALLED) ## Generate code, types and descriptor set from protos/
 	@$(BIN)/python -m grpc_tools.protoc --proto_path=protos --include_imports --include_source_info \
 	  --descriptor_set_out=$(OUT)/protos/tidegate.binpb $(PROTOS)
 
+.PHONY: docs
+docs: $(INSTALLED) ## Write docs/errors.md from the error tables
+	@$(BIN)/python -m docs.errors
+
 .PHONY: lock
 lock: $(INSTALLED) ## Choose dependency versions anew, within pyproject.toml, and write constraints.txt
 	@$(pip_settings) $(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --group dev \

@@ -27,8 +27,8 @@ def test_top_level_packages_belong_to_one_distribution(wheel: Path, tmp_path: Pa
     """`gateway` and `worker` are common names: nothing else may own them, and we own no others."""
     venv.create(tmp_path / "venv")
     python = tmp_path / "venv" / "bin" / "python"
-    install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--python", str(python), str(wheel)]
-    subprocess.run(install, check=True, timeout=60)
+    install = ["-m", "uv", "pip", "install", "--quiet", "--no-deps", "--python", str(python), str(wheel)]
+    subprocess.run([sys.executable, *install], check=True, timeout=60)
     printed = subprocess.run([python, "-c", _PRINT_OWNERS], check=True, timeout=60, stdout=subprocess.PIPE)
     assert {package: ["tidegate"] for package in _PACKAGES} == json.loads(printed.stdout)
 
