@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
 from typing import TypeVar
 
 from tidegate.inference.v1 import generation_pb2, inference_service_pb2
@@ -46,32 +47,32 @@ class Generation:
         model, job = self._model, self._job
         if job.constraint is not None:
             await _before(deadline, model.constraints.check(job.constraint))
-        model.pace.before_request()
+        had_work = model.pace.has_work
         reservation = model.ledger.admit(
             tenant=self._request.tenant,
             prompt_tokens=len(job.prompt_token_ids),
             max_output_tokens=job.sampling.max_output_tokens,
         )
-        outputs = model.engine.generate(job)
         is_complete = False
         try:
+            model.pace.give_work(had_work=had_work)
             model.load_feed.changed()
-            is_started = False
-            while not is_complete:
-                output = await _before(deadline, anext(outputs))
-                if output.token_ids:
-                    model.ledger.extend(reservation, len(output.token_ids))
-                if not is_started:
-                    is_started = True
-                    yield self._started()
-                if output.token_ids or output.text:
-                    yield self._delta(output)
-                if output.finish is not None:
-                    finished = await self._finished(output.finish, reservation, deadline)
-                    is_complete = True
-                    yield finished
+            async with aclosing(model.engine.generate(job)) as outputs:
+                is_started = False
+                while not is_complete:
+                    output = await _before(deadline, anext(outputs))
+                    if output.token_ids:
+                        model.ledger.extend(reservation, len(output.token_ids))
+                    if not is_started:
+                        is_started = True
+                        yield self._started()
+                    if output.token_ids or output.text:
+                        yield self._delta(output)
+                    if output.finish is not None:
+                        finished = await self._finished(output.finish, reservation, deadline)
+                        is_complete = True
+                        yield finished
         finally:
-            await outputs.aclose()
             model.ledger.release(reservation, is_complete=is_complete)
             model.load_feed.changed()
 

@@ -30,7 +30,7 @@ class _BusyRate:
 
 
 class Pace:
-    """Told before each request that the engine is given, and after each of its steps."""
+    """Told of each request that the engine is given, and of each of its steps."""
 
     def __init__(
         self, ledger: Ledger, engine_load: Callable[[], EngineLoad], clock: Callable[[], float] = time.monotonic
@@ -68,9 +68,9 @@ class Pace:
         """For how long the engine has had work without completing a step; 0 when it has none."""
         return max(0.0, self._clock() - self._step_began_at) if self.has_work else 0.0
 
-    def before_request(self) -> None:
-        """The engine is about to be given a request, which the ledger does not hold yet."""
-        if not self.has_work:
+    def give_work(self, *, had_work: bool) -> None:
+        """The engine is given a request. ``had_work`` is what ``has_work`` said before the ledger admitted it."""
+        if not had_work:
             self._step_began_at = self._clock()
         self._is_prefilling = True
 

@@ -53,8 +53,11 @@ async def start_model(
         pace.after_step()
         load_feed.changed()
 
+    constraints = ConstraintChecker(checkpoint.directory, facts.vocabulary_size)
+    if facts.constraint_kinds:
+        constraints.start()
     engine.on_step(after_step)
-    pace.before_request()
+    pace.give_work(had_work=False)
     await _warm_up(engine, facts, first_token=1)
     return ServedModel(
         name=settings.model_name or (checkpoint.directory.name if settings.model_dir else _SIM_MODEL_NAME),
@@ -62,7 +65,7 @@ async def start_model(
         checkpoint=checkpoint,
         engine=engine,
         facts=facts,
-        constraints=ConstraintChecker(),
+        constraints=constraints,
         ledger=ledger,
         pace=pace,
         load_feed=load_feed,

@@ -12,18 +12,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.fakes.running_worker import RunningWorker, running_worker
 from tests.fakes.scripted_engine import ScriptedEngine
 from tidegate.client.health import WORKER
-from tidegate.inference.v1 import generation_pb2, inference_service_pb2
+from tidegate.inference.v1 import inference_service_pb2
 from tidegate.rpc.status import RpcError
 from worker.config import WorkerSettings
 from worker.engine import EngineDeadError, EngineError, EngineFinish, EngineOutput, FinishReason
 
 _SETTINGS = WorkerSettings(engine="sim", listen="127.0.0.1:0", drain_grace_s=1, stall_after_s=1)
 _NOT_SERVING, _SERVING = health_pb2.HealthCheckResponse.NOT_SERVING, health_pb2.HealthCheckResponse.SERVING
-_REGEX = generation_pb2.OutputConstraint(regex="[0-9]+")
-
-
-def _output(text: str, reason: FinishReason) -> EngineOutput:
-    return EngineOutput(token_ids=(7,), text=text, finish=EngineFinish(reason=reason))
 
 
 async def _error(call: AsyncIterable[inference_service_pb2.GenerateResponse]) -> RpcError:
@@ -100,6 +95,19 @@ async def test_cancel_aborts_the_engine_job() -> None:
     assert [job.job_id for job in engine.jobs] == engine.aborted
 
 
+async def test_cancel_ends_a_write_that_waits_for_its_client() -> None:
+    """A call whose client reads nothing more gives its job and its blocks back when it is cancelled."""
+    engine = ScriptedEngine((EngineOutput(token_ids=(7,), text="x" * 65_536),) * 2_000)  # far beyond any window
+    async with running_worker(_SETTINGS, lambda *_: engine) as worker:
+        call = worker.stub.Generate(worker.request())
+        await call.read()
+        call.cancel()
+        await asyncio.wait_for(engine.idle.wait(), 10)
+
+        assert ["job-1"] == engine.aborted
+        assert 0 == (await worker.load()).reserved_block_count
+
+
 async def test_unforeseen_error_tells_nothing_of_its_text() -> None:
     """A bug is INTERNAL; its text is for the log."""
     engine = ScriptedEngine((), error=LookupError("secret"))
@@ -110,43 +118,19 @@ async def test_unforeseen_error_tells_nothing_of_its_text() -> None:
     assert "secret" not in error.message
 
 
-@pytest.mark.parametrize(
-    ("text", "reason", "verdict"),
-    [
-        ("42", FinishReason.STOP, generation_pb2.CONSTRAINT_VERDICT_SATISFIED),
-        ("42", FinishReason.LENGTH, generation_pb2.CONSTRAINT_VERDICT_SATISFIED),
-        ("4a", FinishReason.LENGTH, generation_pb2.CONSTRAINT_VERDICT_INCOMPLETE),
-    ],
-)
-async def test_verdict_stands_in_finished(
-    text: str, reason: FinishReason, verdict: generation_pb2.ConstraintVerdict.ValueType
-) -> None:
-    """The whole text is checked against the constraint."""
-    engine = ScriptedEngine((_output(text, reason),))
+async def test_constraint_is_checked_before_and_after_the_engine() -> None:
+    """A regex with a syntax error is refused by field; a text that a good one does not match is an error."""
+    engine = ScriptedEngine(
+        (EngineOutput(token_ids=(7,), text="4a", finish=EngineFinish(reason=FinishReason.STOP)),),
+    )
     async with running_worker(_SETTINGS, lambda *_: engine) as worker:
-        responses = [r async for r in worker.stub.Generate(worker.request(constraint=_REGEX))]
+        rejected = await _error(worker.stub.Generate(worker.request(constraint={"regex": "(a"})))
+        assert [] == engine.jobs
+        violated = await _error(worker.stub.Generate(worker.request(constraint={"regex": "[0-9]+"})))
 
-    assert verdict == responses[-1].finished.constraint_verdict
-
-
-async def test_output_that_violates_its_constraint_is_an_error() -> None:
-    """A finished text of another form never ends in Finished."""
-    engine = ScriptedEngine((_output("4a", FinishReason.STOP),))
-    async with running_worker(_SETTINGS, lambda *_: engine) as worker:
-        error = await _error(worker.stub.Generate(worker.request(constraint=_REGEX)))
-
-    assert (grpc.StatusCode.INTERNAL, "CONSTRAINT_VIOLATED") == (error.code, error.reason)
-
-
-async def test_constraint_that_cannot_be_compiled_never_reaches_the_engine() -> None:
-    """A regex with a syntax error is refused by field."""
-    engine = ScriptedEngine()
-    async with running_worker(_SETTINGS, lambda *_: engine) as worker:
-        error = await _error(worker.stub.Generate(worker.request(constraint={"regex": "(a"})))
-
-    assert (grpc.StatusCode.INVALID_ARGUMENT, "CONSTRAINT_REJECTED") == (error.code, error.reason)
-    assert ["constraint.regex"] == [violation.field for violation in error.violations]
-    assert [] == engine.jobs
+    assert (grpc.StatusCode.INVALID_ARGUMENT, "CONSTRAINT_REJECTED") == (rejected.code, rejected.reason)
+    assert ["constraint.regex"] == [violation.field for violation in rejected.violations]
+    assert (grpc.StatusCode.INTERNAL, "CONSTRAINT_VIOLATED") == (violated.code, violated.reason)
 
 
 async def test_seed_is_refused_where_the_engine_has_none() -> None:

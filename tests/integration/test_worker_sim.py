@@ -141,18 +141,6 @@ async def test_cancel_frees_blocks_and_reservation(slow_sim: RunningWorker) -> N
     assert (64, 0, 0) == (load.free_block_count, load.running_request_count, load.waiting_request_count)
 
 
-async def test_cancel_frees_blocks_behind_a_client_that_does_not_read(sim: RunningWorker) -> None:
-    """A cancelled call whose write waits for its client gives its blocks back, too."""
-    request = sim.request(max_output_tokens=3000)
-    request.output.logprobs = 20  # fills the flow control window of a client that reads nothing
-    call = sim.stub.Generate(request)
-    await call.read()
-    await _until(sim, lambda load: load.running_request_count == 1)
-    call.cancel()
-
-    await _until(sim, lambda load: load.reserved_block_count == 0)
-
-
 async def test_deadline_ends_the_stream(slow_sim: RunningWorker) -> None:
     """A deadline that passes in mid-stream ends the call and frees its blocks."""
     error = await _error(slow_sim.stub.Generate(slow_sim.request(max_output_tokens=900), timeout=0.2))

@@ -8,17 +8,31 @@ import pytest
 
 import worker
 from tests.fakes.scripted_engine import FACTS, ScriptedEngine
+from tidegate.inference.v1 import generation_pb2
 from tidegate.worker.v1 import worker_service_pb2
 from worker.checkpoint import open_checkpoint
 from worker.constraints import ConstraintChecker
-from worker.engine import EngineOutput, GenerationJob, Sampling
-from worker.errors import DeadlineExceededError
+from worker.engine import Constraint, ConstraintKind, EngineFinish, EngineOutput, FinishReason, GenerationJob, Sampling
+from worker.errors import ConstraintViolatedError, DeadlineExceededError
 from worker.generation import Generation
 from worker.ledger import Capacity, Ledger
 from worker.load import LoadFeed
 from worker.model import ServedModel
 from worker.output_lengths import OutputLengths
 from worker.pace import Pace
+
+_CHECKPOINT = open_checkpoint(Path(worker.__file__).parent / "sim_model")
+_DIGITS = Constraint(kind=ConstraintKind.REGEX, text="[0-9]+")
+
+
+class _DigitsChecker(ConstraintChecker):
+    """Finds every constraint good, and holds every text against ``[0-9]+``; without a process of its own."""
+
+    async def check(self, constraint: Constraint) -> None:
+        pass
+
+    async def verdict(self, constraint: Constraint, text: str) -> bool:
+        return text.isdigit()
 
 
 def _model(engine: ScriptedEngine) -> ServedModel:
@@ -27,30 +41,68 @@ def _model(engine: ScriptedEngine) -> ServedModel:
     return ServedModel(
         name="test",
         default_max_output_tokens=100_000,
-        checkpoint=open_checkpoint(Path(worker.__file__).parent / "sim_model"),
+        checkpoint=_CHECKPOINT,
         engine=engine,
         facts=FACTS,
-        constraints=ConstraintChecker(),
+        constraints=_DigitsChecker(_CHECKPOINT.directory, FACTS.vocabulary_size),
         ledger=ledger,
         pace=pace,
         load_feed=LoadFeed(ledger, pace, engine.load, lambda: False),
     )
 
 
+def _generation(model: ServedModel, constraint: Constraint | None = None) -> Generation:
+    job = GenerationJob(
+        job_id="job-1", prompt_token_ids=[1], sampling=Sampling(max_output_tokens=5), constraint=constraint
+    )
+    return Generation(model, job, worker_service_pb2.GenerateRequest())
+
+
+def _output(text: str, reason: FinishReason) -> EngineOutput:
+    return EngineOutput(token_ids=(7,), text=text, finish=EngineFinish(reason=reason))
+
+
 async def test_deadline_in_mid_stream_aborts_and_releases() -> None:
     """The worker itself ends what is late, with a reason, and keeps nothing of it."""
     engine = ScriptedEngine((EngineOutput(token_ids=(7,), text="a"),), hangs=True)
     model = _model(engine)
-    job = GenerationJob(job_id="job-1", prompt_token_ids=[1], sampling=Sampling(max_output_tokens=5))
-    responses = Generation(model, job, worker_service_pb2.GenerateRequest()).run(
-        asyncio.get_running_loop().time() + 0.01
-    )
+    responses = _generation(model).run(asyncio.get_running_loop().time() + 0.01)
 
     with pytest.raises(DeadlineExceededError):
         async for _ in responses:
             pass
 
     assert ["job-1"] == engine.aborted
+    assert (0, 0) == (model.ledger.requests, model.ledger.reserved_blocks)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "verdict"),
+    [
+        ("42", FinishReason.STOP, generation_pb2.CONSTRAINT_VERDICT_SATISFIED),
+        ("42", FinishReason.LENGTH, generation_pb2.CONSTRAINT_VERDICT_SATISFIED),
+        ("4a", FinishReason.LENGTH, generation_pb2.CONSTRAINT_VERDICT_INCOMPLETE),
+    ],
+)
+async def test_verdict_stands_in_finished(
+    text: str, reason: FinishReason, verdict: generation_pb2.ConstraintVerdict.ValueType
+) -> None:
+    """The whole text is held against the constraint; one cut off by its limit may be incomplete."""
+    model = _model(ScriptedEngine((EngineOutput(token_ids=(7,), text=text[0]), _output(text[1:], reason))))
+
+    responses = [response async for response in _generation(model, _DIGITS).run(None)]
+
+    assert verdict == responses[-1].finished.constraint_verdict
+
+
+async def test_output_that_violates_its_constraint_is_an_error() -> None:
+    """A finished text of another form never ends in Finished, and teaches the ledger nothing."""
+    model = _model(ScriptedEngine((_output("4a", FinishReason.STOP),)))
+
+    with pytest.raises(ConstraintViolatedError):
+        async for _ in _generation(model, _DIGITS).run(None):
+            pass
+
     assert (0, 0) == (model.ledger.requests, model.ledger.reserved_blocks)
 
 

@@ -53,7 +53,7 @@ def test_unset_options_take_the_checkpoints_defaults() -> None:
     [
         ("prompt_token_ids", _prompt()),
         ("prompt_token_ids", _prompt(-1)),
-        ("prompt_token_ids", _prompt(256)),
+        ("prompt_token_ids", _prompt(460)),
         ("prompt_token_ids", _request(max_output_tokens=511)),
         ("sampling.max_output_tokens", worker_service_pb2.GenerateRequest(prompt_token_ids=[1])),
         ("sampling.max_output_tokens", _request(max_output_tokens=0)),
@@ -75,10 +75,10 @@ def test_unset_options_take_the_checkpoints_defaults() -> None:
         ("sampling.stop_strings", _request(stop_strings=[""])),
         ("sampling.stop_strings", _request(stop_strings=["x" * 257])),
         ("sampling.stop_token_ids", _request(stop_token_ids=[1] * 65)),
-        ("sampling.stop_token_ids", _request(stop_token_ids=[256])),
+        ("sampling.stop_token_ids", _request(stop_token_ids=[460])),
         ("sampling.logit_bias", _request(logit_bias={1: math.nan})),
         ("sampling.logit_bias", _request(logit_bias={1: 101})),
-        ("sampling.logit_bias", _request(logit_bias={256: 1})),
+        ("sampling.logit_bias", _request(logit_bias={460: 1})),
         ("sampling.logit_bias", _request(logit_bias=dict.fromkeys(range(-50, 256), 0.0))),
     ],
 )

@@ -55,8 +55,10 @@ class _Bench:
         self.pace = Pace(self.ledger, self.engine.load, self.clock)
 
     def admit(self, prompt_tokens: int) -> Reservation:
-        self.pace.before_request()
-        return self.ledger.admit(tenant="", prompt_tokens=prompt_tokens, max_output_tokens=100)
+        had_work = self.pace.has_work
+        reservation = self.ledger.admit(tenant="", prompt_tokens=prompt_tokens, max_output_tokens=100)
+        self.pace.give_work(had_work=had_work)
+        return reservation
 
 
 def test_rates_are_measured_over_busy_time_only() -> None:
