@@ -75,12 +75,15 @@ proto: $(INSTALLED) ## Generate code, types and descriptor set from protos/
 docs: $(INSTALLED) ## Write docs/errors.md from the error tables
 	@$(BIN)/python -m docs.errors
 
+# Keeps the versions that constraints.txt names already; empty it before to choose all of them anew. PyTorch is chosen
+# anew always: the name of its CPU build is local to where it comes from.
 .PHONY: lock
-lock: $(INSTALLED) ## Choose dependency versions anew, within pyproject.toml, and write constraints.txt
-	@$(pip_settings) $(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --group dev \
+lock: $(INSTALLED) ## Write constraints.txt for what pyproject.toml asks for now
+	@grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
+	@$(pip_settings) $(BIN)/uv pip compile --quiet --python-version 3.11 --group dev \
 	  $(patsubst %,--extra %,$(subst $(comma), ,$(EXTRAS))) --no-annotate --no-header --no-emit-index-url \
-	  --no-emit-find-links pyproject.toml | sed 's/^\(torch==[0-9.]*\)+.*/\1/' > $(VENV)/constraints.txt
-	@cp $(VENV)/constraints.txt constraints.txt
+	  --no-emit-find-links --output-file $(VENV)/constraints.txt pyproject.toml
+	@sed 's/^\(torch==[0-9.]*\)+.*/\1/' $(VENV)/constraints.txt > constraints.txt
 
 .PHONY: clean
 clean: ## Remove what the other targets have made

@@ -30,8 +30,8 @@ Every error is a `google.rpc.Status` (trailing metadata `grpc-status-details-bin
 
 Retry without being told only on `UNAVAILABLE`, and only while no message of the stream has arrived
 ([service_config.json](../protos/service_config.json) makes gRPC clients do so). Retry `RESOURCE_EXHAUSTED` after the
-wait in `RetryInfo`. gRPC's own retries obey the trailer `grpc-retry-pushback-ms`: it holds the same wait, and -1 where a
-retry cannot help.
+wait in `RetryInfo`. gRPC's own retries obey the trailer `grpc-retry-pushback-ms`: it holds the same wait, and -1 where
+a retry cannot help.
 """
 
 
