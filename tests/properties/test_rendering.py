@@ -6,17 +6,14 @@ HYPOTHESIS_PROFILE=thorough runs 500 conversations of each family.
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 
 from gateway.chat_prompt import parse_chat
@@ -24,6 +21,7 @@ from gateway.errors import ChatTemplateRejectedError
 from gateway.renderer import Prompt, Renderer
 from gateway.violations import Violations
 from tests.fakes.conversations import conversations, texts
+from tests.fakes.reference_rendering import reference_rendering
 from tests.fakes.template_families import FAMILIES, Family, family_tokenizer
 from tidegate.inference.v1 import chat_pb2
 
@@ -32,12 +30,6 @@ _SETTINGS = settings(
     max_examples=_EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
 _NOW = datetime(2026, 2, 28, 12, 30)  # noqa: DTZ001 - as transformers has it
-_ROLES = {
-    chat_pb2.CHAT_ROLE_SYSTEM: "system",
-    chat_pb2.CHAT_ROLE_USER: "user",
-    chat_pb2.CHAT_ROLE_ASSISTANT: "assistant",
-    chat_pb2.CHAT_ROLE_TOOL: "tool",
-}
 _FAMILIES = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 
 
@@ -69,45 +61,7 @@ def _rendered_here(family: Family, prompt: chat_pb2.ChatPrompt) -> Prompt | None
 
 def _rendered_by_reference(family: Family, prompt: chat_pb2.ChatPrompt) -> tuple[str, list[int]] | None:
     """What transformers makes of it; None for a rejection."""
-    adds_prompt = prompt.add_generation_prompt if prompt.HasField("add_generation_prompt") else True
-    options: dict[str, Any] = {
-        "tools": [_reference_tool(tool) for tool in prompt.tools] or None,
-        "add_generation_prompt": adds_prompt and not prompt.continue_final_message,
-        "continue_final_message": prompt.continue_final_message,
-        "strftime_now": _NOW.strftime,
-    }
-    messages = [_reference_message(message) for message in prompt.messages]
-    tokenizer = _reference(family.name)
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
-        ids = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False, **options)
-    except (TemplateError, TypeError, ValueError):
-        return None
-    return text, ids
-
-
-def _reference_tool(tool: chat_pb2.ToolDefinition) -> dict[str, Any]:
-    function: dict[str, Any] = {"name": tool.name}
-    if tool.description:
-        function["description"] = tool.description
-    function["parameters"] = json.loads(tool.parameters_json_schema)
-    return {"type": "function", "function": function}
-
-
-def _reference_message(message: chat_pb2.ChatMessage) -> dict[str, Any]:
-    view: dict[str, Any] = {
-        "role": _ROLES[message.role],
-        "content": message.content if message.HasField("content") else None,
-    }
-    if message.tool_calls:
-        view["tool_calls"] = [
-            {"id": call.id, "type": "function"}
-            | {"function": {"name": call.name, "arguments": json.loads(call.arguments_json)}}
-            for call in message.tool_calls
-        ]
-    if message.role == chat_pb2.CHAT_ROLE_TOOL:
-        view |= {"tool_call_id": message.tool_call_id, "name": message.name}
-    return view
+    return reference_rendering(_reference(family.name), prompt, now=_NOW)
 
 
 def _special(family: Family) -> list[str]:
