@@ -52,7 +52,7 @@ lint: $(INSTALLED) ## Check style, types, protos, import rules, and that generat
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/buf lint protos
-	@$(BIN)/lint-imports --no-logo --no-color
+	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m pytest --quiet tests/contract/test_generated_files.py
 
 .PHONY: format

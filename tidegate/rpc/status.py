@@ -93,7 +93,7 @@ class RpcError:
     def from_proto(cls, status: status_pb2.Status, *, code: grpc.StatusCode) -> RpcError:
         """Read a google.rpc.Status."""
         info = error_details_pb2.ErrorInfo()
-        violations: list[Violation] = []
+        violations: tuple[Violation, ...] = ()
         retry_after_s: float | None = None
         quota_subject: str | None = None
         resource: tuple[str, str] | None = None
@@ -101,7 +101,7 @@ class RpcError:
         quota, named = error_details_pb2.QuotaFailure(), error_details_pb2.ResourceInfo()
         for detail in status.details:
             if detail.Unpack(bad):
-                violations = [Violation(field=v.field, description=v.description) for v in bad.field_violations]
+                violations = tuple(Violation(field=v.field, description=v.description) for v in bad.field_violations)
             elif detail.Unpack(retry):
                 retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
             elif detail.Unpack(quota):
