@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from tests.fakes.running_gateway import RunningGateway, running_gateway, text_of, text_request
+from tests.fakes.running_worker import RunningWorker, running_worker
+from tidegate.inference.v1 import chat_pb2, generation_pb2, inference_service_pb2
+from worker.config import WorkerSettings
+from worker.sim_language import SimLanguage
+
+LANGUAGE = SimLanguage(Path("worker/sim_model/tokenizer.json").read_bytes(), seed=0, mean_output_tokens=None)
+
+
+async def start(
+    stack: AsyncExitStack, *, workers: int = 1, **settings: Any
+) -> tuple[RunningGateway, list[RunningWorker]]:
+    """A gateway and sim workers, with ``settings`` for the workers."""
+    settings = dict[str, Any](engine="sim", listen="127.0.0.1:0", drain_grace_s=1, sim_time_scale=0.01) | settings
+    running = [await stack.enter_async_context(running_worker(WorkerSettings(**settings))) for _ in range(workers)]
+    gateway = await stack.enter_async_context(running_gateway(*(worker.worker.address for worker in running)))
+    return gateway, running
+
+
+async def test_the_tokens_are_those_that_the_engine_promises(stack: AsyncExitStack) -> None:
+    """From a conversation to its answer, token for token, with the usage that belongs to it."""
+    gateway, _ = await start(stack)
+    message = chat_pb2.ChatMessage(role=chat_pb2.CHAT_ROLE_USER, content="What is the capital of France?")
+    request = inference_service_pb2.GenerateRequest(model="sim", chat=chat_pb2.ChatPrompt(messages=[message]))
+    request.sampling.max_output_tokens, request.sampling.seed = 50, 7
+    responses, error = await gateway.generate(request)
+    prompt_tokens = responses[0].started.prompt_token_count
+    expected = [LANGUAGE.token(7, position) for position in range(prompt_tokens, prompt_tokens + 50)]
+    assert error is None
+    assert expected == [token for response in responses for token in response.delta.token_ids]
+    assert "".join(map(LANGUAGE.text, expected)) == text_of(responses)
+    finished = responses[-1].finished
+    assert (prompt_tokens, 50) == (finished.usage.prompt_token_count, finished.usage.output_token_count)
+    assert generation_pb2.FINISH_REASON_LENGTH == finished.reason
+
+
+async def test_many_streams_at_once_do_not_mix(stack: AsyncExitStack) -> None:
+    """Each of 60 streams over two workers has its own tokens, without a gap or a repetition."""
+    gateway, workers = await start(stack, workers=2)
+
+    async def one(seed: int) -> None:
+        responses, error = await gateway.generate(text_request(model="sim", seed=seed, max_output_tokens=40))
+        begin = responses[0].started.prompt_token_count
+        expected = [LANGUAGE.token(seed, position) for position in range(begin, begin + 40)]
+        assert (expected, None) == ([token for response in responses for token in response.delta.token_ids], error)
+
+    await asyncio.gather(*(one(seed) for seed in range(60)))
+    loads = [await worker.load() for worker in workers]
+    assert [0, 0] == [load.reserved_block_count for load in loads]
+
+
+async def test_a_cancelled_call_frees_its_blocks(stack: AsyncExitStack) -> None:
+    """Wherever in its life the stream is."""
+    gateway, (worker,) = await start(stack, sim_time_scale=1)
+    for responses_before_cancel in (0, 1, 2, 5, 9):
+        call = gateway.stub.Generate(text_request(model="sim", max_output_tokens=3000))
+        for _ in range(responses_before_cancel):
+            await call.read()
+        call.cancel()
+        async with asyncio.timeout(10):
+            await gateway.gateway.until_idle()
+            while (load := await worker.load()).reserved_block_count:
+                pass
+        assert (load.total_block_count, 0) == (load.free_block_count, load.running_request_count)
+
+
+async def test_requests_go_where_the_blocks_are(stack: AsyncExitStack) -> None:
+    """Two workers of one size share 16 long streams, though their reports are late by nature."""
+    gateway, workers = await start(stack, workers=2, sim_time_scale=1)
+    calls = [gateway.stub.Generate(text_request(model="sim", max_output_tokens=2000)) for _ in range(16)]
+    await asyncio.gather(*(call.read() for call in calls))
+    loads = [await worker.load() for worker in workers]
+    for call in calls:
+        call.cancel()
+    counts = [load.running_request_count for load in loads]
+    assert 16 == sum(counts)
+    assert min(counts) >= 4
+
+
+async def test_a_full_fleet_refuses_with_the_workers_hint(stack: AsyncExitStack) -> None:
+    """KV_EXHAUSTED, with a time to come back; the stream that is in keeps its blocks."""
+    gateway, _ = await start(stack, kv_block_count=8, sim_time_scale=1)
+    held = gateway.stub.Generate(text_request(model="sim", max_output_tokens=110))
+    await held.read()
+    error = await gateway.error(text_request(model="sim", max_output_tokens=110))
+    assert "KV_EXHAUSTED" == error.reason
+    assert error.retry_after_s is not None
+    assert error.retry_after_s > 0
+    held.cancel()
+
+
+async def test_a_clamped_output_ends_by_budget(stack: AsyncExitStack) -> None:
+    """A deadline too short for the output gets what fits, and an answer that says so."""
+    gateway, _ = await start(stack, sim_time_scale=1)
+    await gateway.generate(text_request(model="sim", max_output_tokens=20))  # so that rates are measured
+    responses, error = await gateway.generate(text_request(model="sim", max_output_tokens=4000), timeout=1.0)
+    assert (None, generation_pb2.FINISH_REASON_BUDGET) == (error, responses[-1].finished.reason)
+    assert 0 < responses[-1].finished.usage.output_token_count < 4000

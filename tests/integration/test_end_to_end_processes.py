@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import grpc
+import grpc.aio
+import pytest
+
+from tests.fakes.running_gateway import Response, running_gateway, text_of, text_request
+from tests.fakes.service_process import ServiceProcess, service_process
+from tidegate.client.health import GATEWAY, check_health
+from tidegate.inference.v1 import inference_service_pb2_grpc
+from tidegate.rpc.server import CHANNEL_OPTIONS
+from tidegate.rpc.status import RpcError
+
+SIM = ("--engine", "sim")
+
+
+async def start(stack: AsyncExitStack, *worker_arguments: str) -> tuple[ServiceProcess, ServiceProcess]:
+    """A gateway that serves, and its worker."""
+    worker = await stack.enter_async_context(service_process("worker", *SIM, *worker_arguments))
+    gateway = await stack.enter_async_context(service_process("gateway", "--workers", worker.address))
+    async with grpc.aio.insecure_channel(gateway.address) as channel, asyncio.timeout(30):
+        while "SERVING" != await check_health(channel, GATEWAY, timeout_s=5):  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.02)
+    return gateway, worker
+
+
+async def connect(stack: AsyncExitStack, target: str) -> inference_service_pb2_grpc.InferenceServiceAsyncStub:
+    """A client with a connection of its own."""
+    channel = await stack.enter_async_context(grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS))
+    stub: inference_service_pb2_grpc.InferenceServiceAsyncStub
+    stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
+    return stub
+
+
+async def take(stream: AsyncIterator[Response], responses: list[Response]) -> None:
+    """Add to ``responses`` what comes, also before an error."""
+    async for response in stream:
+        responses.append(response)  # noqa: PERF401 - an error would lose those before it
+
+
+async def test_a_burst_is_served_or_refused_with_a_reason(stack: AsyncExitStack) -> None:
+    """Of 2,000 calls opened at once none is lost, and none is cancelled by grpc's own limits."""
+    gateway, _ = await start(stack, "--sim-time-scale", "0.1")
+    stubs = [await connect(stack, gateway.address) for _ in range(8)]
+    ends: Counter[str] = Counter()
+
+    async def one(number: int) -> None:
+        try:
+            events = [event async for event in stubs[number % 8].Generate(text_request(model="sim"))]
+        except grpc.aio.AioRpcError as error:
+            rpc_error = RpcError.from_call(error)
+            ends[rpc_error.reason or rpc_error.code.name] += 1
+        else:
+            ends[events[-1].WhichOneof("event") or "nothing"] += 1
+
+    await asyncio.gather(*(one(number) for number in range(2000)))
+    assert {"finished", "ADMISSION_QUEUE_FULL", "KV_EXHAUSTED"} >= set(ends)
+    assert 2000 == ends.total()
+    assert ends["finished"]
+
+
+async def test_a_gateway_with_100_streams_stays_small(stack: AsyncExitStack) -> None:
+    """Under 120 MB: no model library, and nothing kept for a stream but the stream."""
+    gateway, _ = await start(stack)
+    stub = await connect(stack, gateway.address)
+    calls = [stub.Generate(text_request(model="sim", max_output_tokens=3000)) for _ in range(100)]
+    for _ in range(20):
+        await asyncio.gather(*(call.read() for call in calls))
+    assert gateway.resident_mib < 120 * 1e6 / 2**20
+    for call in calls:
+        call.cancel()
+
+
+async def test_a_worker_killed_in_the_middle_interrupts_its_streams(stack: AsyncExitStack) -> None:
+    """The client keeps what it has and is told how much that is; the next request goes to the other worker."""
+    doomed, other = [await stack.enter_async_context(service_process("worker", *SIM)) for _ in range(2)]
+    gateway = await stack.enter_async_context(running_gateway(doomed.address))
+    stream = aiter(gateway.stub.Generate(text_request(model="sim", max_output_tokens=3000)))
+    responses = [await anext(stream) for _ in range(3)]
+    doomed.process.kill()
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await take(stream, responses)
+    error = RpcError.from_call(raised.value)
+    tokens = sum(len(response.delta.token_ids) for response in responses)
+    assert ("STREAM_INTERRUPTED", {"tokens_sent": str(tokens)}) == (error.reason, error.metadata)
+    both = await stack.enter_async_context(running_gateway(doomed.address, other.address, ready=1))
+    responses, after = await both.generate(text_request(model="sim"))
+    assert after is None
+    assert text_of(responses)
+
+
+async def test_sigterm_finishes_what_runs_and_ends_with_0(stack: AsyncExitStack) -> None:
+    """A rolling restart loses no stream."""
+    gateway, _ = await start(stack)
+    stub = await connect(stack, gateway.address)
+    call = aiter(stub.Generate(text_request(model="sim", max_output_tokens=100)))
+    await anext(call)
+    gateway.process.send_signal(signal.SIGTERM)
+    events = [event async for event in call]
+    assert "finished" == events[-1].WhichOneof("event")
+    async with asyncio.timeout(20):
+        assert 0 == await gateway.process.wait()
+
+
+async def test_an_address_that_is_taken_ends_the_process_with_1(stack: AsyncExitStack) -> None:
+    """With the address in the message, and no traceback."""
+    holder = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+    port = holder.add_insecure_port("127.0.0.1:0")
+    await holder.start()
+    arguments = ("-m", "gateway", "--workers", "127.0.0.1:1", "--listen", f"127.0.0.1:{port}")
+    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stderr=asyncio.subprocess.PIPE)
+    _, log = await process.communicate()
+    await holder.stop(0)
+    assert 1 == process.returncode
+    assert f"127.0.0.1:{port}" in log.decode()
+    assert "Traceback" not in log.decode()
