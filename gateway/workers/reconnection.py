@@ -15,7 +15,10 @@ _LOGGER = logging.getLogger(__name__)
 
 # A worker that was usable for so long, in seconds, is tried again at once; otherwise the waits go on growing.
 _STABLE_S = 5.0
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 5.0
+# One that does not answer, or has not loaded its model, may be ready at any moment, and to ask it costs little. One
+# that failed its proof is likely to fail it again.
+_CALL_FAILED = wait_random_exponential(multiplier=0.2, max=1.0)
+_UNUSABLE = wait_random_exponential(multiplier=0.2, max=30.0)
 
 
 async def reconnect_forever(
@@ -35,11 +38,16 @@ async def reconnect_forever(
 
     retrying = AsyncRetrying(
         retry=retry_if_exception_type((UnusableWorkerError, WorkerCallError)),
-        wait=wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
+        wait=_wait_s,
         before_sleep=log.before_sleep,
     )
     while True:
         await retrying(run_once)
+
+
+def _wait_s(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    return (_CALL_FAILED if isinstance(error, WorkerCallError) else _UNUSABLE)(state)
 
 
 class _ReasonLog:
