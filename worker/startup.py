@@ -7,10 +7,12 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from tidegate.worker.v1.worker_service_pb2 import GenerateRequest
 from worker.checkpoint import Checkpoint, open_checkpoint
 from worker.config import WorkerSettings
 from worker.constraints import ConstraintChecker
 from worker.engine import Engine, EngineFacts, GenerationJob, Sampling
+from worker.generation import Generation
 from worker.ledger import Capacity, Ledger
 from worker.load import LoadFeed
 from worker.model import ServedModel
@@ -22,6 +24,7 @@ _LOGGER = logging.getLogger(__name__)
 _SIM_MODEL = Path(__file__).parent / "sim_model"
 _SIM_MODEL_NAME = "sim"
 
+_WARM_UP_TENANT = "warm-up"  # lest it teaches the ledger anything about real ones
 _WARM_UP_PROMPT_TOKENS, _WARM_UP_OUTPUT_TOKENS = 512, 8
 
 
@@ -43,8 +46,9 @@ async def start_model(
         block_size=facts.block_size,
         max_requests=facts.max_running_requests + settings.max_waiting_requests,
     )
-    # Kernels are chosen and compiled in the first generation. The second one is the first to be measured.
-    await _warm_up(engine, facts, first_token=0)
+    # Kernels are chosen and compiled in this generation. The next one is the first to be measured.
+    async for _ in engine.generate(_warm_up_job(facts, first_token=0)):
+        pass
     ledger = Ledger(capacity, OutputLengths(quantile=settings.output_quantile))
     pace = Pace(ledger, engine.load)
     load_feed = LoadFeed(ledger, pace, engine.load, is_draining)
@@ -57,9 +61,7 @@ async def start_model(
     if facts.constraint_kinds:
         constraints.start()
     engine.on_step(after_step)
-    pace.give_work(had_work=False)
-    await _warm_up(engine, facts, first_token=1)
-    return ServedModel(
+    model = ServedModel(
         name=settings.model_name or (checkpoint.directory.name if settings.model_dir else _SIM_MODEL_NAME),
         default_max_output_tokens=settings.default_max_output_tokens,
         checkpoint=checkpoint,
@@ -70,16 +72,18 @@ async def start_model(
         pace=pace,
         load_feed=load_feed,
     )
+    request = GenerateRequest(tenant=_WARM_UP_TENANT)
+    async for _ in Generation(model, _warm_up_job(facts, first_token=1), request).run(None):
+        pass
+    return model
 
 
-async def _warm_up(engine: Engine, facts: EngineFacts, *, first_token: int) -> None:
-    """Generate a few tokens. Another ``first_token`` makes a prompt that no prefix cache knows."""
+def _warm_up_job(facts: EngineFacts, *, first_token: int) -> GenerationJob:
+    """A few tokens to generate. Another ``first_token`` makes a prompt that no prefix cache knows."""
     room = min(facts.context_length, facts.kv_pool_tokens) - _WARM_UP_OUTPUT_TOKENS
     prompt = [(first_token + index) % facts.vocabulary_size for index in range(min(_WARM_UP_PROMPT_TOKENS, room))]
-    job = GenerationJob(
+    return GenerationJob(
         job_id=f"warm-up-{first_token}",
         prompt_token_ids=prompt,
         sampling=Sampling(max_output_tokens=_WARM_UP_OUTPUT_TOKENS, min_output_tokens=_WARM_UP_OUTPUT_TOKENS),
     )
-    async for _ in engine.generate(job):
-        pass

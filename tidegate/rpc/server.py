@@ -87,8 +87,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         return guarded
 
     def _guard_stream(self, inner: _Handler) -> _Handler:
-        # Writes by itself instead of yielding: a call that is cancelled while a write waits for a slow reader would
-        # leave a generator suspended, and what it holds would be freed whenever the garbage collector comes by.
+        # Writes by itself instead of yielding: when a call is cancelled while a write waits for a slow reader, a
+        # generator would stay suspended until the interpreter finalizes it. This closes the handler's own, at once.
         async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
             responses = inner(request, context)
             try:
