@@ -155,7 +155,8 @@ async def test_empty_stream(setup: Setup) -> None:
 
 async def test_cancel_before_first_response(setup: Setup) -> None:
     """The handler is cancelled when the client gives up."""
-    outcome = await setup.caller.call(SERVICE + "Hang", cancel_after=0)
+    started = setup.seen.until(lambda: setup.seen.started > 0)
+    outcome = await setup.caller.call(SERVICE + "Hang", cancel_when=started)
     assert StatusCode.CANCELLED is outcome.code
     await setup.until_cancelled()
 
@@ -172,16 +173,16 @@ async def test_deadline_before_first_response(setup: Setup) -> None:
     """The deadline ends the call at both sides."""
     outcome = await setup.caller.call(SERVICE + "Hang", timeout_s=0.1)
     assert StatusCode.DEADLINE_EXCEEDED is outcome.code
-    await setup.until_cancelled()
+    await setup.seen.until(lambda: setup.seen.cancelled == setup.seen.started)
 
 
 async def test_deadline_mid_stream(setup: Setup) -> None:
     """What came before the deadline counts."""
     metadata = (("x-count", "1000000"), ("x-pause", "0.001"))
-    outcome = await setup.caller.call(SERVICE + "ServerStream", metadata=metadata, timeout_s=0.5)
+    outcome = await setup.caller.call(SERVICE + "ServerStream", metadata=metadata, timeout_s=1)
     assert StatusCode.DEADLINE_EXCEEDED is outcome.code
     assert outcome.received
-    await setup.until_cancelled()
+    await setup.seen.until(lambda: setup.seen.cancelled == setup.seen.started)
 
 
 @pytest.mark.parametrize("message", ["test status message", "\t\ntest with whitespace\r\nand Unicode BMP ☺ and 😈\t\n"])

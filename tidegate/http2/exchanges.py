@@ -20,6 +20,8 @@ from tidegate.http2.streams import EndCause, Signal, Stream, StreamEnd, StreamHa
 
 _MAX_LENGTH_DIGITS = 18  # no content is longer, and Python takes its time over very long numbers
 
+_BAD_CHARACTERS = "a field name or value with forbidden characters"
+
 # Called for every well-formed request. The stream may be answered or reset before it returns.
 Acceptor = Callable[[Stream, Fields, bool], StreamHandler]
 
@@ -60,17 +62,18 @@ class Exchanges:
         """A field section is complete."""
         stream = self._streams.open.get(section.stream_id)
         if stream is not None:
-            self._on_more_fields(stream, section.fields, end_stream=section.end_stream)
+            self._on_more_fields(stream, section)
         elif not self._streams.was_reset(section.stream_id):
-            self._on_request(section.stream_id, section.fields, end_stream=section.end_stream)
+            self._on_request(section)
 
     def on_rst_stream(self, flags: int, stream_id: int, payload: bytes) -> None:
         """The peer gives a stream up."""
         frame = cast("RstStreamFrame", frames.parse(frames.RST_STREAM, flags, stream_id, payload))
         if self._streams.is_idle(stream_id):
             raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on an idle stream")
-        self._session.spend(Abuse.RAPID_RESET)
         stream = self._streams.open.get(stream_id)
+        if stream is None or stream.can_send:  # one that we have answered cost the peer a whole request
+            self._session.spend(Abuse.RAPID_RESET)
         if stream is not None:
             stream.discard()
             refused = frame.error_code == ErrorCode.REFUSED_STREAM
@@ -90,9 +93,10 @@ class Exchanges:
         stream.reset(fault.code)
         stream.handler.on_end(StreamEnd(EndCause.PEER_FAULT, fault.code))
 
-    def _on_request(self, stream_id: int, fields: Fields, *, end_stream: bool) -> None:
+    def _on_request(self, section: FieldSection) -> None:
+        stream_id, fields, end_stream = section.stream_id, section.fields, section.end_stream
         self._streams.accept(stream_id)
-        violation = request_violation(fields)
+        violation = _BAD_CHARACTERS if section.has_bad_characters else request_violation(fields)
         if violation is not None:
             raise Http2StreamError(stream_id, ErrorCode.PROTOCOL_ERROR, violation)
         content_bytes = _content_bytes(stream_id, fields)
@@ -112,11 +116,14 @@ class Exchanges:
             stream.advance(Signal.RECEIVE_END)
         stream.handler = self._accept(stream, fields, end_stream)
 
-    def _on_more_fields(self, stream: Stream, fields: Fields, *, end_stream: bool) -> None:
+    def _on_more_fields(self, stream: Stream, section: FieldSection) -> None:
         """A response's head, or trailers."""
+        fields, end_stream = section.fields, section.end_stream
         if not stream.can_receive:
             raise Http2StreamError(stream.id, ErrorCode.STREAM_CLOSED, "HEADERS on a half-closed stream")
-        if stream.has_head:
+        if section.has_bad_characters:
+            violation: str | None = _BAD_CHARACTERS
+        elif stream.has_head:
             violation = trailers_violation(fields) if end_stream else "a second head"
         else:
             violation = response_violation(fields)

@@ -10,7 +10,8 @@ from hyperframe.frame import HeadersFrame
 
 from tidegate.http2 import frames
 from tidegate.http2.errors import ErrorCode, Http2ConnectionError
-from tidegate.http2.fields import FieldDecoder, Fields
+from tidegate.http2.field_decoder import FieldDecoder
+from tidegate.http2.fields import Fields
 from tidegate.http2.limits import Abuse, Limits
 
 
@@ -21,6 +22,7 @@ class FieldSection:
     stream_id: int
     fields: Fields
     end_stream: bool
+    has_bad_characters: bool
 
 
 @dataclass(slots=True)
@@ -85,4 +87,5 @@ class FieldSections:
         return self._decoded(stream_id, b"".join(block.fragments), end_stream=block.end_stream)
 
     def _decoded(self, stream_id: int, block: bytes, *, end_stream: bool) -> FieldSection:
-        return FieldSection(stream_id, self._decoder.decode(block), end_stream)
+        decoded = self._decoder.decode(block)
+        return FieldSection(stream_id, decoded.fields, end_stream, decoded.has_bad_characters)

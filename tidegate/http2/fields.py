@@ -1,4 +1,4 @@
-"""Header fields: HPACK in both directions, and the rules that every field section obeys (RFC 9113, section 8).
+"""Header fields: how they are sent, and the rules that every field section obeys (RFC 9113, section 8).
 
 Names and values are bytes. Nothing here knows gRPC.
 """
@@ -8,11 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 
-from hpack import Decoder, Encoder, HPACKError, OversizedHeaderListError
-
-from tidegate.http2.errors import ErrorCode, Http2ConnectionError
-from tidegate.http2.limits import Abuse, Limits
+from hpack import Encoder
 
 Field = tuple[bytes, bytes]
 Fields = Sequence[Field]
@@ -39,6 +37,7 @@ _RECURRING = frozenset(
     )
 )
 _LONGEST_KEPT_NAME = 64
+_COLON = ord(":")
 
 _NAME = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_VALUE = re.compile(rb"[\x00\r\n]|\A[ \t]|[ \t]\Z")
@@ -61,37 +60,25 @@ _encoded_again = lru_cache(maxsize=1024)(_encoded)
 
 def list_bytes(fields: Fields) -> int:
     """The size of a field section as SETTINGS_MAX_HEADER_LIST_SIZE counts it."""
-    return sum(len(name) + len(value) + _ENTRY_OVERHEAD_BYTES for name, value in fields)
+    return sum(map(len, chain.from_iterable(fields))) + _ENTRY_OVERHEAD_BYTES * len(fields)
 
 
-class FieldDecoder:
-    """The receiving half of HPACK on one connection."""
-
-    __slots__ = ("_decoder",)
-
-    def __init__(self, limits: Limits) -> None:
-        """Lists that decode to more than the limits' bound end the connection."""
-        self._decoder = Decoder(max_header_list_size=limits.max_decoded_header_bytes)
-
-    def decode(self, block: bytes) -> Fields:
-        """The fields of ``block``. Raises ``Http2ConnectionError``: HPACK's state does not survive an error."""
-        try:
-            return list(self._decoder.decode(block, raw=True))
-        except OversizedHeaderListError as error:
-            raise Http2ConnectionError(
-                ErrorCode.ENHANCE_YOUR_CALM, "header list too large", abuse=Abuse.OVERSIZE_HEADER_LIST
-            ) from error
-        except HPACKError as error:
-            raise Http2ConnectionError(ErrorCode.COMPRESSION_ERROR, str(error)) from error
+def has_bad_characters(fields: Fields) -> bool:
+    """Whether a name or value holds what it must not (RFC 9113, section 8.2.1)."""
+    for name, value in fields:
+        is_valid_name = _is_valid_name if len(name) <= _LONGEST_KEPT_NAME else _NAME.fullmatch
+        if not is_valid_name(name) or _BAD_VALUE.search(value):
+            return True
+    return False
 
 
 def request_violation(fields: Fields) -> str | None:
     """What is malformed in a request's header section (RFC 9113, 8.3.1), or None."""
-    pseudo = {name: value for name, value in fields if name.startswith(b":")}
-    missing = [name for name in (b":method", b":scheme", b":path") if not pseudo.get(name)]
-    if missing:
-        return f"no {missing[0].decode()}"
-    if sum(name.startswith(b":") for name, _ in fields) != len(pseudo):
+    pseudo = [(name, value) for name, value in fields if name[0] == _COLON]
+    named = dict(pseudo)
+    if not (named.get(b":method") and named.get(b":scheme") and named.get(b":path")):
+        return "no :method, :scheme or :path"
+    if len(named) != len(pseudo):
         return "a pseudo-header field stands twice"
     return _field_violation(fields, _REQUEST_PSEUDO)
 
@@ -112,10 +99,7 @@ def trailers_violation(fields: Fields) -> str | None:
 def _field_violation(fields: Fields, pseudo_allowed: frozenset[bytes]) -> str | None:
     regular_seen = False
     for name, value in fields:
-        is_valid_name = _is_valid_name if len(name) <= _LONGEST_KEPT_NAME else _NAME.fullmatch
-        if not is_valid_name(name) or _BAD_VALUE.search(value):
-            return "a field name or value with forbidden characters"
-        if name.startswith(b":"):
+        if name[0] == _COLON:
             if regular_seen or name not in pseudo_allowed:
                 return "a pseudo-header field that is unknown or out of place"
         else:

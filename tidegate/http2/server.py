@@ -14,9 +14,10 @@ from tidegate.http2.errors import ErrorCode
 from tidegate.http2.fields import Fields, encode
 from tidegate.http2.grpc_status import CallError, Status
 from tidegate.http2.limits import Abuse
+from tidegate.http2.linger import Lingering
 from tidegate.http2.request_head import HeadRefusalError, HttpRefusalError, RequestHead, parse_head
 from tidegate.http2.server_call import RESPONSE_HEAD, ServerCall
-from tidegate.http2.streams import Stream, StreamEnd, StreamHandler
+from tidegate.http2.streams import Stream, StreamHandler
 from tidegate.http2.transport import Flusher, Transport
 
 _LOGGER = logging.getLogger(__name__)
@@ -114,19 +115,19 @@ class GrpcServer:
             head = parse_head(fields, max_list_bytes=self._endpoint.limits.max_header_list_bytes)
         except HttpRefusalError as refusal:
             stream.send_headers(encode(((b":status", refusal.http_status),)), end_stream=True)
-            return _Refused(stream)
+            return Lingering(stream)
         except HeadRefusalError as refusal:
             if refusal.status.code is StatusCode.RESOURCE_EXHAUSTED:
                 transport.connection.session.spend(Abuse.OVERSIZE_HEADER_LIST)
             stream.send_headers(encode((*RESPONSE_HEAD, *refusal.status.fields())), end_stream=True)
-            return _Refused(stream)
+            return Lingering(stream)
         handler = self._handlers.get(head.method)
         if handler is None:
             if self._fallback is not None:
                 return self._fallback(stream, head, end_stream)
             status = Status(code=StatusCode.UNIMPLEMENTED, message=f"unknown method {head.method}")
             stream.send_headers(encode((*RESPONSE_HEAD, *status.fields())), end_stream=True)
-            return _Refused(stream)
+            return Lingering(stream)
         return self._serve(transport, stream, head, handler)
 
     def _serve(self, transport: Transport, stream: Stream, head: RequestHead, handler: Handler) -> ServerCall:
@@ -177,30 +178,6 @@ class GrpcServer:
         for transport in list(self.transports):
             transport.tick()
         self._ticker = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
-
-
-class _Refused:
-    """The handler of a stream that has been answered already: what still comes is thrown away."""
-
-    __slots__ = ("_stream",)
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        if stream.can_receive:
-            stream.reset(ErrorCode.NO_ERROR)
-
-    def on_headers(self, fields: Fields, *, end_stream: bool) -> None:
-        """Nothing to do."""
-
-    def on_data(self, payload: bytes, *, end_stream: bool) -> None:
-        """Keep the window open."""
-        self._stream.consume(len(payload))
-
-    def on_sent(self, size: int) -> None:
-        """Nothing to do."""
-
-    def on_end(self, end: StreamEnd) -> None:
-        """Nothing to do."""
 
 
 def _to_status(error: Exception) -> Status:

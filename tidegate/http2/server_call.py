@@ -9,9 +9,9 @@ from typing import Protocol
 from grpc import StatusCode
 
 from tidegate.http2.call_io import Inbox, Outbox
-from tidegate.http2.errors import ErrorCode
 from tidegate.http2.fields import Fields, encode
 from tidegate.http2.grpc_status import CallError, Status
+from tidegate.http2.linger import Lingering
 from tidegate.http2.messages import CompressedMessageError, MessageTooLargeError
 from tidegate.http2.metadata import CONTENT_TYPE, Metadata, encode_metadata
 from tidegate.http2.request_head import RequestHead
@@ -118,9 +118,7 @@ class ServerCall:
         fields = status.fields() if self._head_sent else [*RESPONSE_HEAD, *status.fields()]
         self._head_sent = True
         self.stream.send_headers(encode(fields), end_stream=True)
-        if self.stream.can_receive and not self.stream.backlog_bytes:
-            # The client need not send the rest of its request (RFC 9113, section 8.1).
-            self.stream.reset(ErrorCode.NO_ERROR)
+        self._let_go()
 
     # StreamHandler.
 
@@ -147,8 +145,8 @@ class ServerCall:
         self._outbox.on_sent()
         if self.source is not None:
             self.source.on_forwarded(size)
-        if self.is_ended and self.stream.can_receive and not self.stream.backlog_bytes:
-            self.stream.reset(ErrorCode.NO_ERROR)
+        if self.is_ended:
+            self._let_go()
 
     def on_end(self, end: StreamEnd) -> None:
         """The client has cancelled, or is gone."""
@@ -160,6 +158,11 @@ class ServerCall:
     def expire(self) -> None:
         """The deadline has passed."""
         self._refuse(StatusCode.DEADLINE_EXCEEDED, "deadline exceeded")
+
+    def _let_go(self) -> None:
+        """Once the answer is on its way, the request matters no more."""
+        if self.stream.can_receive and not self.stream.backlog_bytes:
+            Lingering(self.stream)
 
     def _half_close(self) -> None:
         if self._inbox.has_partial:

@@ -14,6 +14,7 @@ from tidegate.http2.channel import Channel
 from tidegate.http2.errors import ErrorCode
 from tidegate.http2.fields import Fields, encode
 from tidegate.http2.grpc_status import Status
+from tidegate.http2.linger import Lingering
 from tidegate.http2.request_head import RequestHead
 from tidegate.http2.server_call import RESPONSE_HEAD
 from tidegate.http2.streams import EndCause, Stream, StreamEnd
@@ -75,8 +76,8 @@ class Downstream:
         """End the client's call."""
         fields = status.fields() if self._head_sent else [*RESPONSE_HEAD, *status.fields()]
         self._stream.send_headers(encode(fields), end_stream=True)
-        if self._stream.can_receive and not self._stream.backlog_bytes:
-            self._stream.reset(ErrorCode.NO_ERROR)
+        if not self._stream.backlog_bytes:
+            Lingering(self._stream)
 
     def send_headers(self, fields: Fields, *, end_stream: bool) -> None:
         """Pass the response's head or trailers on."""
@@ -131,7 +132,7 @@ class _Upstream:
         """The other server has reset the stream, or is gone."""
         if not self._stream.can_send:  # it had finished, and does not want the rest of the request
             if not self._stream.backlog_bytes:
-                self._stream.reset(ErrorCode.NO_ERROR)
+                Lingering(self._stream)
         elif end.cause is EndCause.RESET_BY_PEER:
             self._stream.reset(end.code)
         else:
