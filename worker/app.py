@@ -53,7 +53,12 @@ class Worker:
     async def run(self) -> int:
         """Serve until a signal, a ``Drain`` or the engine's death; returns the process's exit code."""
         host, _, _ = self._settings.listen.rpartition(":")
-        self.address = f"{host}:{self._server.add_insecure_port(self._settings.listen)}"
+        try:
+            port = self._server.add_insecure_port(self._settings.listen)
+        except RuntimeError:  # what core knows of the cause, it has written to the log
+            _LOGGER.error("cannot listen on %s", self._settings.listen)  # noqa: TRY400
+            return 1
+        self.address = f"{host}:{port}"
         await self._lifecycle.set_ready(False)
         await self._server.start()
         async with asyncio.TaskGroup() as tasks:
