@@ -80,20 +80,20 @@ def conversations(
 ) -> chat_pb2.ChatPrompt:
     """A valid ``ChatPrompt``: ``spoken`` are the texts of system, user and tools, ``answered`` the assistant's."""
     prompt = chat_pb2.ChatPrompt()
-    if draw(st.booleans()):
+    # A family that is strict about order gets mostly what it takes, so that more than rejections are compared.
+    is_orderly = family.needs_turns and draw(st.integers(0, 3)) > 0
+    if draw(st.booleans()) and (family.knows_system or not is_orderly):
         prompt.messages.add(role=_SYSTEM, content=draw(spoken))
     if family.knows_tools and draw(st.booleans()):
         for index in range(draw(st.integers(1, 2))):
-            prompt.tools.add(
-                name=f"tool_{index}",
-                description=draw(spoken),
-                parameters_json_schema=json.dumps(draw(_schemas(spoken))),
-            )
+            schema = json.dumps(draw(_schemas(spoken)))
+            prompt.tools.add(name=f"tool_{index}", description=draw(spoken), parameters_json_schema=schema)
     for _ in range(draw(st.integers(1, 5))):
         last = prompt.messages[-1].role if prompt.messages else _SYSTEM
-        if last != _USER and draw(st.integers(0, 9)) > 0:
+        may_call = family.knows_tool_calls and (len(prompt.tools) > 0 or not family.knows_tools)
+        if last in (_SYSTEM, _ASSISTANT) and (is_orderly or draw(st.integers(0, 9)) > 0):
             prompt.messages.add(role=_USER, content=draw(spoken))
-        elif len(prompt.tools) > 0 and draw(st.booleans()):
+        elif may_call and draw(st.booleans()):
             _add_tool_calls(draw, prompt, spoken, answered)
         else:
             prompt.messages.add(role=_ASSISTANT, content=draw(answered))

@@ -33,7 +33,10 @@ class Family:
     control_tokens: Sequence[AddedToken | str]
     plain_tokens: Sequence[str] = ()
     named: dict[str, str] = field(default_factory=dict)
+    knows_system: bool = True
     knows_tools: bool = False
+    knows_tool_calls: bool = False
+    needs_turns: bool = False
     markup: Sequence[str] = ()
 
     @property
@@ -135,6 +138,7 @@ FAMILIES = {
             ],
             named={"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
             knows_tools=True,
+            knows_tool_calls=True,
         ),
         Family(
             name="mistral",
@@ -145,6 +149,8 @@ FAMILIES = {
             ],
             named={"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
             knows_tools=True,
+            knows_tool_calls=True,
+            needs_turns=True,
             markup=["[", "]", "[INST", "INST]", "<<SYS>>"],
         ),
         Family(
@@ -155,6 +161,8 @@ FAMILIES = {
             control_tokens=["<unk>", "<s>", "</s>", "<start_of_turn>", "<end_of_turn>"],
             plain_tokens=["\n\n", "▁▁", "<table>"],
             named={"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
+            knows_system=False,
+            needs_turns=True,
             markup=["<table>", "\n\n", "start_of_turn"],
         ),
         Family(
@@ -164,6 +172,7 @@ FAMILIES = {
             plain_tokens=["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"],
             named={"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
             knows_tools=True,
+            knows_tool_calls=True,
             markup=["<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"],
         ),
         Family(
@@ -177,6 +186,7 @@ FAMILIES = {
             ],
             plain_tokens=["<｜User｜>", "<｜Assistant｜>", "<think>", "</think>"],
             named={"bos_token": "<｜begin▁of▁sentence｜>", "eos_token": "<｜end▁of▁sentence｜>"},
+            knows_tool_calls=True,
             markup=["<think>", "</think>", "｜", "▁"],
         ),
         Family(
