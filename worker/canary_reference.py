@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ _LOGGER = logging.getLogger(__name__)
 
 _SYSTEM, _USER = chat_pb2.CHAT_ROLE_SYSTEM, chat_pb2.CHAT_ROLE_USER
 _ASSISTANT, _TOOL = chat_pb2.CHAT_ROLE_ASSISTANT, chat_pb2.CHAT_ROLE_TOOL
+# What templates that ask for the date are told, here and in gateways (worker.v1.Canary): any day's canaries agree.
+_NOW = datetime(2025, 1, 1)  # noqa: DTZ001 - naive, as transformers has it
 _ROLE_NAMES = {_SYSTEM: "system", _USER: "user", _ASSISTANT: "assistant", _TOOL: "tool"}
 
 
@@ -115,6 +118,7 @@ def _template_options(chat: chat_pb2.ChatPrompt) -> dict[str, Any]:
         "tools": tools or None,
         "add_generation_prompt": add_prompt and not chat.continue_final_message,
         "continue_final_message": chat.continue_final_message,
+        "strftime_now": _NOW.strftime,
     }
 
 

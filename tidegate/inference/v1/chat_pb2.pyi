@@ -53,11 +53,12 @@ Global___ChatRole: _TypeAlias = ChatRole  # noqa: Y015
 
 @_typing.final
 class ChatPrompt(_message.Message):
-    """A conversation to be continued.
+    """A conversation to be continued; at most 1 MiB when serialised.
 
     Roles: an optional SYSTEM message first; then USER, ASSISTANT and TOOL messages. A TOOL message answers a tool call
     of the nearest ASSISTANT message before it. Two USER messages or two SYSTEM messages in a row are refused. What a
     given model's template does not know (a system message, tools) is refused with CHAT_TEMPLATE_REJECTED.
+    docs/chat-templates.md says how conversations are rendered.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -69,8 +70,8 @@ class ChatPrompt(_message.Message):
     add_generation_prompt: _builtins.bool
     """Whether to open the assistant's turn behind the last message. Unset means true, unless continue_final_message."""
     continue_final_message: _builtins.bool
-    """Whether the last message, an ASSISTANT message, is to be continued instead of closed. Not together with
-    add_generation_prompt.
+    """Whether the last message, an ASSISTANT message with content and without tool calls, is to be continued instead of
+    closed. Not together with add_generation_prompt.
     """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]:
@@ -156,7 +157,7 @@ class ToolCall(_message.Message):
     name: _builtins.str
     """The tool's name. Required."""
     arguments_json: _builtins.str
-    """The arguments: a JSON object. Empty means {}."""
+    """The arguments: a JSON object, at most 32 levels deep. Empty means {}."""
     def __init__(
         self,
         *,
@@ -186,7 +187,7 @@ class ToolDefinition(_message.Message):
     description: _builtins.str
     """What the tool does, for the model to read."""
     parameters_json_schema: _builtins.str
-    """JSON Schema of the arguments object. Empty means an object without properties."""
+    """JSON Schema of the arguments object, at most 32 levels deep. Empty means an object without properties."""
     def __init__(
         self,
         *,

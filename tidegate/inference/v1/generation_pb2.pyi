@@ -198,9 +198,11 @@ class SamplingOptions(_message.Message):
     STOP_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     LOGIT_BIAS_FIELD_NUMBER: _builtins.int
     max_output_tokens: _builtins.int
-    """The most tokens to generate, at least 1. Unset: as many as the model's default and its context allow."""
+    """The most tokens to generate; 1 to ModelLimits.max_output_tokens. Unset: as many as the model's default and its
+    context allow.
+    """
     min_output_tokens: _builtins.int
-    """The fewest tokens to generate before a stop is obeyed; 0 to max_output_tokens."""
+    """The fewest tokens to generate before a stop is obeyed; 0 to max_output_tokens. With an output constraint only 0."""
     temperature: _builtins.float
     """Softmax temperature, 0 to 2; 0 is greedy."""
     top_p: _builtins.float
@@ -219,11 +221,15 @@ class SamplingOptions(_message.Message):
     """Makes sampling repeatable on one and the same worker. Refused where the engine cannot (Model.capabilities)."""
     @_builtins.property
     def stop_strings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """End before the first occurrence of one of these; at most 16, each 1 to 256 characters; not in the output."""
+        """End before the first occurrence of one of these; at most 16, each 1 to 256 characters; not in the output. Not
+        together with an output constraint, whose text ends where its form is complete.
+        """
 
     @_builtins.property
     def stop_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """End at one of these tokens; at most 64; not in the output."""
+        """End at one of these tokens, besides the model's own; at most 64; not in the output. Not together with an output
+        constraint.
+        """
 
     @_builtins.property
     def logit_bias(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
@@ -305,9 +311,13 @@ class OutputConstraint(_message.Message):
     GRAMMAR_FIELD_NUMBER: _builtins.int
     JSON_OBJECT_FIELD_NUMBER: _builtins.int
     json_schema: _builtins.str
-    """JSON that this JSON Schema accepts; at most 65,536 characters, 32 levels deep. No remote `$ref`."""
+    """JSON that this JSON Schema accepts; at most 65,536 characters, 32 levels deep. Keywords that the engine does not
+    enforce are refused by name; docs/constraints.md lists the others. No remote `$ref`.
+    """
     regex: _builtins.str
-    """Text that this regular expression matches from end to end (RE2 syntax); at most 4,096 characters."""
+    """Text that this regular expression matches from end to end; at most 4,096 characters. RE2 syntax, without flags,
+    assertions, and classes by name; docs/constraints.md.
+    """
     grammar: _builtins.str
     """Text that this grammar accepts (GBNF, start rule `root`); at most 65,536 characters."""
     @_builtins.property

@@ -47,7 +47,9 @@ class GenerateRequest(_message.Message):
     model: _builtins.str
     """Name of the model, as ListModels gives it. Required."""
     text: _builtins.str
-    """Plain text, tokenised as it stands: no template, and no special tokens but the model's own beginning-of-text."""
+    """Plain text, tokenised as it stands: no template, and no special tokens but the model's own beginning-of-text. Not
+    empty, at most 1 MiB.
+    """
     criticality: _generation_pb2.Criticality.ValueType
     """How important the request is when not everything can be served. Unspecified means CRITICALITY_CRITICAL."""
     short_deadline_policy: _generation_pb2.ShortDeadlinePolicy.ValueType

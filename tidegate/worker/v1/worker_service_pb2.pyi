@@ -360,7 +360,9 @@ Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
 
 @_typing.final
 class Canary(_message.Message):
-    """A conversation with its rendering, by the reference implementation."""
+    """A conversation with its rendering, by the reference implementation. To a template that asks for the date, it is
+    midnight of 2025-01-01. No text in it looks like a special token: there gateways differ on purpose.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
