@@ -26,6 +26,7 @@ async def test_cancelled_calls_free_their_blocks(stack: AsyncExitStack) -> None:
     settings = WorkerSettings(engine="sim", listen="127.0.0.1:0", drain_grace_s=1)
     worker = await stack.enter_async_context(running_worker(settings))
     gateway = await stack.enter_async_context(running_gateway(worker.worker.address))
+    tasks = len(asyncio.all_tasks())
     watch = worker.stub.WatchLoad(worker_service_pb2.WatchLoadRequest())
     reports = aiter(watch)
     delays_ms = []
@@ -46,3 +47,6 @@ async def test_cancelled_calls_free_their_blocks(stack: AsyncExitStack) -> None:
     _LOGGER.info("from cancel to free blocks: p50 %.1f ms, p99 %.1f ms", percentiles[49], percentiles[98])
     await gateway.gateway.until_idle()
     assert [0] == [seat.in_flight for seat in gateway.gateway.fleet.seats]
+    async with asyncio.timeout(10):
+        while len(asyncio.all_tasks()) > tasks:  # noqa: ASYNC110 - the last ones are about to end
+            await asyncio.sleep(0)

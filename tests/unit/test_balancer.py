@@ -6,24 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.policy.balancer import Candidate, pick
-from gateway.policy.load import WorkerLoad
-
-
-def load(**fields: Any) -> WorkerLoad:
-    """An idle worker of 100 blocks of 16 tokens."""
-    values = {
-        "received_at": 0.0,
-        "block_size": 16,
-        "total_blocks": 100,
-        "free_blocks": 100,
-        "reserved_blocks": 0,
-        "running_requests": 0,
-        "pending_prefill_tokens": 0,
-        "prefill_tokens_per_s": 0.0,
-        "decode_tokens_per_s": 0.0,
-        "is_draining": False,
-    }
-    return WorkerLoad(**values | fields)
+from tests.fakes.worker_loads import worker_load
 
 
 def candidate(
@@ -32,7 +15,7 @@ def candidate(
     """A worker with ``fields`` of its load."""
     return Candidate(
         worker_id=worker_id,
-        load=load(**fields),
+        load=worker_load(**fields),
         unseen_blocks=unseen_blocks,
         in_flight=in_flight,
         is_doubtful=is_doubtful,

@@ -7,23 +7,13 @@ import pytest
 from gateway.errors import DeadlineTooShortError
 from gateway.policy.load import WorkerLoad
 from gateway.policy.output_budget import OutputBudget, OutputDemand, output_budget
+from tests.fakes.worker_loads import worker_load
 
 
 def load(**fields: Any) -> WorkerLoad:
     """10 requests share 1,000 output tokens per second: 10 ms per token; prefill at 10,000 tokens per second."""
-    values = {
-        "received_at": 0.0,
-        "block_size": 16,
-        "total_blocks": 100,
-        "free_blocks": 100,
-        "reserved_blocks": 0,
-        "running_requests": 10,
-        "pending_prefill_tokens": 0,
-        "prefill_tokens_per_s": 10_000.0,
-        "decode_tokens_per_s": 1_000.0,
-        "is_draining": False,
-    }
-    return WorkerLoad(**values | fields)
+    measured = {"running_requests": 10, "prefill_tokens_per_s": 10_000.0, "decode_tokens_per_s": 1_000.0}
+    return worker_load(**measured | fields)
 
 
 def demand(*, prompt: int = 1_000, least: int = 0, most: int = 100, may_clamp: bool = True) -> OutputDemand:

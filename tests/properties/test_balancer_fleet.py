@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import random
+from typing import cast
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from gateway.policy.outcomes import Outcome
+from gateway.workers.client import WorkerClient
+from gateway.workers.errors import UnusableWorkerError
+from gateway.workers.fleet import Fleet, Lease
+from tests.fakes.served_models import served_model
+from tests.fakes.worker_loads import worker_load
+
+TARGETS = [f"worker:{number}" for number in range(4)]
+MODELS = {checkpoint: served_model(checkpoint_sha256=checkpoint) for checkpoint in ("one", "other")}
+
+
+class Unconnected:
+    """As much of a client as a fleet needs."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+
+
+class FleetMachine(RuleBasedStateMachine):
+    """Workers come, report, drain and go while jobs begin and end on them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fleet = Fleet(random.Random(0))
+        self.open: list[Lease] = []
+
+    @rule(address=st.sampled_from(TARGETS), checkpoint=st.sampled_from(sorted(MODELS)), draining=st.booleans())
+    def join(self, address: str, checkpoint: str, *, draining: bool) -> None:
+        if address in {seat.worker_id for seat in self.fleet.seats}:
+            return
+        client = cast("WorkerClient", Unconnected(address))
+        if {seat.model.checkpoint_sha256 for seat in self.fleet.seats} - {checkpoint}:
+            with pytest.raises(UnusableWorkerError, match=f"'{checkpoint}'.*but worker:"):
+                self.fleet.join(client, MODELS[checkpoint], worker_load())
+        else:
+            self.fleet.join(client, MODELS[checkpoint], worker_load(is_draining=draining))
+
+    @rule(data=st.data(), free=st.integers(0, 100), draining=st.booleans())
+    def report(self, data: st.DataObject, free: int, *, draining: bool) -> None:
+        if self.fleet.seats:
+            seat = data.draw(st.sampled_from(self.fleet.seats))
+            self.fleet.report(seat, worker_load(free_blocks=free, is_draining=draining))
+            assert not seat.is_doubtful
+
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        if self.fleet.seats:
+            self.fleet.leave(data.draw(st.sampled_from(self.fleet.seats)))
+
+    @rule(
+        checkpoint=st.sampled_from(sorted(MODELS)),
+        tokens=st.integers(1, 2000),
+        exclude=st.sets(st.sampled_from(TARGETS)),
+    )
+    def lease(self, checkpoint: str, tokens: int, exclude: set[str]) -> None:
+        eligible = {
+            seat.worker_id
+            for seat in self.fleet.seats
+            if seat.model.checkpoint_sha256 == checkpoint and not seat.load.is_draining and tokens <= 1600
+        } - exclude
+        lease = self.fleet.lease(MODELS[checkpoint], need_tokens=tokens, exclude=exclude)
+        assert (lease.worker_id in eligible) if lease else not eligible
+        if lease:
+            self.open.append(lease)
+
+    @rule(data=st.data(), outcome=st.sampled_from(Outcome))
+    def close(self, data: st.DataObject, outcome: Outcome) -> None:
+        if self.open:
+            self.open.pop(data.draw(st.integers(0, len(self.open) - 1))).close(outcome)
+
+    @invariant()
+    def jobs_are_counted_where_they_run(self) -> None:
+        for seat in self.fleet.seats:
+            assert sum(lease._seat is seat for lease in self.open) == seat.in_flight
+            assert seat.unseen.blocks >= 0
+
+    @invariant()
+    def every_model_with_a_worker_is_known(self) -> None:
+        assert {seat.model.name for seat in self.fleet.seats} <= set(self.fleet.models)
+        assert self.fleet.is_serving == any(not seat.load.is_draining for seat in self.fleet.seats)
+
+
+TestFleet = FleetMachine.TestCase
