@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-# A perplexity gap this small, relative to the source, is noise: no ratio is formed with it.
-_NOISE = 0.005
+# A perplexity that is higher than the source's by no more than this is as good as the source's.
+_NOISE = 0.02
 _WIDESPREAD = 0.5  # of the layers; from here on it is not one layer that is broken but the method
 
 
@@ -53,9 +53,9 @@ class DomainFigures:
 
     @property
     def gap_ratio(self) -> float | None:
-        """The perplexity gap relative to round-to-nearest's; None where that is lost in noise."""
+        """The perplexity gap relative to round-to-nearest's; None where that has none."""
         gap = self.rtn_perplexity - self.source_perplexity
-        return None if gap < _NOISE * self.source_perplexity else (self.perplexity - self.source_perplexity) / gap
+        return (self.perplexity - self.source_perplexity) / gap if gap > 0 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,10 +106,12 @@ def _missed(domain: DomainFigures, limits: Limits) -> list[str]:
     if not domain.kl_ratio <= limits.kl_ratio:
         ratio = f"{domain.kl_ratio:.3g} of round-to-nearest's"
         sentences.append(f"mean KL {domain.kl:.4g} is {ratio}, over {limits.kl_ratio}")
-    if domain.gap_ratio is not None and not domain.gap_ratio <= limits.gap_ratio:
+    allowed = limits.gap_ratio * max(0.0, domain.rtn_perplexity - domain.source_perplexity)
+    allowed = domain.source_perplexity + max(allowed, _NOISE * domain.source_perplexity)
+    if not domain.perplexity <= allowed:
         sentences.append(
-            f"perplexity {domain.perplexity:.4g} is further from the source's {domain.source_perplexity:.4g} than "
-            f"{limits.gap_ratio} of round-to-nearest's gap"
+            f"perplexity {domain.perplexity:.4g} is over {allowed:.4g}: the source has {domain.source_perplexity:.4g}, "
+            f"and the gap may be {limits.gap_ratio} of round-to-nearest's"
         )
     if limits.max_kl is not None and not domain.kl <= limits.max_kl:
         sentences.append(f"mean KL {domain.kl:.4g} is over {limits.max_kl}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -51,8 +50,9 @@ class AutoAwqBackend:
         dtype = number_format(source.config)
         finished = staging.finished_layers()
         if finished < len(layers):
-            with progress.stage("loading AutoAWQ"):
-                quantizer = _make_quantizer(source, recipe, blocks, dtype)
+            with progress.stage("loading AutoAWQ"):  # ten seconds, which `verify` and a finished run should not pay
+                from quantizer.backends.autoawq_cure import CuredAwqQuantizer  # noqa: PLC0415
+            quantizer = CuredAwqQuantizer(source.model, group_size=recipe.group_size, blocks=blocks, norm_dtype=dtype)
             inputs = staging.inputs(finished).to(quantizer.inps) if finished else quantizer.inps
             with progress.stage("quantizing layers", total=len(layers), done=finished) as advance:
                 for index in range(finished, len(layers)):
@@ -81,20 +81,6 @@ def quantization_config(recipe: Recipe) -> dict[str, Any]:
 def named_linears(layers: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
     """The linear layers that are quantized: all those inside decoder layers."""
     return ((name, module) for name, module in layers.named_modules() if isinstance(module, nn.Linear))
-
-
-def _make_quantizer(source: Source, recipe: Recipe, blocks: Blocks, dtype: torch.dtype) -> Any:
-    with warnings.catch_warnings():
-        # AutoAWQ says goodbye at every import; docs/adr/0006 is our answer. Others come from what it imports.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        from awq.models.auto import AWQ_CAUSAL_LM_MODEL_MAP  # noqa: PLC0415 - ten seconds, and not for `verify`
-
-        from quantizer.backends.autoawq_cure import CuredAwqQuantizer  # noqa: PLC0415 - as above
-    model_type = source.config["model_type"]
-    wrapped = AWQ_CAUSAL_LM_MODEL_MAP[model_type](
-        source.model, model_type, is_quantized=False, config=source.model.config, quant_config=None, processor=None
-    )
-    return CuredAwqQuantizer(wrapped, group_size=recipe.group_size, blocks=blocks, norm_dtype=dtype)
 
 
 def _outside_layers(model: Any, prefix: str, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:

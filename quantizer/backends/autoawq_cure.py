@@ -18,17 +18,23 @@ What each override repairs (docs/quantizer.md has the figures):
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from awq.quantize.quantizer import AwqQuantizer
-from awq.quantize.scale import apply_clip, apply_scale
-from awq.utils.module import get_named_linears, get_op_by_name
 from torch import nn
 
 from quantizer import awq_format
 from quantizer.calibration.packing import Blocks
+
+with warnings.catch_warnings(record=True):
+    # AutoAWQ says goodbye at every import, past any filter, and what it imports warns too; docs/adr/0006 is our answer.
+    warnings.simplefilter("default")
+    from awq.models.auto import AWQ_CAUSAL_LM_MODEL_MAP
+    from awq.quantize.quantizer import AwqQuantizer
+    from awq.quantize.scale import apply_clip, apply_scale
+    from awq.utils.module import get_named_linears, get_op_by_name
 
 _GRID = 20  # trials of the scale search, and twice those of the clip search, as in AutoAWQ
 _SMALLEST_CLIP = 0.5  # of a group's largest weight
@@ -41,13 +47,18 @@ Tensors = dict[str, torch.Tensor]
 class CuredAwqQuantizer(AwqQuantizer):  # type: ignore[misc]  # awq has no types
     """Quantizes one decoder layer at a time. ``inputs`` are the hidden states that enter layer ``next_layer``."""
 
-    def __init__(self, awq_model: Any, *, group_size: int, blocks: Blocks, norm_dtype: torch.dtype) -> None:
+    def __init__(self, model: Any, *, group_size: int, blocks: Blocks, norm_dtype: torch.dtype) -> None:
+        model_type = model.config.model_type
+        # AutoAWQ's knowledge of the architecture: which layers share an input, and so a set of scales.
+        architecture = AWQ_CAUSAL_LM_MODEL_MAP[model_type](
+            model, model_type, is_quantized=False, config=model.config, quant_config=None, processor=None
+        )
         self._blocks = blocks
         self._norm_dtype = norm_dtype
         self._call_kwargs: list[dict[str, Any]] = []
         super().__init__(
-            awq_model,
-            awq_model.model,
+            architecture,
+            model,
             tokenizer=None,
             w_bit=4,
             group_size=group_size,

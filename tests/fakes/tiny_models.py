@@ -1,7 +1,7 @@
 """Dense models of a few layers with random weights, on disk as a real one would be, for the quantizer to work on.
 
-A few channels are made large, as they are in trained models: AWQ exists because of them, and without them it has no
-advantage over rounding to nearest that a test could see.
+Channels are made to differ, as they do in trained models: a few have large activations, and each has weights of its own
+size. AWQ exists because of that; without it, neither its advantage nor its defects could be seen.
 """
 
 from __future__ import annotations
@@ -47,8 +47,11 @@ def write_tiny_model(directory: Path, architecture: str = "llama", **overrides: 
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.dim() == 2:  # noqa: PLR2004 - a matrix
+            if parameter.dim() == 2:
                 parameter.normal_(std=parameter.shape[1] ** -0.5, generator=generator)
+                if "proj" in name:
+                    sizes = torch.empty(parameter.shape[1]).log_normal_(std=0.7, generator=generator)
+                    parameter *= sizes / sizes.square().mean().sqrt()
             elif "layernorm" in name:
                 large = torch.randperm(len(parameter), generator=generator)[:_LARGE_CHANNELS]
                 parameter[large] = 8.0
