@@ -168,6 +168,10 @@ class TwoCores(RuleBasedStateMachine):
                 assert side.sent == side.receiver.received
                 assert side.ended == side.receiver.ended
                 assert 0 == side.stream.backlog_bytes
+        for connection in (self.client, self.server):
+            for stream in connection.streams.open.values():  # all that was taken has been or will be given back
+                window = stream.receive_window
+                assert _LIMITS.stream_window_bytes == window.available + window.used
         still_open = {side.stream.id for side in self.requests + self.responses if not side.stream.is_closed}
         assert still_open == set(self.client.streams.open) == set(self.server.streams.open)
         assert not still_open & self.reset_ids
