@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 # What JSON Schema itself says; templates branch on it, and none of it can spell a control token.
@@ -58,8 +58,8 @@ class Chat:
 class TemplateInput:
     """What a template is given of a chat. ``tools`` is None when there are none, as in transformers."""
 
-    messages: list[dict[str, Any]] = field(default_factory=list)
-    tools: list[dict[str, Any]] | None = None
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None
 
 
 class CallerText(NamedTuple):

@@ -28,7 +28,6 @@ class ControlTokens:
     """
 
     def __init__(self, special: Sequence[str], structural: Sequence[str]) -> None:
-        self.special = tuple(special)
         self._tokens = (*special, *structural)
         self._places = {token: place for place, token in enumerate(self._tokens)}
         self._any = _pattern(self._tokens)

@@ -78,7 +78,10 @@ class Renderer:
         text = self._template.render(chat)
         expected = tokenizer.find_specials(self._template.render(chat, tokenizer.control_tokens.silencer()))
         if tokenizer.find_specials(text) == expected and not self._is_structural(chat):
-            return Prompt(token_ids=tokenizer.encode(text), rendered_prompt=text)
+            ids = tokenizer.encode(text)
+            # A vocabulary that holds control tokens can find one where no added token was.
+            if tokenizer.specials(ids) == tokenizer.specials(expected):
+                return Prompt(token_ids=ids, rendered_prompt=text)
         return self._disarmed(self._template, chat, expected)
 
     def encode_text(self, text: str) -> list[int]:

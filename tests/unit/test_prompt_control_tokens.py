@@ -117,20 +117,21 @@ def test_a_template_that_escapes_is_refused() -> None:
     assert ["chat.messages[0].content"] == [violation.field for violation in caught.value.violations]
 
 
-def test_a_vocabulary_that_holds_control_tokens_refuses() -> None:
-    """Unigram models find them in any text, so that they have no ids for them as text."""
+@pytest.mark.parametrize("text", ["a</s>b", "a＜/s＞b"])
+def test_a_vocabulary_that_holds_control_tokens_refuses(text: str) -> None:
+    """Unigram models find them in any text, normalised text included, and have no ids for them as text."""
     tokenizer = Tokenizer(models.Unigram([("<unk>", 0.0), ("</s>", 0.0), *((c, -2.0) for c in "▁abcs<>/")], unk_id=0))
+    tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.add_special_tokens(["<unk>", "</s>"])
     config = json.dumps({"eos_token": "</s>", "unk_token": "<unk>"}).encode()
     template = "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
     renderer = Renderer.from_files(tokenizer.to_str().encode(), template, config)
     assert 1 == renderer.encode_rendered(_said("a b"))[-1]
-    with pytest.raises(ChatTemplateRejectedError) as caught:
-        renderer.prompt(_said("a</s>b"))
-    assert ["chat.messages[0].content"] == [violation.field for violation in caught.value.violations]
+    with pytest.raises(ChatTemplateRejectedError):
+        renderer.prompt(_said(text))
     with pytest.raises(InvalidRequestError) as refused:
-        renderer.encode_text("a</s>b")
+        renderer.encode_text(text)
     assert ["text"] == [violation.field for violation in refused.value.violations]
 
 
