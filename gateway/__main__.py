@@ -23,18 +23,13 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.write(command.settings.to_toml())
         return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        asyncio.run(_serve(command.settings))
-    except RuntimeError as error:  # grpc's, for an address that is taken
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+    return asyncio.run(_serve(command.settings))
 
 
-async def _serve(settings: GatewaySettings) -> None:
+async def _serve(settings: GatewaySettings) -> int:
     telemetry = setup("tidegate-gateway", endpoint=settings.otlp_endpoint)
     try:
-        await Gateway(settings, telemetry.tracer).run()
+        return await Gateway(settings, telemetry.tracer).run()
     finally:
         await asyncio.to_thread(telemetry.shutdown)
 

@@ -66,10 +66,15 @@ class Gateway:
         names = (_SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
 
-    async def run(self) -> None:
-        """Serve until SIGTERM, SIGINT or ``stop``."""
+    async def run(self) -> int:
+        """Serve until SIGTERM, SIGINT or ``stop``; returns the process's exit code."""
         host, _, _ = self._settings.listen.rpartition(":")
-        self.address = f"{host}:{self._server.add_insecure_port(self._settings.listen)}"
+        try:
+            port = self._server.add_insecure_port(self._settings.listen)
+        except RuntimeError:  # what core knows of the cause, it has written to the log
+            _LOGGER.error("cannot listen on %s", self._settings.listen)  # noqa: TRY400
+            return 1
+        self.address = f"{host}:{port}"
         await self._lifecycle.set_ready(False)
         await self._server.start()
         _LOGGER.info("ready on %s: %d workers to connect to", self.address, len(self._settings.workers))
@@ -87,6 +92,7 @@ class Gateway:
                     task.cancel()
         finally:
             self._executor.shutdown(cancel_futures=True)
+        return 0
 
     async def until_idle(self) -> None:
         """Wait until no call is held."""

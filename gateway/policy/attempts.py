@@ -7,8 +7,8 @@ one, for it may be what kills them.
 
 from __future__ import annotations
 
-from gateway.errors import GatewayError
-from gateway.policy.outcomes import AT_CAPACITY, Outcome, client_error, judge, kv_exhausted, no_worker_available
+from gateway.errors import GatewayError, KvExhaustedError
+from gateway.policy.outcomes import Outcome, client_error, judge, kv_exhausted, no_worker_available
 from tidegate.rpc.status import RpcError
 
 _MAX_FAILURES = 2
@@ -28,8 +28,9 @@ class Attempts:
         """The attempt on ``worker_id`` ended in ``error``."""
         self.asked.add(worker_id)
         self._last = error
-        self._failures += judge(error).outcome is Outcome.FAILED
-        if error.reason == AT_CAPACITY:
+        verdict = judge(error)
+        self._failures += verdict.outcome is Outcome.FAILED
+        if verdict.error is KvExhaustedError:
             self._refusals += 1
             hints = (self._retry_after_s, error.retry_after_s)
             self._retry_after_s = min((hint for hint in hints if hint is not None), default=None)

@@ -22,8 +22,6 @@ from gateway.errors import (
 )
 from tidegate.rpc.status import WORKER_DOMAIN, RpcError
 
-AT_CAPACITY = "AT_CAPACITY"
-
 _RETRY_AFTER_S = 1.0  # for clients, where no worker gave a better hint
 
 
@@ -59,7 +57,7 @@ def _verdict(outcome: Outcome, error: type[GatewayError], *, can_move: bool = Fa
 _LOST = _verdict(Outcome.FAILED, NoWorkerAvailableError, can_move=True)
 
 _BY_REASON = {
-    AT_CAPACITY: _verdict(Outcome.REFUSED, KvExhaustedError, can_move=True),
+    "AT_CAPACITY": _verdict(Outcome.REFUSED, KvExhaustedError, can_move=True),
     "CHECKPOINT_MISMATCH": _verdict(Outcome.REFUSED, NoWorkerAvailableError, can_move=True),
     "CONSTRAINT_REJECTED": _verdict(Outcome.IGNORED, ConstraintRejectedError),
     "CONSTRAINT_VIOLATED": _verdict(Outcome.FAILED, ConstraintViolatedError),

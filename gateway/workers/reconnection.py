@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -22,25 +23,26 @@ _UNUSABLE = wait_random_exponential(multiplier=0.2, max=30.0)
 
 
 async def reconnect_forever(
-    session: Callable[[], Awaitable[None]], *, target: str, clock: Callable[[], float] = time.monotonic
+    session: Callable[[], Awaitable[None]],
+    *,
+    target: str,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> NoReturn:
-    """Run ``session`` again and again; it ends by ``UnusableWorkerError`` or ``WorkerCallError``."""
+    """Run ``session``, which ends by raising, again and again. Nothing that it raises ends the process."""
     log = _ReasonLog(target)
 
     async def run_once() -> None:
         began_at = clock()
         try:
             await session()
-        except (UnusableWorkerError, WorkerCallError) as error:
-            if clock() - began_at < _STABLE_S:
+        except Exception as error:
+            is_stable = clock() - began_at >= _STABLE_S
+            log.lost(error, is_news=is_stable)
+            if not is_stable:
                 raise
-            log.lost(error)
 
-    retrying = AsyncRetrying(
-        retry=retry_if_exception_type((UnusableWorkerError, WorkerCallError)),
-        wait=_wait_s,
-        before_sleep=log.before_sleep,
-    )
+    retrying = AsyncRetrying(retry=retry_if_exception_type(), wait=_wait_s, sleep=sleep)
     while True:
         await retrying(run_once)
 
@@ -51,17 +53,18 @@ def _wait_s(state: RetryCallState) -> float:
 
 
 class _ReasonLog:
-    """Logs why a worker is not used: each reason once, not once for each try."""
+    """Logs why a worker is not used: each reason once, and not once for each try."""
 
     def __init__(self, target: str) -> None:
         self._target = target
         self._reason = ""
 
-    def lost(self, error: BaseException) -> None:
-        if str(error) != self._reason:
-            self._reason = str(error)
+    def lost(self, error: Exception, *, is_news: bool) -> None:
+        """``is_news``: the worker was in use until now."""
+        if str(error) == self._reason and not is_news:
+            return
+        self._reason = str(error)
+        if isinstance(error, UnusableWorkerError | WorkerCallError):
             _LOGGER.warning("worker %s is not used: %s", self._target, error)
-
-    def before_sleep(self, state: RetryCallState) -> None:
-        if state.outcome is not None and (error := state.outcome.exception()) is not None:
-            self.lost(error)
+        else:
+            _LOGGER.error("worker %s is not used, for a defect of this gateway", self._target, exc_info=error)

@@ -25,7 +25,7 @@ class RunningGateway:
     """The gateway, and a client of it."""
 
     gateway: Gateway
-    life: asyncio.Task[None]
+    life: asyncio.Task[int]  # its result is the exit code
     channel: grpc.aio.Channel
     stub: inference_service_pb2_grpc.InferenceServiceAsyncStub
 
