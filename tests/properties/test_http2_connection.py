@@ -120,11 +120,20 @@ class TwoCores(RuleBasedStateMachine):
         else:
             outbound.resume()
 
-    def _consume(self, side: _Side) -> None:
+    def _consume(self, side: _Side) -> bool:
         held = len(side.receiver.received) - side.consumed
-        if held and side.receiver.stream is not None:
-            side.receiver.stream.consume(held)
-            side.consumed += held
+        if not held or side.receiver.stream is None:
+            return False
+        side.receiver.stream.consume(held)
+        side.consumed += held
+        return True
+
+    def _carry(self, sender: Role) -> bool:
+        source, target = (self.client, self.server) if sender is Role.CLIENT else (self.server, self.client)
+        wire = self.wires[sender] + source.take_output()
+        self.wires[sender] = bytearray()
+        target.receive(bytes(wire))
+        return bool(wire)
 
     @invariant()
     def windows_are_never_negative(self) -> None:
@@ -147,22 +156,8 @@ class TwoCores(RuleBasedStateMachine):
         """In the end everything arrives, but for streams that were reset."""
         for connection in (self.client, self.server):
             connection.outbound.resume()
-        while True:
-            moved = False
-            for sender, source, target in (
-                (Role.CLIENT, self.client, self.server),
-                (Role.SERVER, self.server, self.client),
-            ):
-                wire = self.wires[sender]
-                wire += source.take_output()
-                if wire:
-                    moved = True
-                    target.receive(bytes(wire))
-                    wire.clear()
-            for side in self.requests + self.responses:
-                self._consume(side)
-            if not moved:
-                break
+        while any([self._carry(role) for role in Role] + [self._consume(s) for s in self.requests + self.responses]):
+            pass
         for side in self.requests + self.responses:
             if side.stream.id not in self.reset_ids:
                 assert side.sent == side.receiver.received
