@@ -75,7 +75,8 @@ class Worker:
         engine: Engine | None = None
         try:
             checkpoint = await read_checkpoint(self._settings)
-            engine = self._engine_factory(self._settings, checkpoint)
+            # In a thread, since importing vLLM takes seconds in which health checks want their answer.
+            engine = await asyncio.to_thread(self._engine_factory, self._settings, checkpoint)
             self._model = await start_model(
                 self._settings, checkpoint, engine, is_draining=lambda: self._lifecycle.is_draining
             )
