@@ -29,6 +29,8 @@ _LOGGER = logging.getLogger(__name__)
 # A step that ends late makes up for it in the next ones, so that the long-run rate is the profile's. A process that was
 # stopped, or that is too slow for the profile at all, must not owe time without limit.
 _MAX_DEBT_S = 0.25
+# The event loop wakes at the next whole millisecond of its selector: half of one late on average.
+_TIMER_LATENESS_S = 0.0005
 
 
 class SimEngine:
@@ -134,14 +136,13 @@ class SimEngine:
         while True:
             step = self._scheduler.plan(self._clock())
             if not step.chunks:
-                await self._wait_for_work()
-                due = self._clock()
+                due = await self._wait_for_work()
                 continue
             duration_s = self._profile.timing.step_s(
                 prefill_tokens=step.prefill_tokens, decode_requests=step.decode_requests
             )
             due = max(due, self._clock() - _MAX_DEBT_S) + duration_s * self._time_scale
-            await self._sleep(max(0.0, due - self._clock()))
+            await self._sleep_until(due)
             self._last_step_at = self._clock()
             self._step_count += 1
             for request in self._scheduler.commit(step):
@@ -150,14 +151,19 @@ class SimEngine:
                     self._scheduler.remove(request)
             self._after_step()
 
-    async def _wait_for_work(self) -> None:
-        """Until a request arrives, or until the first one waiting may run."""
+    async def _wait_for_work(self) -> float:
+        """Until a request arrives, or until the first one waiting may run; returns when the next step begins."""
         ready_at = self._scheduler.next_ready_at
         if ready_at is None:
             self._work_came.clear()
             await self._work_came.wait()
-        else:
-            await self._sleep(max(0.0, ready_at - self._clock()))
+            return self._clock()
+        await self._sleep_until(ready_at)
+        return ready_at
+
+    async def _sleep_until(self, due: float) -> None:
+        # At least once round the event loop, or a process that is always late would serve nobody.
+        await self._sleep(max(0.0, due - self._clock() - _TIMER_LATENESS_S))
 
     def _on_end(self, steps: asyncio.Task[None]) -> None:
         cause = None if steps.cancelled() else steps.exception()
