@@ -47,7 +47,6 @@ with warnings.catch_warnings():
     from vllm.v1.metrics.loggers import StatLoggerBase
 
 from worker.engine import (  # noqa: E402
-    Constraint,
     ConstraintKind,
     EngineDeadError,
     EngineError,
@@ -58,14 +57,13 @@ from worker.engine import (  # noqa: E402
 )
 from worker.step_meter import StepMeter  # noqa: E402
 from worker.vllm_output import engine_output  # noqa: E402
+from worker.vllm_request import constraint_arguments, refuse_what_never_fits, sampling_arguments  # noqa: E402
 from worker.vllm_settings import VllmSettings, engine_arguments  # noqa: E402
 
 _LOGGER = logging.getLogger(__name__)
 
 # Earlier releases can be ended by a single request: CVE-2026-114051, CVE-2026-105757, CVE-2026-115911.
 _OLDEST_VERSION = (0, 32)
-# Under it vLLM warns in each request, and computes with this value.
-_LOWEST_TEMPERATURE = 0.01
 _STOP_TIMEOUT_S = 10.0
 
 
@@ -108,7 +106,7 @@ class VllmEngine:
     async def generate(self, job: GenerationJob) -> AsyncGenerator[EngineOutput]:
         """See ``worker.engine.Engine.generate``. vLLM merges the outputs of a request whose reader lags."""
         engine, facts = self._running()
-        _refuse_what_never_fits(job, facts)
+        refuse_what_never_fits(job, facts, is_cpu=current_platform.is_cpu())
         optional: dict[str, Any] = {"trace_headers": dict(job.trace_headers)} if job.trace_headers else {}
         token_ids = list(job.prompt_token_ids)
         # vLLM parses a constraint once more, in its thread pool if it is given a raw prompt, otherwise on our loop.
@@ -160,7 +158,12 @@ class VllmEngine:
         return self._engine, self._facts
 
     def _build(self) -> AsyncLLM:
-        arguments = engine_arguments(self._settings, is_cpu=current_platform.is_cpu())
+        is_cpu = current_platform.is_cpu()
+        if is_cpu:
+            # Even an eager engine compiles a function for logprobs at their first use: without a C++ compiler that
+            # request would end the engine, with one it would stall all others for ten seconds.
+            os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+        arguments = engine_arguments(self._settings, is_cpu=is_cpu)
         with _children_without_sigint():
             return AsyncLLM.from_engine_args(
                 AsyncEngineArgs(**arguments),
@@ -240,49 +243,10 @@ def _facts(config: Any) -> EngineFacts:
     )
 
 
-def _refuse_what_never_fits(job: GenerationJob, facts: EngineFacts) -> None:
-    """A request larger than the KV pool waits in vLLM's scheduler for ever, and every later one waits behind it."""
-    longest = min(len(job.prompt_token_ids) + job.sampling.max_output_tokens, facts.context_length)
-    if longest > facts.kv_pool_tokens:
-        raise EngineError(f"{longest} tokens do not fit the KV pool of {facts.kv_pool_tokens}")
-
-
 def _sampling_params(job: GenerationJob) -> SamplingParams:
-    sampling = job.sampling
-    is_greedy = sampling.temperature == 0.0
     return SamplingParams(
+        **sampling_arguments(job),
         output_kind=RequestOutputKind.DELTA,  # vLLM's default repeats all that came before
-        max_tokens=sampling.max_output_tokens,
-        # Where a constraint ends the output, only the end token is left to choose; forbidding it as well leaves none.
-        min_tokens=0 if job.constraint else sampling.min_output_tokens,
-        temperature=0.0 if is_greedy else max(sampling.temperature, _LOWEST_TEMPERATURE),
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        min_p=sampling.min_p,
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        repetition_penalty=sampling.repetition_penalty,
-        # Without effect on a greedy choice. To vLLM -1 means none.
-        seed=None if is_greedy or sampling.seed is None else sampling.seed % 2**63,
-        stop=list(sampling.stop_strings),
-        stop_token_ids=list(sampling.stop_token_ids),
-        logit_bias=dict(sampling.logit_bias) or None,
-        logprobs=job.logprobs,
-        prompt_logprobs=job.prompt_logprobs,
-        structured_outputs=_structured_outputs(job.constraint) if job.constraint else None,
+        structured_outputs=StructuredOutputsParams(**constraint_arguments(job.constraint)) if job.constraint else None,
         skip_clone=True,  # made for this one request
     )
-
-
-def _structured_outputs(constraint: Constraint) -> StructuredOutputsParams:
-    match constraint.kind:
-        case ConstraintKind.JSON_SCHEMA:
-            return StructuredOutputsParams(json=constraint.text)
-        case ConstraintKind.REGEX:
-            return StructuredOutputsParams(regex=constraint.text)
-        case ConstraintKind.CHOICE:
-            return StructuredOutputsParams(choice=list(constraint.choices))
-        case ConstraintKind.GRAMMAR:
-            return StructuredOutputsParams(grammar=constraint.text)
-        case ConstraintKind.JSON_OBJECT:
-            return StructuredOutputsParams(json_object=True)

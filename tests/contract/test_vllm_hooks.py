@@ -1,0 +1,143 @@
+"""What worker/vllm_engine.py relies on in vLLM, much of it declared unstable there. No engine is started."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from worker.constraint_compiler import _choice_grammar
+from worker.engine import EngineError, FinishReason, GenerationJob, Sampling
+from worker.step_meter import StepMeter
+from worker.vllm_output import engine_output
+from worker.vllm_settings import VllmSettings, engine_arguments
+
+pytestmark = pytest.mark.vllm
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _imported() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of vLLM's dependencies about one another
+        import worker.vllm_engine  # noqa: F401 - sets vLLM's environment before it is imported
+
+
+def _parameters(function: Any) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def test_the_engine_takes_our_arguments() -> None:
+    """Each is a field of AsyncEngineArgs, on a GPU and on a CPU."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    for is_cpu in (False, True):
+        arguments = engine_arguments(VllmSettings(model_dir=Path("model")), is_cpu=is_cpu)
+        assert set(arguments) <= {field.name for field in dataclasses.fields(AsyncEngineArgs)}
+
+
+def test_the_stat_logger_is_called_as_ours_is_written() -> None:
+    """Same parameters, in the same order."""
+    from vllm.v1.metrics.loggers import StatLoggerBase
+
+    from worker.vllm_engine import _StepListener
+
+    assert _parameters(StatLoggerBase.record) == _parameters(_StepListener.record)
+    assert {"__init__", "record", "log_engine_initialized"} == StatLoggerBase.__abstractmethods__
+
+
+def test_the_statistics_have_what_is_read_from_them() -> None:
+    """The engine's, and the step's."""
+    from vllm.v1.metrics.stats import IterationStats, SchedulerStats
+
+    scheduler, iteration = SchedulerStats(), IterationStats()
+    assert (0.0, 0, 0, 0) == (
+        scheduler.kv_cache_usage,
+        scheduler.num_running_reqs,
+        scheduler.num_waiting_reqs,
+        scheduler.num_skipped_waiting_reqs,
+    )
+    assert (0, 0, 0) == (
+        iteration.prompt_token_stats.computed,
+        iteration.num_generation_tokens,
+        iteration.num_preempted_reqs,
+    )
+
+
+@pytest.mark.parametrize("total_blocks", [1, 3, 48, 31_838, 1_000_003])
+def test_free_blocks_are_the_exact_inverse_of_usage(total_blocks: int) -> None:
+    """As vLLM's block pool computes it, with its null block."""
+    from vllm.v1.core.block_pool import BlockPool
+
+    meter = StepMeter(total_blocks, now=0.0)
+    step = max(1, total_blocks // 997)
+    for free in [*range(0, total_blocks, step), total_blocks]:
+        pool = SimpleNamespace(num_gpu_blocks=total_blocks + 1, get_num_free_blocks=lambda free=free: free)
+        meter.record_requests(kv_usage=BlockPool.get_usage(pool), running=0, waiting=0)
+        assert free == meter.load().free_blocks
+
+
+def test_generate_takes_what_we_pass() -> None:
+    """By name, apart from the first three."""
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    parameters = _parameters(AsyncLLM.generate)
+    assert ["self", "prompt", "sampling_params", "request_id"] == parameters[:4]
+    assert "trace_headers" in parameters
+    assert {"errored", "abort", "shutdown"} <= set(dir(AsyncLLM))
+
+
+def test_every_way_to_finish_is_known() -> None:
+    """Those that are no end of ours are errors of the request."""
+    from vllm.v1.engine import FINISH_REASON_STRINGS
+
+    ours = {reason.value for reason in FinishReason}
+    assert {"abort", "error"} == set(FINISH_REASON_STRINGS) - ours
+
+
+def test_deltas_merge_when_their_reader_lags() -> None:
+    """One output waits, however many were made."""
+    from vllm.outputs import CompletionOutput, RequestOutput
+    from vllm.sampling_params import RequestOutputKind
+    from vllm.v1.engine.output_processor import RequestOutputCollector
+
+    collector = RequestOutputCollector(RequestOutputKind.DELTA, "request")
+    for index in range(3):
+        completion = CompletionOutput(
+            index=0, text=str(index), token_ids=[index], cumulative_logprob=None, logprobs=None
+        )
+        collector.put(
+            RequestOutput(
+                request_id="request",
+                prompt=None,
+                prompt_token_ids=[1],
+                prompt_logprobs=None,
+                outputs=[completion],
+                finished=False,
+            )
+        )
+    job = GenerationJob(job_id="job", prompt_token_ids=[1], sampling=Sampling(max_output_tokens=3))
+    output = engine_output(collector.get_nowait(), job)
+    assert ("012", (0, 1, 2)) == (output.text, output.token_ids)
+    assert collector.get_nowait() is None
+
+
+def test_an_output_that_vllm_gave_up_is_an_error() -> None:
+    """Such as that of an aborted request."""
+    completion = SimpleNamespace(token_ids=[], text="", logprobs=None, finish_reason="abort", stop_reason=None)
+    output = SimpleNamespace(outputs=[completion], finished=True)
+    job = GenerationJob(job_id="job", prompt_token_ids=[1], sampling=Sampling(max_output_tokens=3))
+    with pytest.raises(EngineError, match="abort"):
+        engine_output(output, job)
+
+
+def test_choices_are_compiled_as_vllm_does() -> None:
+    """The worker checks the grammar that the engine will obey."""
+    from vllm.v1.structured_output.utils import choice_as_grammar
+
+    choices = ('say "no"', "back\\slash", "two\nlines\t\r", "bell\x07\x7f", "\N{CAT} é")
+    assert choice_as_grammar(list(choices)) == _choice_grammar(choices)
