@@ -56,9 +56,9 @@ class GatewaySettings(BaseSettings):
     max_duration_s: _Seconds = 600.0
     """longest duration of a call, also of one without a deadline"""
     prepare_threads: _Count = 2
-    """threads that render and tokenise prompts"""
+    """threads that validate, render and tokenise requests"""
     prepare_backlog_bytes: Annotated[int, Field(ge=_MIN_BACKLOG_BYTES)] = 16 * 2**20
-    """prompts that may wait to be tokenised, in bytes; more are refused"""
+    """requests that may wait for such a thread, in bytes; more are refused"""
     otlp_endpoint: str | None = None
     """OpenTelemetry collector for traces, http://host:4317; otherwise the one that OTEL_EXPORTER_OTLP_... names"""
     drain_grace_s: _Seconds = 30.0

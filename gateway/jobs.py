@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gateway.model import ServedModel
 from gateway.policy.load import WorkerLoad
 from gateway.policy.output_budget import OutputBudget, OutputDemand, output_budget
+from gateway.prompt import fit, prepare
 from gateway.renderer import Prompt
-from gateway.request import ValidRequest
-from tidegate.inference.v1 import generation_pb2
+from gateway.request import ValidRequest, parse_generate
+from tidegate.inference.v1 import generation_pb2, inference_service_pb2
 from tidegate.worker.v1 import worker_service_pb2
 
 
@@ -20,6 +23,20 @@ class PreparedRequest:
     request: ValidRequest
     prompt: Prompt
     max_output_tokens: int
+
+    @classmethod
+    def from_public(
+        cls, request: inference_service_pb2.GenerateRequest, models: Mapping[str, ServedModel], *, response_id: str
+    ) -> PreparedRequest:
+        """Validate, render, tokenise and fit. Costs CPU: call it in a thread. Raises ``GatewayError``."""
+        valid = parse_generate(request, models)
+        prompt = prepare(valid)
+        return cls(
+            response_id=response_id,
+            request=valid,
+            prompt=prompt,
+            max_output_tokens=fit(valid, len(prompt.token_ids)),
+        )
 
     @property
     def need_tokens(self) -> int:

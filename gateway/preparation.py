@@ -1,43 +1,43 @@
-"""Renders and tokenises off the event loop, and refuses prompts when too much of that work is waiting."""
+"""Runs what a request costs in CPU off the event loop, and refuses requests when too much of that work is waiting."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from gateway.errors import AdmissionQueueFullError, DeadlineExceededError
 from gateway.policy.limit import Limit
-from gateway.prompt import Prompt, prepare
-from gateway.request import ValidRequest, ValidTokenizeRequest
+
+_T = TypeVar("_T")
 
 
 class Preparation:
-    """A few threads with a bounded backlog, counted in bytes: what a prompt costs is known before any work is done."""
+    """A few threads with a bounded backlog, counted in bytes: a message's size is known before any work is done."""
 
     def __init__(self, executor: ThreadPoolExecutor, backlog_bytes: Limit) -> None:
         self._executor = executor
         self._backlog_bytes = backlog_bytes
 
-    async def prepare(
-        self, request: ValidRequest | ValidTokenizeRequest, *, size_bytes: int, deadline_at: float
-    ) -> Prompt:
-        """The prompt of ``request``, whose message had ``size_bytes``. ``deadline_at`` is by the event loop's clock.
+    async def run(self, work: Callable[[], _T], *, size_bytes: int, deadline_at: float) -> _T:
+        """Do ``work`` for a message of ``size_bytes``. ``deadline_at`` is by the event loop's clock.
 
-        Raises ``AdmissionQueueFullError``, ``DeadlineExceededError`` and what ``gateway.prompt.prepare`` raises.
+        Raises ``AdmissionQueueFullError``, ``DeadlineExceededError`` and what ``work`` raises.
         """
         if not self._backlog_bytes.can_take(size_bytes):
             raise AdmissionQueueFullError(
-                f"{self._backlog_bytes.in_use} bytes of prompts wait to be tokenised",
+                f"{self._backlog_bytes.in_use} bytes of requests wait to be prepared",
                 metadata={"waiting_bytes": str(self._backlog_bytes.in_use)},
                 retry_after_s=self._backlog_bytes.retry_after_s(),
             )
         self._backlog_bytes.take(size_bytes)
         loop = asyncio.get_running_loop()
-        work = self._executor.submit(prepare, request)
+        future = self._executor.submit(work)
         # The bytes count until a thread is done with them, whether or not somebody still waits for the result.
-        work.add_done_callback(lambda _: loop.call_soon_threadsafe(self._backlog_bytes.give_back, size_bytes))
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._backlog_bytes.give_back, size_bytes))
         try:
             async with asyncio.timeout_at(deadline_at):
-                return await asyncio.wrap_future(work)
+                return await asyncio.wrap_future(future)
         except TimeoutError:
-            raise DeadlineExceededError("the deadline passed before the prompt was tokenised") from None
+            raise DeadlineExceededError("the deadline passed before the request was prepared") from None

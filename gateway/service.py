@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import grpc.aio
@@ -19,8 +20,8 @@ from gateway.jobs import PreparedRequest
 from gateway.model import ServedModel
 from gateway.policy.outcomes import no_worker_available
 from gateway.preparation import Preparation
-from gateway.prompt import fit, remaining_output_tokens
-from gateway.request import find_model, parse_generate, parse_tokenize
+from gateway.request import find_model
+from gateway.tokenization import tokenize
 from gateway.workers.fleet import Fleet
 from tidegate.inference.v1 import inference_service_pb2, inference_service_pb2_grpc
 
@@ -46,13 +47,10 @@ class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
         """Stream the continuation of a prompt."""
         call = Call.from_context(context, max_duration_s=self._max_duration_s)
         async with self._admission.admit():
-            valid = parse_generate(request, self._models())
-            prompt = await self._preparation.prepare(valid, size_bytes=request.ByteSize(), deadline_at=call.deadline_at)
-            prepared = PreparedRequest(
-                response_id=call.response_id,
-                request=valid,
-                prompt=prompt,
-                max_output_tokens=fit(valid, len(prompt.token_ids)),
+            prepared = await self._preparation.run(
+                partial(PreparedRequest.from_public, request, self._models(), response_id=call.response_id),
+                size_bytes=request.ByteSize(),
+                deadline_at=call.deadline_at,
             )
             async with aclosing(self._dispatch.generate(prepared, call)) as responses:
                 async for response in responses:
@@ -64,14 +62,11 @@ class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
         """Render and tokenise a prompt without running it."""
         call = Call.from_context(context, max_duration_s=self._max_duration_s)
         async with self._admission.admit():
-            valid = parse_tokenize(request, self._models())
-            prompt = await self._preparation.prepare(valid, size_bytes=request.ByteSize(), deadline_at=call.deadline_at)
-        return inference_service_pb2.TokenizeResponse(
-            token_ids=prompt.token_ids,
-            token_count=len(prompt.token_ids),
-            rendered_prompt=prompt.rendered_prompt,
-            max_output_tokens=remaining_output_tokens(valid.model, len(prompt.token_ids)),
-        )
+            return await self._preparation.run(
+                partial(tokenize, request, self._models()),
+                size_bytes=request.ByteSize(),
+                deadline_at=call.deadline_at,
+            )
 
     async def ListModels(
         self, request: inference_service_pb2.ListModelsRequest, context: _Context

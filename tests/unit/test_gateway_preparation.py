@@ -11,31 +11,28 @@ import pytest
 from gateway.errors import AdmissionQueueFullError, DeadlineExceededError
 from gateway.policy.limit import Limit
 from gateway.preparation import Preparation
-from gateway.renderer import Prompt, Renderer
-from gateway.request import ValidTokenizeRequest
 from tests.fakes.clock import ManualClock
-from tests.fakes.served_models import served_model
 
 
-class SlowRenderer(Renderer):
+class SlowWork:
     """Waits in its thread until it is let go."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
         self.calls = 0
 
-    def encode_text(self, text: str) -> list[int]:
+    def __call__(self) -> str:
         self.calls += 1
         self.go.wait()
-        return [len(text)]
+        return "done"
 
 
 @pytest.fixture
-def renderer() -> Iterator[SlowRenderer]:
-    """Let go at the end, whatever the test does."""
-    renderer = SlowRenderer()
-    yield renderer
-    renderer.go.set()
+def work(executor: ThreadPoolExecutor) -> Iterator[SlowWork]:
+    """Let go at the end, whatever the test does, and before the executor waits for it."""
+    work = SlowWork()
+    yield work
+    work.go.set()
 
 
 @pytest.fixture
@@ -52,12 +49,6 @@ def backlog() -> Limit:
     return Limit(100, clock=ManualClock(), rng=random.Random(0))
 
 
-@pytest.fixture
-def request_(executor: ThreadPoolExecutor, renderer: SlowRenderer) -> ValidTokenizeRequest:
-    """Asks for ``executor`` so that the renderer is let go before the executor waits for it."""
-    return ValidTokenizeRequest(model=served_model(renderer=renderer), prompt="text")
-
-
 def soon(seconds: float = 30.0) -> float:
     """A deadline."""
     return asyncio.get_running_loop().time() + seconds
@@ -70,48 +61,48 @@ async def until_given_back(backlog: Limit) -> None:
             await asyncio.sleep(0)
 
 
-async def test_prompts_beyond_the_backlog_are_refused_before_any_work(
-    executor: ThreadPoolExecutor, renderer: SlowRenderer, backlog: Limit, request_: ValidTokenizeRequest
+async def test_requests_beyond_the_backlog_are_refused_before_any_work(
+    executor: ThreadPoolExecutor, work: SlowWork, backlog: Limit
 ) -> None:
-    """By their bytes, with a time to come back; what waited is prepared."""
+    """By their bytes, with a time to come back; what waited is done."""
     preparation = Preparation(executor, backlog)
-    waiting = asyncio.create_task(preparation.prepare(request_, size_bytes=90, deadline_at=soon()))
+    waiting = asyncio.create_task(preparation.run(work, size_bytes=90, deadline_at=soon()))
     await asyncio.sleep(0)
     with pytest.raises(AdmissionQueueFullError) as refused:
-        await preparation.prepare(request_, size_bytes=11, deadline_at=soon())
+        await preparation.run(work, size_bytes=11, deadline_at=soon())
     assert {"waiting_bytes": "90"} == refused.value.metadata
     assert refused.value.retry_after_s is not None
-    renderer.go.set()
-    assert Prompt(token_ids=[4]) == await waiting
+    work.go.set()
+    assert "done" == await waiting
     await until_given_back(backlog)
-    assert 1 == renderer.calls
+    assert 1 == work.calls
 
 
 async def test_a_deadline_ends_the_wait_and_not_the_count(
-    executor: ThreadPoolExecutor, renderer: SlowRenderer, backlog: Limit, request_: ValidTokenizeRequest
+    executor: ThreadPoolExecutor, work: SlowWork, backlog: Limit
 ) -> None:
     """The thread cannot be stopped, so that its bytes count until it is done."""
     preparation = Preparation(executor, backlog)
     with pytest.raises(DeadlineExceededError):
-        await preparation.prepare(request_, size_bytes=60, deadline_at=soon(0.05))
+        await preparation.run(work, size_bytes=60, deadline_at=soon(0.05))
     assert 60 == backlog.in_use
-    renderer.go.set()
+    work.go.set()
     await until_given_back(backlog)
 
 
-async def test_a_prompt_whose_caller_is_gone_is_not_prepared(
-    executor: ThreadPoolExecutor, renderer: SlowRenderer, backlog: Limit, request_: ValidTokenizeRequest
+async def test_work_whose_caller_is_gone_is_not_done(
+    executor: ThreadPoolExecutor, work: SlowWork, backlog: Limit
 ) -> None:
     """One that still waits for a thread gives its bytes back at once."""
     preparation = Preparation(executor, backlog)
-    running = asyncio.create_task(preparation.prepare(request_, size_bytes=10, deadline_at=soon()))
-    waiting = asyncio.create_task(preparation.prepare(request_, size_bytes=20, deadline_at=soon()))
+    running = asyncio.create_task(preparation.run(work, size_bytes=10, deadline_at=soon()))
+    waiting = asyncio.create_task(preparation.run(work, size_bytes=20, deadline_at=soon()))
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.wait((waiting,))
     await asyncio.sleep(0)
     assert 10 == backlog.in_use
-    renderer.go.set()
+    work.go.set()
     await running
     await until_given_back(backlog)
-    assert 1 == renderer.calls
+    assert 1 == work.calls
