@@ -73,16 +73,17 @@ class FakeInference(inference_service_pb2_grpc.InferenceServiceServicer):
         self.requests.append(request)
         self.called.set()
         script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
-        for step in script:
-            if isinstance(step, RpcError):
-                raise _ScriptedError(step)
-            if isinstance(step, str):
-                try:
+        try:
+            for step in script:
+                if isinstance(step, RpcError):
+                    raise _ScriptedError(step)
+                if isinstance(step, str):
                     await asyncio.Event().wait()
-                finally:
-                    self.cancelled.set()
-            else:
-                yield step
+                else:
+                    yield step
+        except (asyncio.CancelledError, GeneratorExit):  # wherever in the script the cancel arrives
+            self.cancelled.set()
+            raise
 
     async def Tokenize(
         self, request: inference_service_pb2.TokenizeRequest, context: Context
