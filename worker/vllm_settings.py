@@ -66,6 +66,6 @@ def engine_arguments(settings: VllmSettings, *, is_cpu: bool) -> dict[str, Any]:
         # max_model_len, if it is not set.
         arguments["enable_chunked_prefill"] = False
         arguments["max_num_batched_tokens"] = None
-        # Compiling needs a C++ compiler on the machine, and takes longer than it saves at the size of a CPU's models.
+        # Compiling the model needs a C++ compiler on the machine, and makes the first start far longer.
         arguments["enforce_eager"] = True
     return arguments
