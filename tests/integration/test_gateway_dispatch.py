@@ -154,7 +154,8 @@ async def test_the_worker_is_given_the_time_that_is_left(stack: AsyncExitStack) 
     """The call's deadline is the worker's deadline, less the margin for an answer."""
     gateway, (worker,) = await start(stack, answer("a"))
     await gateway.generate(text_request(), timeout=20)
-    assert 10 < worker.time_remaining_s[0] < 20
+    # grpc-timeout carries three digits or so, and core rounds up.
+    assert 10 < worker.time_remaining_s[0] < 21
 
 
 async def test_a_call_without_a_deadline_gets_the_longest_duration() -> None:
