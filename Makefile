@@ -110,7 +110,7 @@ pip_settings = \
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Tidegate needs CPython 3.11 or newer; name it: make PYTHON=python3.12 ..." >&2; exit 1; }
-	@echo "Installing Tidegate and its tools into $(VENV): 2.2 GB on disk, 1 to 10 minutes the first time."
+	@echo "Installing Tidegate and its tools into $(VENV): 2.6 GB on disk, 1 to 10 minutes the first time."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@$(pip_settings) $(BIN)/uv pip install --python $(BIN)/python --constraints constraints.txt --group dev \
