@@ -1,4 +1,5 @@
 // Stream one answer from Node.js, without generated code: node generate.js TARGET MODEL QUESTION
+import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 import grpc from "@grpc/grpc-js";
@@ -13,7 +14,10 @@ const definition = protoLoader.loadSync("tidegate/inference/v1/inference_service
   enums: String,
 });
 const { InferenceService } = grpc.loadPackageDefinition(definition).tidegate.inference.v1;
-const client = new InferenceService(target, grpc.credentials.createInsecure());
+const client = new InferenceService(target, grpc.credentials.createInsecure(), {
+  // gRPC itself then retries UNAVAILABLE, after the wait that the server names, while nothing has come.
+  "grpc.service_config": readFileSync(`${PROTOS}/service_config.json`, "utf8"),
+});
 
 const call = client.Generate(
   { model, chat: { messages: [{ role: "CHAT_ROLE_USER", content: question }] } },

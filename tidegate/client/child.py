@@ -13,6 +13,8 @@ from tidegate.client import tether
 _CONTROLS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 _TAIL_BYTES = 65_536
 _TAIL_LINES = 12
+# What our own programs say of themselves, without time and logger; libraries' lines are for the log alone.
+_PROGRESS = re.compile(r" (?:INFO|WARNING|ERROR) (?:gateway|worker)[\w.]*: (.+)|^default model: +\d+ s  (.+)")
 # Of an engine that ends with stack traces of three processes, this is what a person wants to read first.
 _CAUSE = re.compile(r"\b\w+(?:Error|Exception): .+")
 
@@ -65,9 +67,10 @@ class Child:
             self._process.stdin.close()
         await self._process.wait()
 
-    def last_line(self) -> str:
-        """The latest line of its output; empty before the first."""
-        return "".join(self._log_lines()[-1:])
+    def progress(self) -> str:
+        """What it last said of its progress; empty before that."""
+        found = [match for line in self._log_lines() if (match := _PROGRESS.search(line))]
+        return (found[-1][1] or found[-1][2]) if found else ""
 
     def failure(self, what: str) -> ChildFailedError:
         """An error that says ``what`` went wrong, with the exceptions that the log names and the log's end."""

@@ -123,7 +123,7 @@ async def _run_to_end(child: Child, note: Note) -> None:
     waiting = asyncio.ensure_future(child.wait())
     while not waiting.done():
         await asyncio.wait((waiting,), timeout=_POLL_S)
-        note(child.last_line())
+        note(child.progress())
     if code := waiting.result():
         raise child.failure(f"ended with code {code}")
 
@@ -135,7 +135,7 @@ async def _until_serving(child: Child, target: str, service: str, note: Note) ->
             while not await _is_serving(channel, service):
                 if child.has_ended:
                     raise child.failure(f"ended with code {await child.wait()} before it was ready")
-                note(child.last_line())
+                note(child.progress())
                 await asyncio.sleep(_POLL_S)
     except TimeoutError:
         raise child.failure(f"was not ready after {_START_LIMIT_S:.0f} s") from None
