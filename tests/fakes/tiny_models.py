@@ -51,7 +51,9 @@ def write_tiny_model(directory: Path, architecture: str = "llama", **overrides: 
                 parameter.normal_(std=parameter.shape[1] ** -0.5, generator=generator)
                 if "proj" in name:
                     sizes = torch.empty(parameter.shape[1]).log_normal_(std=0.7, generator=generator)
-                    parameter *= sizes / sizes.square().mean().sqrt()
+                    parameter.mul_(sizes / sizes.square().mean().sqrt())
+            elif name.endswith("bias"):
+                parameter.normal_(generator=generator)
             elif "layernorm" in name:
                 large = torch.randperm(len(parameter), generator=generator)[:_LARGE_CHANNELS]
                 parameter[large] = 8.0
