@@ -75,6 +75,18 @@ def test_a_deaf_command_is_killed_after_its_grace(marker: str) -> None:
     assert [] == wait_until_gone(marker, limit_s=5)
 
 
+def test_a_byte_on_the_tether_shortens_the_grace(marker: str) -> None:
+    """A deaf command with a grace of ten minutes is gone within the twenty seconds of the test's patience."""
+    process = _start(_DEAF, marker, grace_s=600)
+    _until_ready(process)
+    assert process.stdin is not None
+    process.stdin.write(b"!")
+    process.stdin.flush()
+
+    _release(process)
+    assert [] == wait_until_gone(marker, limit_s=5)
+
+
 def test_children_of_the_command_end_with_it(marker: str) -> None:
     """An engine that a worker started does not stay behind, not even a deaf one."""
     process = _start(_WITH_CHILD, marker)

@@ -78,6 +78,7 @@ async def local_stack(options: StackOptions, steps: Steps) -> AsyncIterator[Stac
     """Start worker and gateway, wait until they serve, and stop both at the end. Raises ``ChildFailedError``."""
     worker_target = f"127.0.0.1:{free_port()}"
     children: list[Child] = []
+    is_serving = False
 
     async def start(module: str, **arguments: str) -> Child:
         command = [sys.executable, "-m", module]
@@ -105,10 +106,12 @@ async def local_stack(options: StackOptions, steps: Steps) -> AsyncIterator[Stac
             await _until_serving(worker, worker_target, WORKER, note)
         with steps.step("Connecting the gateway") as note:
             await _until_serving(gateway, options.listen, GATEWAY, note)
+        is_serving = True
         yield Stack(gateway=gateway, gateway_target=options.listen, worker=worker, worker_target=worker_target)
     finally:
         with steps.step("Stopping"):
-            await asyncio.gather(*(child.stop() for child in children))
+            # An engine that is still loading does not hear SIGTERM, and has nothing to lose.
+            await asyncio.gather(*(child.stop(hurry=not is_serving) for child in children))
 
 
 def free_port() -> int:
