@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import NoReturn
 
@@ -25,19 +26,20 @@ class WorkerConnection:
         """Until cancelled. Streams on the worker outlive a lost load watch, but not this."""
         client = WorkerClient(self._target)
 
-        async def session() -> None:
-            await self._session(client)
+        async def session(begin_use: Callable[[], None]) -> None:
+            await self._session(client, begin_use)
 
         try:
             await reconnect_forever(session, target=self._target)
         finally:
             await client.close()
 
-    async def _session(self, client: WorkerClient) -> None:
+    async def _session(self, client: WorkerClient, begin_use: Callable[[], None]) -> None:
         """Connecting, proving, then serving; in rotation from the first load report on. Ends by raising."""
         model = await shake_hands(client, self._renderers)
         async with aclosing(watch_load(client)) as loads:
             seat = self._fleet.join(client, model, await anext(loads))
+            begin_use()
             try:
                 async for load in loads:
                     self._fleet.report(seat, load)

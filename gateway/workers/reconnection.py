@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
@@ -23,21 +24,29 @@ _UNUSABLE = wait_random_exponential(multiplier=0.2, max=30.0)
 
 
 async def reconnect_forever(
-    session: Callable[[], Awaitable[None]],
+    session: Callable[[Callable[[], None]], Awaitable[None]],
     *,
     target: str,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> NoReturn:
-    """Run ``session``, which ends by raising, again and again. Nothing that it raises ends the process."""
+    """Run ``session``, which ends by raising, again and again. Nothing that it raises ends the process.
+
+    It calls what it is given once the worker is in use; time spent on connecting does not make a worker stable.
+    """
     log = _ReasonLog(target)
 
     async def run_once() -> None:
-        began_at = clock()
+        in_use_since = math.inf
+
+        def begin_use() -> None:
+            nonlocal in_use_since
+            in_use_since = clock()
+
         try:
-            await session()
+            await session(begin_use)
         except Exception as error:
-            is_stable = clock() - began_at >= _STABLE_S
+            is_stable = clock() - in_use_since >= _STABLE_S
             log.lost(error, is_news=is_stable)
             if not is_stable:
                 raise

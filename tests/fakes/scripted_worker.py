@@ -107,6 +107,7 @@ class ScriptedWorker(worker_service_pb2_grpc.WorkerServiceServicer):
     canaries: list[worker_service_pb2.Canary] = field(default_factory=_canaries)
     load: worker_service_pb2.LoadReport = field(default_factory=load_report)
     sample_number: int = 0
+    heartbeat_s: float = 0.5  # between load reports when nothing changes
     jobs: list[worker_service_pb2.GenerateRequest] = field(default_factory=list)
     metadata: list[dict[str, str]] = field(default_factory=list)
     time_remaining_s: list[float] = field(default_factory=list)
@@ -136,18 +137,20 @@ class ScriptedWorker(worker_service_pb2_grpc.WorkerServiceServicer):
         self.metadata.append({key: str(value) for key, value in context.invocation_metadata() or ()})
         self.time_remaining_s.append(context.time_remaining() or 0.0)
         self.called.set()
-        for step in self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]:
-            if isinstance(step, RpcError):
-                raise _ScriptedError(step)
-            if isinstance(step, grpc.StatusCode):
-                await context.abort(step, "connection lost")
-            elif isinstance(step, str):
-                try:
+        script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
+        try:
+            for step in script:
+                if isinstance(step, RpcError):
+                    raise _ScriptedError(step)
+                if isinstance(step, grpc.StatusCode):
+                    await context.abort(step, "connection lost")
+                elif isinstance(step, str):
                     await asyncio.Event().wait()
-                finally:
-                    self.cancelled.set()
-            else:
-                yield step
+                else:
+                    yield step
+        except (asyncio.CancelledError, GeneratorExit):  # wherever in the script the cancel arrives
+            self.cancelled.set()
+            raise
 
     async def WatchLoad(
         self, request: worker_service_pb2.WatchLoadRequest, context: Context
@@ -159,7 +162,7 @@ class ScriptedWorker(worker_service_pb2_grpc.WorkerServiceServicer):
             report.MergeFrom(self.load)
             yield worker_service_pb2.WatchLoadResponse(load_report=report)
             try:
-                async with asyncio.timeout(0.5), self._changed:
+                async with asyncio.timeout(self.heartbeat_s), self._changed:
                     await self._changed.wait()
             except TimeoutError:
                 pass

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import grpc
 import pytest
@@ -21,13 +21,15 @@ class Stopped(BaseException):
     """Ends what never ends."""
 
 
-async def waits_s(*sessions: tuple[float, Exception]) -> Sequence[float]:
-    """The waits between sessions of so many seconds that end so."""
+async def waits_s(*sessions: tuple[float, Exception], in_use: bool = True) -> Sequence[float]:
+    """The waits between sessions of so many seconds that end so; ``in_use``: they get past the handshake."""
     clock, left, waits = ManualClock(), list(sessions), []
 
-    async def session() -> None:
+    async def session(begin_use: Callable[[], None]) -> None:
         if not left:
             raise Stopped
+        if in_use:
+            begin_use()
         seconds, error = left.pop(0)
         clock.advance(seconds)
         raise error
@@ -59,6 +61,13 @@ async def test_a_worker_that_was_of_use_is_tried_again_at_once() -> None:
     waits = await waits_s(*[(0.1, DIFFERENT)] * 50, (60.0, DIFFERENT), (0.1, DIFFERENT))
     assert 51 == len(waits)
     assert waits[-1] <= 0.2
+
+
+async def test_a_long_wait_for_a_connection_does_not_make_a_worker_stable(caplog: pytest.LogCaptureFixture) -> None:
+    """An address where nobody is costs one line in the log, and each try is followed by a wait."""
+    with caplog.at_level(logging.WARNING):
+        waits = await waits_s(*[(10.0, LOADING)] * 20, in_use=False)
+    assert (20, 1) == (len(waits), len(caplog.records))
 
 
 async def test_each_reason_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
