@@ -48,7 +48,7 @@ class RpcError:
     def trailers(self) -> tuple[tuple[str, str], ...]:
         """Trailing metadata that belongs to the error beside its status details."""
         if self.retry_after_s is not None:
-            return ((PUSHBACK_KEY, str(max(0, math.ceil(self.retry_after_s * 1000)))),)
+            return ((PUSHBACK_KEY, str(_milliseconds(self.retry_after_s))),)
         # -1 stops a client's retryPolicy at once. UNAVAILABLE is left to the client's own back-off.
         return () if self.code is grpc.StatusCode.UNAVAILABLE else ((PUSHBACK_KEY, "-1"),)
 
@@ -64,7 +64,7 @@ class RpcError:
             status.details.add().Pack(bad)
         if self.retry_after_s is not None:
             delay = Duration()
-            delay.FromMilliseconds(max(0, math.ceil(self.retry_after_s * 1000)))
+            delay.FromMilliseconds(_milliseconds(self.retry_after_s))
             status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
         if self.quota_subject is not None:
             quota = error_details_pb2.QuotaFailure()
@@ -121,3 +121,8 @@ class RpcError:
             quota_subject=quota_subject,
             resource=resource,
         )
+
+
+def _milliseconds(seconds: float) -> int:
+    """Rounded up, at least 0. What a float adds to a whole number of milliseconds is no further millisecond."""
+    return max(0, math.ceil(round(seconds * 1000, 3)))
