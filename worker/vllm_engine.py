@@ -7,16 +7,16 @@ their statistics, is used here alone and pinned by tests/contract/test_vllm_hook
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import logging
 import os
-import signal
 import time
 import warnings
-from collections.abc import AsyncGenerator, Callable, Iterator
-from multiprocessing import resource_tracker
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+from tokenizers import Tokenizer
 
 # Read by vLLM and what it loads, here or in its processes, while they are imported. An operator's own settings win.
 _ENVIRONMENT = {
@@ -55,7 +55,9 @@ from worker.engine import (  # noqa: E402
     EngineOutput,
     GenerationJob,
 )
+from worker.prompt_leak import PromptLeak, leaked_text  # noqa: E402
 from worker.step_meter import StepMeter  # noqa: E402
+from worker.vllm_child import children_without_sigint  # noqa: E402
 from worker.vllm_output import engine_output  # noqa: E402
 from worker.vllm_request import constraint_arguments, refuse_what_never_fits, sampling_arguments  # noqa: E402
 from worker.vllm_settings import VllmSettings, engine_arguments  # noqa: E402
@@ -67,61 +69,79 @@ _OLDEST_VERSION = (0, 32)
 _STOP_TIMEOUT_S = 10.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Started:
+    """What there is once vLLM is up. ``generate_accepts`` are the names of its parameters, which come and go."""
+
+    engine: AsyncLLM
+    facts: EngineFacts
+    tokenizer: Tokenizer
+    generate_accepts: frozenset[str]
+
+
 class VllmEngine:
     """Implements ``worker.engine.Engine``."""
 
     def __init__(self, settings: VllmSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._clock = clock
-        self._engine: AsyncLLM | None = None
-        self._facts: EngineFacts | None = None
+        self._started: _Started | None = None
         self._meter = StepMeter(0, clock())
         self._after_step: Callable[[], None] = lambda: None
-        self._generate_accepts: frozenset[str] = frozenset()
         self._running_job_ids: set[str] = set()
 
     async def start(self) -> EngineFacts:
         """Load the model and allocate the KV cache: a minute, and longer for a large model."""
         if vllm.__version_tuple__[:2] < _OLDEST_VERSION:
             raise EngineDeadError(f"vLLM {vllm.__version__} has known ways for a request to end it; 0.32 is the oldest")
-        started = self._clock()
+        begin = self._clock()
         _LOGGER.info("vLLM %s: loading %s", vllm.__version__, self._settings.model_dir)
         try:
             # In a thread, so that health checks are answered meanwhile.
             engine = await asyncio.to_thread(self._build)
+            tokenizer = Tokenizer.from_file(str(self._settings.model_dir / "tokenizer.json"))
         except Exception as error:  # whatever it was, there is no engine
             raise EngineDeadError(f"vLLM did not start: {error}") from error
-        self._engine = engine
-        self._generate_accepts = frozenset(inspect.signature(engine.generate).parameters)
-        self._facts = _facts(engine.vllm_config)
-        self._meter = StepMeter(self._facts.total_blocks, self._clock())
+        facts = _facts(engine.vllm_config)
+        accepts = frozenset(inspect.signature(engine.generate).parameters)
+        self._started = _Started(engine=engine, facts=facts, tokenizer=tokenizer, generate_accepts=accepts)
+        self._meter = StepMeter(facts.total_blocks, self._clock())
         _LOGGER.info(
             "vLLM is up after %.0f s: %d KV blocks of %d tokens",
-            self._clock() - started,
-            self._facts.total_blocks,
-            self._facts.block_size,
+            self._clock() - begin,
+            facts.total_blocks,
+            facts.block_size,
         )
-        return self._facts
+        return facts
 
     async def generate(self, job: GenerationJob) -> AsyncGenerator[EngineOutput]:
         """See ``worker.engine.Engine.generate``. vLLM merges the outputs of a request whose reader lags."""
-        engine, facts = self._running()
-        refuse_what_never_fits(job, facts, is_cpu=current_platform.is_cpu())
+        started = self._started
+        if started is None:
+            raise EngineDeadError("the engine is not running")
+        refuse_what_never_fits(job, started.facts, is_cpu=current_platform.is_cpu())
+        leaked = leaked_text(started.tokenizer, job.prompt_token_ids)
+        leak = PromptLeak(leaked, job.sampling.stop_strings) if leaked else None
         optional: dict[str, Any] = {"trace_headers": dict(job.trace_headers)} if job.trace_headers else {}
         token_ids = list(job.prompt_token_ids)
         # vLLM parses a constraint once more, in its thread pool if it is given a raw prompt, otherwise on our loop.
         prompt = tokens_input(token_ids) if job.constraint is None else TokensPrompt(prompt_token_ids=token_ids)
         self._running_job_ids.add(job.job_id)
         try:
-            outputs = engine.generate(
+            outputs = started.engine.generate(
                 prompt,
-                _sampling_params(job),
+                _sampling_params(job, stop_strings=() if leak else job.sampling.stop_strings),
                 job.job_id,
-                **{name: value for name, value in optional.items() if name in self._generate_accepts},
+                **{name: value for name, value in optional.items() if name in started.generate_accepts},
             )
             try:
                 async for output in outputs:
-                    yield engine_output(output, job)
+                    clean = engine_output(output, job)
+                    if leak:
+                        clean = leak.clean(clean)
+                    yield clean
+                    if clean.finish:
+                        break
             finally:
                 await outputs.aclose()  # aborts what is still running
         except VllmEngineDeadError as error:
@@ -133,7 +153,7 @@ class VllmEngine:
 
     def load(self) -> EngineLoad:
         """The load after the latest step. Raises ``EngineDeadError`` when vLLM's process has ended."""
-        if self._engine is not None and self._engine.errored:
+        if self._started is not None and self._started.engine.errored:
             raise EngineDeadError("vLLM's engine process has ended")
         return self._meter.load()
 
@@ -143,19 +163,15 @@ class VllmEngine:
 
     async def stop(self) -> None:
         """See ``worker.engine.Engine.stop``."""
-        engine, self._engine = self._engine, None
-        if engine is None:
+        started, self._started = self._started, None
+        if started is None:
             return
+        engine = started.engine
         if self._running_job_ids:
             await engine.abort(tuple(self._running_job_ids))
         if engine.output_handler is not None:
             engine.output_handler.cancel()  # it would take the end of vLLM's process for a failure
         await asyncio.to_thread(engine.shutdown, _STOP_TIMEOUT_S)
-
-    def _running(self) -> tuple[AsyncLLM, EngineFacts]:
-        if self._engine is None or self._facts is None:
-            raise EngineDeadError("the engine is not running")
-        return self._engine, self._facts
 
     def _build(self) -> AsyncLLM:
         is_cpu = current_platform.is_cpu()
@@ -164,7 +180,7 @@ class VllmEngine:
             # request would end the engine, with one it would stall all others for ten seconds.
             os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
         arguments = engine_arguments(self._settings, is_cpu=is_cpu)
-        with _children_without_sigint():
+        with children_without_sigint():
             return AsyncLLM.from_engine_args(
                 AsyncEngineArgs(**arguments),
                 stat_loggers=[lambda config, index: _StepListener(config, index, on_step=self._record)],
@@ -207,21 +223,6 @@ class _StepListener(StatLoggerBase):  # type: ignore[misc] # vLLM is untyped her
         """Asked for by the base class; ``start`` logs."""
 
 
-@contextlib.contextmanager
-def _children_without_sigint() -> Iterator[None]:
-    """Processes started inside never see SIGINT, since a signal mask is inherited.
-
-    Ctrl-C in a terminal goes to the whole process group; vLLM's processes would end at once, under requests that our
-    drain still waits for. They end by SIGTERM, from ``stop``.
-    """
-    resource_tracker.ensure_running()  # started later, it would clear the mask
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
 def _facts(config: Any) -> EngineFacts:
     cache, model, scheduler = config.cache_config, config.model_config, config.scheduler_config
     total_blocks = cache.num_gpu_blocks - 1  # vLLM keeps one as its null block
@@ -243,9 +244,10 @@ def _facts(config: Any) -> EngineFacts:
     )
 
 
-def _sampling_params(job: GenerationJob) -> SamplingParams:
+def _sampling_params(job: GenerationJob, *, stop_strings: Sequence[str]) -> SamplingParams:
     return SamplingParams(
         **sampling_arguments(job),
+        stop=list(stop_strings),
         output_kind=RequestOutputKind.DELTA,  # vLLM's default repeats all that came before
         structured_outputs=StructuredOutputsParams(**constraint_arguments(job.constraint)) if job.constraint else None,
         skip_clone=True,  # made for this one request

@@ -29,7 +29,7 @@ def refuse_what_never_fits(job: GenerationJob, facts: EngineFacts, *, is_cpu: bo
 
 
 def sampling_arguments(job: GenerationJob) -> dict[str, Any]:
-    """The arguments of vLLM's ``SamplingParams`` but those that are vLLM's own objects."""
+    """The arguments of vLLM's ``SamplingParams`` but stop strings, and those that are vLLM's own objects."""
     sampling = job.sampling
     is_greedy = sampling.temperature == 0.0
     return {
@@ -45,7 +45,6 @@ def sampling_arguments(job: GenerationJob) -> dict[str, Any]:
         "repetition_penalty": sampling.repetition_penalty,
         # Without effect on a greedy choice. To vLLM -1 means none.
         "seed": None if is_greedy or sampling.seed is None else sampling.seed % 2**63,
-        "stop": list(sampling.stop_strings),
         "stop_token_ids": list(sampling.stop_token_ids),
         "logit_bias": dict(sampling.logit_bias) or None,
         "logprobs": job.logprobs,

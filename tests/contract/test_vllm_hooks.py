@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import warnings
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from worker.constraint_compiler import _choice_grammar
 from worker.engine import EngineError, FinishReason, GenerationJob, Sampling
 from worker.step_meter import StepMeter
+from worker.vllm_child import end_with_parent
 from worker.vllm_output import engine_output
 from worker.vllm_settings import VllmSettings, engine_arguments
 
@@ -141,3 +143,11 @@ def test_choices_are_compiled_as_vllm_does() -> None:
 
     choices = ('say "no"', "back\\slash", "two\nlines\t\r", "bell\x07\x7f", "\N{CAT} é")
     assert choice_as_grammar(list(choices)) == _choice_grammar(choices)
+
+
+def test_vllm_runs_our_plugin_in_its_processes() -> None:
+    """It ends them with the worker."""
+    from vllm.plugins import DEFAULT_PLUGINS_GROUP
+
+    (plugin,) = (plugin for plugin in entry_points(group=DEFAULT_PLUGINS_GROUP) if plugin.name == "tidegate")
+    assert plugin.load() is end_with_parent

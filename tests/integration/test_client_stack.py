@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import uuid
 from collections.abc import AsyncIterator
@@ -95,6 +96,20 @@ async def test_a_worker_that_cannot_start_is_explained_by_its_log(machine: _Mach
     assert 1 == process.returncode, out
     assert "worker.log" in out
     assert "cannot start" in out
+    assert [] == machine.left_over()
+
+
+async def test_an_address_in_use_is_told_before_the_model_is_loaded(machine: _Machine) -> None:
+    """The gateway ends at once, and the worker is not waited for."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        process = await machine.start("serve", "--engine", "sim", "--listen", f"127.0.0.1:{taken.getsockname()[1]}")
+        out = await _output(process)
+
+    assert 1 == process.returncode, out
+    assert "cannot listen" in out
+    assert "Connecting the gateway" not in out
     assert [] == machine.left_over()
 
 

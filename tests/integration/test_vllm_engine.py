@@ -166,3 +166,15 @@ async def test_load_counts_what_was_computed(vllm: RealVllm) -> None:
     assert 5 == after.output_tokens_generated - before.output_tokens_generated
     assert after.step_count >= before.step_count + 5
     assert before.last_step_at < after.last_step_at <= time.monotonic()
+
+
+async def test_a_prompt_that_ends_inside_a_character_is_not_repeated(vllm: RealVllm) -> None:
+    """The engine's text is that of the output, with the character that it completes."""
+    ids = vllm.tokenizer.encode("The capital of Japan is 東京", add_special_tokens=False).ids
+    cut = next(
+        at for at in range(len(ids) - 1, 0, -1) if vllm.tokenizer.decode(ids[:at]).endswith("\N{REPLACEMENT CHARACTER}")
+    )
+    completed = dict.fromkeys(ids[cut : cut + 1], 100.0)
+    job = vllm.job(ids[:cut], max_output_tokens=1, logit_bias=completed, stop_strings=("capital",))
+    answer = await vllm.answer(job)
+    assert vllm.tokenizer.decode(ids[: cut + 1])[-1] == answer.text

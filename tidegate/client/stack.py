@@ -103,9 +103,9 @@ async def local_stack(options: StackOptions, steps: Steps) -> AsyncIterator[Stac
             arguments["model_dir"] = str(model_dir)
         worker = await start("worker", **arguments)
         with steps.step(f"Starting the worker ({options.engine.value})") as note:
-            await _until_serving(worker, worker_target, WORKER, note)
+            await _until_serving(worker, worker_target, WORKER, note, beside=gateway)
         with steps.step("Connecting the gateway") as note:
-            await _until_serving(gateway, options.listen, GATEWAY, note)
+            await _until_serving(gateway, options.listen, GATEWAY, note, beside=worker)
         is_serving = True
         yield Stack(gateway=gateway, gateway_target=options.listen, worker=worker, worker_target=worker_target)
     finally:
@@ -131,13 +131,14 @@ async def _run_to_end(child: Child, note: Note) -> None:
         raise child.failure(f"ended with code {code}")
 
 
-async def _until_serving(child: Child, target: str, service: str, note: Note) -> None:
+async def _until_serving(child: Child, target: str, service: str, note: Note, *, beside: Child) -> None:
     options = (*CHANNEL_OPTIONS, ("grpc.max_reconnect_backoff_ms", 300))
     try:
         async with asyncio.timeout(_START_LIMIT_S), grpc.aio.insecure_channel(target, options=options) as channel:
             while not await _is_serving(channel, service):
-                if child.has_ended:
-                    raise child.failure(f"ended with code {await child.wait()} before it was ready")
+                for either in (child, beside):
+                    if either.has_ended:
+                        raise either.failure(f"ended with code {await either.wait()} before it was ready")
                 note(child.progress())
                 await asyncio.sleep(_POLL_S)
     except TimeoutError:
