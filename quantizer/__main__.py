@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,14 @@ from quantizer.errors import QuantizerError
 
 _app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 _console = Console(stderr=True)
+
+
+class BackendName(StrEnum):
+    """Which library quantizes."""
+
+    AUTOAWQ = "autoawq"
+    LLM_COMPRESSOR = "llm-compressor"
+
 
 _Model = Annotated[Path, typer.Option(help="Directory of the dense model.", exists=True, file_okay=False)]
 _HeldOut = Annotated[Path | None, typer.Option(help="Texts and chats to judge by, instead of the built-in ones.")]
@@ -34,6 +43,9 @@ def run(  # noqa: PLR0913, PLR0917 - a command line is an argument list
         Path | None, typer.Option(help="Chats or texts (.jsonl), plain text, or a traffic sketch (.json).")
     ] = None,
     held_out: _HeldOut = None,
+    backend: Annotated[
+        BackendName, typer.Option(help="llm-compressor is installed into an environment of its own on first use.")
+    ] = BackendName.AUTOAWQ,
     revision: Annotated[str | None, typer.Option(help="Your name for the source's version, for the manifest.")] = None,
     group_size: Annotated[int, typer.Option(help="Weights that share a scale: 32, 64 or 128.")] = 64,
     samples: Annotated[int, typer.Option(help="Calibration blocks.")] = 32,
@@ -49,6 +61,7 @@ def run(  # noqa: PLR0913, PLR0917 - a command line is an argument list
     _quieten_libraries()
     # Torch and transformers take seconds to import; --help and a mistyped option should not.
     from quantizer.backends.autoawq import AutoAwqBackend  # noqa: PLC0415
+    from quantizer.backends.llm_compressor import LlmCompressorBackend  # noqa: PLC0415
     from quantizer.gate import Limits  # noqa: PLC0415
     from quantizer.pipeline import Job  # noqa: PLC0415
     from quantizer.pipeline import run as run_pipeline  # noqa: PLC0415
@@ -59,7 +72,7 @@ def run(  # noqa: PLR0913, PLR0917 - a command line is an argument list
         job = Job(
             model=model,
             out=out.absolute(),
-            recipe=Recipe(group_size=group_size, samples=samples, length=length, seed=seed),
+            recipe=Recipe(backend=backend, group_size=group_size, samples=samples, length=length, seed=seed),
             limits=Limits(
                 kl_ratio=kl_ratio, gap_ratio=gap_ratio, layer_ratio=layer_ratio, max_kl=max_kl, min_top1=min_top1
             ),
@@ -67,7 +80,9 @@ def run(  # noqa: PLR0913, PLR0917 - a command line is an argument list
             held_out=held_out,
             revision=revision,
         )
-        manifest = run_pipeline(job, AutoAwqBackend(), Terminal())
+        is_default = backend is BackendName.AUTOAWQ
+        chosen = AutoAwqBackend() if is_default else LlmCompressorBackend(_state_dir() / "llm-compressor")
+        manifest = run_pipeline(job, chosen, Terminal())
     except QuantizerError as error:
         _refuse(error)
     _show(manifest["figures"])
@@ -119,6 +134,11 @@ def _show(figures: dict[str, dict[str, dict[str, float]]]) -> None:
 def _refuse(error: QuantizerError) -> None:
     _console.print(str(error), style="red", highlight=False, soft_wrap=True)
     raise typer.Exit(1)
+
+
+def _state_dir() -> Path:
+    """Where environments are kept: TIDEGATE_HOME, or ``.tidegate`` in the working directory."""
+    return Path(os.environ.get("TIDEGATE_HOME") or ".tidegate").absolute()
 
 
 def _quieten_libraries() -> None:

@@ -12,7 +12,7 @@ import torch
 
 from quantizer.recipe import BITS, PACKED_OUTPUTS
 
-_LARGEST = 2**BITS - 1
+LARGEST = 2**BITS - 1
 _SMALLEST_SCALE = 2.0**-17  # 128 steps of the smallest float16: still exact to 0.4 %
 # Which output channel stands at each place of an int32; lowest four bits first.
 _ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
@@ -40,10 +40,10 @@ def round_to_nearest(weight: torch.Tensor, group_size: int) -> Groups:
     grouped = weight.detach().float().view(weight.shape[0], -1, group_size)
     low = grouped.amin(dim=-1).clamp_(max=0)  # zero is always exactly representable, as the format demands
     high = grouped.amax(dim=-1).clamp_(min=0)
-    scales = ((high - low) / _LARGEST).clamp_(min=_SMALLEST_SCALE).half()
+    scales = ((high - low) / LARGEST).clamp_(min=_SMALLEST_SCALE).half()
     exact = scales.float()
-    zeros = (-low / exact).round_().clamp_(0, _LARGEST)
-    integers = (grouped / exact.unsqueeze(-1)).round_().add_(zeros.unsqueeze(-1)).clamp_(0, _LARGEST)
+    zeros = (-low / exact).round_().clamp_(0, LARGEST)
+    integers = (grouped / exact.unsqueeze(-1)).round_().add_(zeros.unsqueeze(-1)).clamp_(0, LARGEST)
     return Groups(integers=integers.view_as(weight).to(torch.int32), scales=scales, zeros=zeros.to(torch.int32))
 
 
@@ -75,7 +75,7 @@ def _pack_outputs(rows: torch.Tensor) -> torch.Tensor:
 def _unpack_outputs(packed: torch.Tensor) -> torch.Tensor:
     """int32 [n, out / 8] -> int32 [n, out]."""
     shifts = torch.arange(0, 32, BITS, dtype=torch.int32, device=packed.device)
-    places = (packed.unsqueeze(-1) >> shifts) & _LARGEST
+    places = (packed.unsqueeze(-1) >> shifts) & LARGEST
     eights = torch.empty_like(places)
     eights[..., list(_ORDER)] = places
     return eights.reshape(packed.shape[0], -1)

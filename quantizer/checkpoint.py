@@ -108,4 +108,4 @@ def _load_awq(directory: Path, config: Any) -> Any:
 def _decompressed(quantization: Mapping[str, Any]) -> Any:
     if quantization["quant_method"] != "compressed-tensors":
         raise CheckpointError(f"quant_method {quantization['quant_method']!r} is neither awq nor compressed-tensors")
-    return transformers.CompressedTensorsConfig(run_compressed=False)
+    return transformers.CompressedTensorsConfig(dequantize=True)

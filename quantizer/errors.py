@@ -17,6 +17,10 @@ class UnsupportedModelError(QuantizerError):
     """The backend does not know this architecture."""
 
 
+class BackendError(QuantizerError):
+    """The quantizing library failed, or could not be installed. The message has its last words."""
+
+
 class SourceError(QuantizerError):
     """The source, as loaded, is not what its own config says."""
 

@@ -9,10 +9,12 @@ What each override repairs (docs/quantizer.md has the figures):
    all of them that of layer 0, which is another one in models with sliding windows.
 3. Padding counted as text. Here its features are zero, so that it adds nothing to any mean, Gram matrix or loss.
 4. ``_compute_best_clip`` multiplied element by element; the same objective is d^T (X^T X / n) d, a matrix product.
+   It is cheap enough to use every token, where AutoAWQ took 512, and for q and k too, which AutoAWQ left out.
 5. The search could end worse than without scales, since its grid does not hold "no scales". Here it does.
 6. A norm divided by its scales was rounded to the checkpoint's 16 bits, and nothing took up the difference. Here the
    scales are those that the rounded norm really has.
-7. Packing rounded twice in float16, column by column; ``awq_format`` rounds once, for the scale that is stored.
+7. Packing rounded twice in float16, column by column. ``awq_format`` rounds once, for the scale that is stored, and
+   ``feedback`` lets the weights not rounded yet make up for those that are.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import torch
 from torch import nn
 
 from quantizer import awq_format
+from quantizer.backends.feedback import round_with_feedback
 from quantizer.calibration.packing import Blocks
 
 with warnings.catch_warnings(record=True):
@@ -33,7 +36,7 @@ with warnings.catch_warnings(record=True):
     warnings.simplefilter("default")
     from awq.models.auto import AWQ_CAUSAL_LM_MODEL_MAP
     from awq.quantize.quantizer import AwqQuantizer
-    from awq.quantize.scale import apply_clip, apply_scale
+    from awq.quantize.scale import apply_scale
     from awq.utils.module import get_named_linears, get_op_by_name
 
 _GRID = 20  # trials of the scale search, and twice those of the clip search, as in AutoAWQ
@@ -97,8 +100,7 @@ class CuredAwqQuantizer(AwqQuantizer):  # type: ignore[misc]  # awq has no types
         groups = self.awq_model.get_layers_for_scaling(layer, features, self.module_kwargs)
         scales = [self._exact(layer, *self._search_best_scale(layer, **group)) for group in groups]
         apply_scale(layer, scales, input_feat_dict=features)
-        apply_clip(layer, self._search_best_clip(layer, linears, features))
-        return self._to_tensors(layer, linears), self.inps
+        return self._to_tensors(layer, linears, features), self.inps
 
     def _get_input_feat(self, layer: nn.Module, named_linears: Mapping[str, nn.Linear]) -> dict[str, torch.Tensor]:
         """Cure 3. The product is also a tensor of its own for each linear, so that scaling one scales no other."""
@@ -184,17 +186,27 @@ class CuredAwqQuantizer(AwqQuantizer):  # type: ignore[misc]  # awq has no types
         rounded = (gain / scales - offset).to(self._norm_dtype).float() + offset
         return norm_name, linear_names, torch.where(rounded.abs() > 0, gain / rounded, scales).to(scales)
 
-    def _to_tensors(self, layer: nn.Module, linears: Mapping[str, nn.Linear]) -> Tensors:
+    def _to_tensors(
+        self, layer: nn.Module, linears: Mapping[str, nn.Linear], features: Mapping[str, torch.Tensor]
+    ) -> Tensors:
         """Cure 7: the quantized linears packed, everything else in the checkpoint's own number format."""
         tensors: Tensors = {}
         for name, tensor in layer.state_dict().items():
             owner, _, kind = name.rpartition(".")
             if owner in linears and kind == "weight":
-                packed = awq_format.pack(awq_format.round_to_nearest(tensor.to(self._mask.device), self.group_size))
-                tensors |= {f"{owner}.{part}": value for part, value in packed.items()}
+                groups = self._quantize(tensor.to(self._mask.device), features[owner].to(self._mask.device))
+                tensors |= {f"{owner}.{part}": value for part, value in awq_format.pack(groups).items()}
             else:
                 tensors[name] = tensor.to(self._norm_dtype)
         return {name: tensor.cpu().contiguous() for name, tensor in sorted(tensors.items())}
+
+    def _quantize(self, weight: torch.Tensor, inputs: torch.Tensor) -> awq_format.Groups:
+        """AWQ's clips decide the range of each group; integers in it are then chosen with feedback."""
+        limits = self._compute_best_clip(weight, inputs)
+        grouped = weight.view(*limits.shape[:2], -1)
+        clipped = torch.clamp(grouped, -limits, limits).view_as(weight)
+        groups = awq_format.round_to_nearest(clipped, self.group_size)
+        return round_with_feedback(weight, groups, inputs.reshape(-1, inputs.shape[-1]))
 
 
 def record_layer_calls(
@@ -225,13 +237,15 @@ def record_layer_calls(
 
 
 def _candidate_scales(w_mean: torch.Tensor, x_mean: torch.Tensor) -> Iterator[torch.Tensor]:
-    """No scales, then AWQ's grid: channels that see large inputs, and hold small weights, get finer steps."""
+    """No scales; AWQ's grid by inputs and weights; and its grid by inputs alone, which AutoAWQ has as an option."""
     yield torch.ones_like(x_mean)
-    for step in range(_GRID):
+    for step in range(0, _GRID, 2):
         ratio = step / _GRID
-        scales = (x_mean.pow(ratio) / (w_mean.pow(1 - ratio) + 1e-4)).clamp(min=1e-4)
-        scales = scales / (scales.max() * scales.min()).sqrt()
-        yield torch.where(scales.isfinite(), scales, torch.ones_like(scales))
+        weighted = x_mean.pow(ratio) / (w_mean.pow(1 - ratio) + 1e-4)
+        for scales in (weighted, x_mean.pow(ratio + 1 / _GRID)):
+            centred = scales.clamp(min=1e-4)
+            centred = centred / (centred.max() * centred.min()).sqrt()
+            yield torch.where(centred.isfinite(), centred, torch.ones_like(centred))
 
 
 def _linear_loss(x: torch.Tensor, linear: nn.Linear, original: torch.Tensor) -> Callable[[], float]:

@@ -6,6 +6,9 @@ size. AWQ exists because of that; without it, neither its advantage nor its defe
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +75,22 @@ def write_tokenizer(directory: Path, *, template: str = _TEMPLATE) -> None:
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=_SPECIAL[0], pad_token=_SPECIAL[0])
     fast.chat_template = template
     fast.save_pretrained(directory)
+
+
+def write_tiny_held_out(path: Path) -> Path:
+    """A few chats and some text, enough to tell good from bad, in a second."""
+    chats = [{"messages": [{"role": "user", "content": f"What is {n} and {n}?"}]} for n in range(6)]
+    text = {"text": "The quick brown fox jumps over the lazy dog, and then it does so again. " * 12}
+    path.write_text("\n".join(map(json.dumps, [*chats, text])), encoding="utf-8")
+    return path
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Matrices as small as these are slower on several threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

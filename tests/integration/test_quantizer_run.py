@@ -23,7 +23,7 @@ from quantizer.gate import Limits
 from quantizer.pipeline import Job, run, verify
 from quantizer.progress import Silent
 from quantizer.recipe import Recipe
-from tests.fakes.tiny_models import ARCHITECTURES, write_tiny_model, write_tokenizer
+from tests.fakes.tiny_models import ARCHITECTURES, one_thread, write_tiny_held_out, write_tiny_model, write_tokenizer
 
 _RECIPE = Recipe(group_size=32, samples=6, length=96)
 # Perplexity on real text tells nothing about a model with random weights; KL and the error of layers do.
@@ -36,21 +36,15 @@ def _job(model: Path, out: Path, held_out: Path) -> Job:
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    """Matrices this small are slower on several."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    """For the models' size."""
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
 def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small held-out set."""
-    path = tmp_path_factory.mktemp("held-out") / "held_out.jsonl"
-    chats = [{"messages": [{"role": "user", "content": f"What is {n} and {n}?"}]} for n in range(6)]
-    texts = [{"text": "The quick brown fox jumps over the lazy dog, and then it does so again. " * 12}]
-    path.write_text("\n".join(map(json.dumps, [*chats, *texts])), encoding="utf-8")
-    return path
+    return write_tiny_held_out(tmp_path_factory.mktemp("held-out") / "held_out.jsonl")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from quantizer.calibration.tokens import TokenizedDocument
 from quantizer.errors import CalibrationError
 from quantizer.recipe import Recipe
 from quantizer.source import Source, load_source
-from tests.fakes.tiny_models import write_tiny_model
+from tests.fakes.tiny_models import one_thread, write_tiny_model
 
 _GROUP = 32
 _AutoAwq: Any = CuredAwqQuantizer.__mro__[1]
@@ -27,11 +27,9 @@ _AutoAwq: Any = CuredAwqQuantizer.__mro__[1]
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    """Matrices this small are slower on several."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    """For the models' size."""
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -202,11 +200,8 @@ def test_scales_cancel_out(architecture: str, tmp_path: Path) -> None:
     blocks = select(None, source.tokenizer, Recipe(samples=4, length=96)).blocks
 
     class Unrounded(CuredAwqQuantizer):
-        def _to_tensors(self, layer: nn.Module, linears: Mapping[str, nn.Linear]) -> dict[str, torch.Tensor]:
+        def _to_tensors(self, layer: nn.Module, *_: object) -> dict[str, torch.Tensor]:
             return {"outputs": self._module_forward(first, layer, self._call_kwargs[0])}
-
-        def _search_best_clip(self, *_: object) -> list[tuple[str, torch.Tensor]]:
-            return []
 
     unrounded = _quantizer(source, blocks, Unrounded)
     first = unrounded.inps

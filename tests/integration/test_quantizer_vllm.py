@@ -18,7 +18,7 @@ from quantizer.gate import Limits
 from quantizer.pipeline import Job, run
 from quantizer.progress import Silent
 from quantizer.recipe import Recipe
-from tests.fakes.tiny_models import ARCHITECTURES, write_tiny_model
+from tests.fakes.tiny_models import ARCHITECTURES, one_thread, write_tiny_held_out, write_tiny_model
 
 _ROOT = Path(__file__).parent.parent.parent
 
@@ -34,8 +34,10 @@ def test_vllm_computes_what_was_measured_for_every_architecture(tmp_path: Path) 
             out=tmp_path / architecture,
             recipe=Recipe(group_size=32, samples=4, length=64),
             limits=Limits(gap_ratio=100),
+            held_out=write_tiny_held_out(tmp_path / "held_out.jsonl"),
         )
-        run(job, AutoAwqBackend(), Silent())
+        with one_thread():
+            run(job, AutoAwqBackend(), Silent())
         directories.append(job.out)
     rng = Random(0)
     prompts = [[rng.randrange(256) for _ in range(64)] for _ in range(8)]

@@ -1,0 +1,41 @@
+"""Round with feedback: the error of each column of weights is made up for by the columns that are not rounded yet.
+
+This is GPTQ's step (Frantar et al., 2022), here after AWQ's: AWQ decides the scales and the range of every group, this
+decides which of the two neighbouring integers each weight becomes. Rounding each to its nearest ignores that inputs go
+together; where two inputs always rise at once, an error at the one can be cancelled at the other.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from quantizer.awq_format import LARGEST, Groups
+
+_DAMPING = 0.01  # of the mean diagonal: what the calibration did not show is not to be trusted
+_BLOCK = 128  # columns after which the columns behind them are updated, all at once
+
+
+def round_with_feedback(weight: torch.Tensor, groups: Groups, inputs: torch.Tensor) -> Groups:
+    """New integers for ``weight`` [out, in] on the grid of ``groups``, for inputs like ``inputs`` [tokens, in]."""
+    size = weight.shape[1] // groups.scales.shape[1]
+    gram = inputs.float().t() @ inputs.float()
+    gram.diagonal().add_(_DAMPING * gram.diagonal().mean() + 1e-12)
+    # Columns that matter most are rounded first, while all others can still make up for them.
+    order = gram.diagonal().argsort(descending=True, stable=True)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram[order][:, order]))
+    factor = torch.linalg.cholesky(inverse, upper=True)
+    columns = weight.float().t()[order].contiguous()
+    scales = groups.scales.float().t()[order // size].contiguous()
+    zeros = groups.zeros.float().t()[order // size].contiguous()
+    integers = torch.empty_like(columns)
+    for start in range(0, len(columns), _BLOCK):
+        end = min(start + _BLOCK, len(columns))
+        errors = torch.empty_like(columns[start:end])
+        for i in range(start, end):
+            integers[i] = (columns[i] / scales[i]).round_().add_(zeros[i]).clamp_(0, LARGEST)
+            errors[i - start] = (columns[i] - (integers[i] - zeros[i]) * scales[i]) / factor[i, i]
+            columns[i + 1 : end].addr_(factor[i, i + 1 : end], errors[i - start], alpha=-1)
+        columns[end:].addmm_(factor[start:end, end:].t(), errors, alpha=-1)
+    restored = torch.empty_like(integers)
+    restored[order] = integers
+    return Groups(integers=restored.t().contiguous().to(torch.int32), scales=groups.scales, zeros=groups.zeros)
