@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 
 from gateway.model import ServedModel
@@ -34,6 +34,7 @@ class Seat:
         self.unseen = UnseenBlocks()
         self.in_flight = 0
         self.is_doubtful = False
+        self.has_refused = False  # for want of room, since its last report
 
     @property
     def worker_id(self) -> str:
@@ -45,6 +46,12 @@ class Seat:
         self.load = load
         self.unseen.receive_report()
         self.is_doubtful = False
+        self.has_refused = False
+
+    def has_room(self, tokens: int) -> bool:
+        """Whether a job of so many tokens would find its blocks now, by the last report and by what was sent since."""
+        candidate = self.as_candidate()
+        return not self.has_refused and candidate.blocks_for(tokens) <= candidate.room_blocks
 
     def as_candidate(self) -> Candidate:
         """How the worker looks at this instant."""
@@ -60,12 +67,13 @@ class Seat:
 class Lease:
     """A job's place on a worker. Close it exactly once, when the job's stream has ended."""
 
-    def __init__(self, seat: Seat, budget: RetryBudget, *, blocks: int) -> None:
+    def __init__(self, seat: Seat, budget: RetryBudget, *, blocks: int, on_close: Callable[[], None]) -> None:
         self.worker_id = seat.worker_id
         self.client = seat.client
         self.load = seat.load
         self._seat = seat
         self._budget = budget
+        self._on_close = on_close
         self._sent = seat.unseen.send(blocks)
         seat.in_flight += 1
 
@@ -75,10 +83,13 @@ class Lease:
         self._seat.unseen.end(self._sent)
         if outcome in (Outcome.FAILED, Outcome.REFUSED):
             self._seat.is_doubtful = True
+        if outcome is Outcome.REFUSED:
+            self._seat.has_refused = True
         if outcome is Outcome.FAILED:
             self._budget.fail()
         elif outcome is Outcome.SUCCESS:
             self._budget.succeed()
+        self._on_close()
 
 
 class Fleet:
@@ -92,6 +103,7 @@ class Fleet:
         # What each address served last. A model whose workers are all away is known, though not available.
         self._last_models: dict[str, ServedModel] = {}
         self._models: Mapping[str, ServedModel] = MappingProxyType({})
+        self._room_listeners: list[Callable[[], None]] = []
 
     @property
     def models(self) -> Mapping[str, ServedModel]:
@@ -130,6 +142,7 @@ class Fleet:
         self._budgets.setdefault(model.name, RetryBudget())
         _LOGGER.info("worker %s serves %s", client.target, model.name)
         self.readiness_changed.set()
+        self._tell_of_room()
         return seat
 
     def report(self, seat: Seat, load: WorkerLoad) -> None:
@@ -139,25 +152,57 @@ class Fleet:
         if load.is_draining != was_draining:
             _LOGGER.info("worker %s %s", seat.worker_id, "is draining" if load.is_draining else "takes jobs again")
             self.readiness_changed.set()
+        self._tell_of_room()
 
     def leave(self, seat: Seat) -> None:
         """Take a worker out of rotation. Jobs that run there go on."""
         del self._seats[seat.worker_id]
         self._models = self._largest_models()
         self.readiness_changed.set()
+        self._tell_of_room()
 
-    def lease(self, model: ServedModel, *, need_tokens: int, exclude: Collection[str]) -> Lease | None:
-        """A place for a job of ``need_tokens`` on the best worker not in ``exclude``; None when there is none."""
-        chosen = pick(self._candidates(model), need_tokens=need_tokens, exclude=exclude, rng=self._rng)
+    def on_room(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` whenever a job that found no room, or no worker, may fare otherwise.
+
+        That is when a report comes in, when a job's stream ends, and when a worker comes or goes. It is called often,
+        and in the middle of things: it only takes note.
+        """
+        self._room_listeners.append(listener)
+
+    def can_serve(self, model: ServedModel, *, need_tokens: int, exclude: Collection[str]) -> bool:
+        """Whether a worker not in ``exclude`` takes a job of ``need_tokens`` as soon as it has room."""
+        return any(
+            seat.worker_id not in exclude and need_tokens <= seat.load.total_blocks * seat.load.block_size
+            for seat in self._seats_for(model)
+        )
+
+    def lease(
+        self, model: ServedModel, *, need_tokens: int, exclude: Collection[str], expected_tokens: int | None = None
+    ) -> Lease | None:
+        """A place for a job on the best worker not in ``exclude``; None when there is none now.
+
+        ``need_tokens`` is the most that the job can grow to, ``expected_tokens`` what it will probably fill. Where the
+        latter is given, only a worker that has room for it is taken; otherwise one is taken whether it has room or not.
+        """
+        seats = self._seats_for(model)
+        if expected_tokens is not None:
+            seats = (seat for seat in seats if seat.has_room(expected_tokens))
+        candidates = (seat.as_candidate() for seat in seats)
+        chosen = pick(candidates, need_tokens=need_tokens, exclude=exclude, rng=self._rng)
         if chosen is None:
             return None
+        blocks = chosen.blocks_for(need_tokens if expected_tokens is None else expected_tokens)
         seat = self._seats[chosen.worker_id]
-        return Lease(seat, self._budgets[model.name], blocks=chosen.blocks_for(need_tokens))
+        return Lease(seat, self._budgets[model.name], blocks=blocks, on_close=self._tell_of_room)
 
-    def _candidates(self, model: ServedModel) -> Iterable[Candidate]:
+    def _tell_of_room(self) -> None:
+        for listener in self._room_listeners:
+            listener()
+
+    def _seats_for(self, model: ServedModel) -> Iterable[Seat]:
         digests = _digests(model)
         return (
-            seat.as_candidate()
+            seat
             for seat in self._seats.values()
             if not seat.load.is_draining and seat.model.name == model.name and _digests(seat.model) == digests
         )

@@ -32,6 +32,11 @@ class FleetMachine(RuleBasedStateMachine):
         super().__init__()
         self.fleet = Fleet(random.Random(0))
         self.open: list[Lease] = []
+        self.told = 0
+        self.fleet.on_room(self.note)
+
+    def note(self) -> None:
+        self.told += 1
 
     @rule(address=st.sampled_from(TARGETS), checkpoint=st.sampled_from(sorted(MODELS)), draining=st.booleans())
     def join(self, address: str, checkpoint: str, *, draining: bool) -> None:
@@ -48,8 +53,10 @@ class FleetMachine(RuleBasedStateMachine):
     def report(self, data: st.DataObject, free: int, *, draining: bool) -> None:
         if self.fleet.seats:
             seat = data.draw(st.sampled_from(self.fleet.seats))
+            told = self.told
             self.fleet.report(seat, worker_load(free_blocks=free, is_draining=draining))
             assert not seat.is_doubtful
+            assert told < self.told
 
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
@@ -69,13 +76,31 @@ class FleetMachine(RuleBasedStateMachine):
         } - exclude
         lease = self.fleet.lease(MODELS[checkpoint], need_tokens=tokens, exclude=exclude)
         assert (lease.worker_id in eligible) if lease else not eligible
+        assert bool(eligible) == self.fleet.can_serve(MODELS[checkpoint], need_tokens=tokens, exclude=exclude)
+        if lease:
+            self.open.append(lease)
+
+    @rule(checkpoint=st.sampled_from(sorted(MODELS)), need=st.integers(1, 1600), share=st.floats(0, 1))
+    def lease_where_there_is_room(self, checkpoint: str, need: int, share: float) -> None:
+        expected = max(1, round(need * share))
+        roomy = {
+            seat.worker_id
+            for seat in self.fleet.seats
+            if seat.model.checkpoint_sha256 == checkpoint and not seat.load.is_draining and seat.has_room(expected)
+        }
+        lease = self.fleet.lease(MODELS[checkpoint], need_tokens=need, exclude=(), expected_tokens=expected)
+        assert (lease.worker_id in roomy) if lease else not roomy
         if lease:
             self.open.append(lease)
 
     @rule(data=st.data(), outcome=st.sampled_from(Outcome))
     def close(self, data: st.DataObject, outcome: Outcome) -> None:
         if self.open:
-            self.open.pop(data.draw(st.integers(0, len(self.open) - 1))).close(outcome)
+            told = self.told
+            lease = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
+            lease.close(outcome)
+            assert told < self.told
+            assert outcome is not Outcome.REFUSED or not lease._seat.has_room(1)
 
     @invariant()
     def jobs_are_counted_where_they_run(self) -> None:
