@@ -21,6 +21,7 @@ from gateway.errors import to_rpc
 from gateway.policy.limit import Limit
 from gateway.preparation import Preparation
 from gateway.service import InferenceService
+from gateway.traffic_sketches import TrafficSketches
 from gateway.workers.connection import WorkerConnection
 from gateway.workers.fleet import Fleet
 from gateway.workers.renderers import Renderers
@@ -45,6 +46,12 @@ class Gateway:
         self._settings = settings
         self._executor = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
         self._admission = Admission(_limit(settings.max_in_flight))
+        self.traffic = TrafficSketches(
+            directory=settings.traffic_sketch_dir,
+            interval_s=settings.traffic_sketch_interval_s,
+            requests=settings.traffic_sketch_requests,
+            rng=random.Random(),
+        )
         interceptors = (TraceInterceptor(tracer), ErrorInterceptor(to_rpc, _LOGGER))
         self._server = grpc.aio.server(interceptors=interceptors, options=SERVER_OPTIONS)
         self._lifecycle = Lifecycle(
@@ -59,6 +66,7 @@ class Gateway:
             self._admission,
             Preparation(self._executor, _limit(settings.prepare_backlog_bytes)),
             Dispatch(self.fleet, tracer),
+            self.traffic,
             max_duration_s=settings.max_duration_s,
         )
         inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(service, self._server)
@@ -87,6 +95,7 @@ class Gateway:
                     for target in self._settings.workers
                 ]
                 background.append(tasks.create_task(self._publish_readiness(), name="readiness"))
+                background.append(tasks.create_task(self.traffic.run(), name="traffic sketches"))
                 await self._lifecycle.serve()
                 for task in background:
                     task.cancel()

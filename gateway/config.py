@@ -64,6 +64,13 @@ class GatewaySettings(BaseSettings):
     drain_grace_s: _Seconds = 30.0
     """how long running calls may take once a shutdown has begun"""
 
+    traffic_sketch_dir: Path | None = None
+    """directory for a sketch of each model's traffic, for the quantizer to calibrate with; otherwise none is written"""
+    traffic_sketch_requests: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """requests to keep in a sketch, text and all; 0 keeps lengths and turns only"""
+    traffic_sketch_interval_s: _Seconds = 60.0
+    """time between two writings of a sketch"""
+
     @field_validator("workers", mode="before")
     @classmethod
     def _split_workers(cls, value: object) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.prompt_histogram import PromptHistogram
 from gateway.renderer import Renderer
 from tidegate.inference.v1 import generation_pb2, model_pb2
 from tidegate.worker.v1 import worker_service_pb2
@@ -27,6 +28,7 @@ class ServedModel:
     constraint_kinds: frozenset[model_pb2.ConstraintKind.ValueType]
     sampling_defaults: generation_pb2.SamplingOptions
     renderer: Renderer
+    calibration: PromptHistogram | None = None  # the prompts that its checkpoint was calibrated with
 
     def __post_init__(self) -> None:
         limits = (
@@ -55,4 +57,5 @@ class ServedModel:
             constraint_kinds=frozenset(model.capabilities.constraint_kinds),
             sampling_defaults=response.sampling_defaults,
             renderer=renderer,
+            calibration=PromptHistogram.from_handshake(response),
         )

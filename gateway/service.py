@@ -22,6 +22,7 @@ from gateway.policy.outcomes import no_worker_available
 from gateway.preparation import Preparation
 from gateway.request import find_model
 from gateway.tokenization import tokenize
+from gateway.traffic_sketches import TrafficSketches
 from gateway.workers.fleet import Fleet
 from tidegate.inference.v1 import inference_service_pb2, inference_service_pb2_grpc
 
@@ -31,14 +32,22 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
     """The public API."""
 
-    def __init__(
-        self, fleet: Fleet, admission: Admission, preparation: Preparation, dispatch: Dispatch, *, max_duration_s: float
+    def __init__(  # noqa: PLR0913 - the stages of a call
+        self,
+        fleet: Fleet,
+        admission: Admission,
+        preparation: Preparation,
+        dispatch: Dispatch,
+        traffic: TrafficSketches,
+        *,
+        max_duration_s: float,
     ) -> None:
         """``max_duration_s`` holds for calls that have no shorter deadline."""
         self._fleet = fleet
         self._admission = admission
         self._preparation = preparation
         self._dispatch = dispatch
+        self._traffic = traffic
         self._max_duration_s = max_duration_s
 
     async def Generate(
@@ -52,6 +61,7 @@ class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
                 size_bytes=request.ByteSize(),
                 deadline_at=call.deadline_at,
             )
+            self._traffic.note(prepared)
             async with aclosing(self._dispatch.generate(prepared, call)) as responses:
                 async for response in responses:
                     yield response

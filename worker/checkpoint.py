@@ -18,6 +18,7 @@ from google.protobuf import json_format
 from tidegate.inference.v1 import generation_pb2
 from tidegate.worker.v1 import worker_service_pb2
 from worker import canaries, weights
+from worker.manifest import FILE_NAME, ManifestError, PromptHistogram, read_manifest, verify
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Checkpoint:
     chat_template_sha256: str  # "" where there is no template
     canaries: tuple[worker_service_pb2.Canary, ...]
     sampling_defaults: generation_pb2.SamplingOptions
+    calibration: PromptHistogram | None  # of its manifest
 
 
 def open_checkpoint(directory: Path) -> Checkpoint:
@@ -65,8 +67,15 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     tokenizer_config = _read_object(directory / "tokenizer_config.json", optional=True)
     chat_template = _chat_template(directory, tokenizer_config)
     try:
-        checkpoint_sha256 = weights.digest((config, *weights.weight_files(directory)))
-    except weights.DamagedWeightsError as error:
+        manifest = read_manifest(directory)
+        files = (config, *weights.weight_files(directory))
+        digests = {path.name: weights.file_digest(path) for path in files}
+        if manifest is None:
+            _LOGGER.info("%s has no %s: what it answers has not been measured", directory, FILE_NAME)
+        else:
+            verify(directory, manifest, digests)
+        checkpoint_sha256 = weights.digest(files, digests)
+    except (weights.DamagedWeightsError, ManifestError) as error:
         raise CheckpointError(str(error)) from error
     except OSError as error:
         raise CheckpointError(f"{error.filename}: {error.strerror}") from error
@@ -80,6 +89,7 @@ def open_checkpoint(directory: Path) -> Checkpoint:
         chat_template_sha256=hashlib.sha256(chat_template.encode()).hexdigest() if chat_template else "",
         canaries=_canaries(directory) if chat_template else (),
         sampling_defaults=_sampling_defaults(directory / "generation_config.json"),
+        calibration=manifest.calibration if manifest else None,
     )
 
 

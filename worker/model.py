@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 from tidegate.inference.v1 import model_pb2
 from tidegate.worker.v1 import worker_service_pb2
@@ -11,6 +12,7 @@ from worker.constraints import ConstraintChecker
 from worker.engine import ConstraintKind, Engine, EngineFacts
 from worker.ledger import Ledger
 from worker.load import LoadFeed
+from worker.manifest import PromptHistogram
 from worker.pace import Pace
 
 _KINDS = {
@@ -65,4 +67,15 @@ class ServedModel:
             sampling_defaults=checkpoint.sampling_defaults,
             block_size=facts.block_size,
             engine=facts.name,
+            calibration=_prompt_histogram(checkpoint.calibration),
         )
+
+
+def _prompt_histogram(histogram: PromptHistogram | None) -> worker_service_pb2.PromptHistogram | None:
+    if histogram is None:
+        return None
+    return worker_service_pb2.PromptHistogram(
+        prompt_token_edges=histogram.prompt_token_edges,
+        turn_edges=histogram.turn_edges,
+        counts=chain.from_iterable(histogram.counts),
+    )

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-_CHUNK_BYTES = 4 * 1024 * 1024
 _INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 # A header is a few hundred bytes per tensor; the format's own limit.
 _MAX_HEADER_BYTES = 100_000_000
@@ -37,15 +36,17 @@ def weight_files(directory: Path) -> tuple[Path, ...]:
     return tuple(files)
 
 
-def digest(paths: Iterator[Path] | tuple[Path, ...]) -> str:
-    """SHA-256, as lower-case hexadecimal, over name, length and content of each file. Reads everything: seconds."""
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, as lower-case hexadecimal. Reads everything: seconds for large weights."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(paths: Iterable[Path], digests: Mapping[str, str]) -> str:
+    """SHA-256 over name, length and digest of each file; ``digests`` has the ``file_digest`` of each by name."""
     total = hashlib.sha256()
     for path in paths:
-        content = hashlib.sha256()
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                content.update(chunk)
-        total.update(f"{path.name}\0{path.stat().st_size}\0{content.hexdigest()}\n".encode())
+        total.update(f"{path.name}\0{path.stat().st_size}\0{digests[path.name]}\n".encode())
     return total.hexdigest()
 
 

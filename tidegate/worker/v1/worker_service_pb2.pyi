@@ -325,6 +325,7 @@ class GetModelResponse(_message.Message):
     SAMPLING_DEFAULTS_FIELD_NUMBER: _builtins.int
     BLOCK_SIZE_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
+    CALIBRATION_FIELD_NUMBER: _builtins.int
     block_size: _builtins.int
     """Tokens in a KV cache block."""
     engine: _builtins.str
@@ -341,6 +342,12 @@ class GetModelResponse(_message.Message):
     def sampling_defaults(self) -> _generation_pb2.SamplingOptions:
         """Values for sampling options that a request leaves unset."""
 
+    @_builtins.property
+    def calibration(self) -> Global___PromptHistogram:
+        """The prompts with which the checkpoint was calibrated, for a gateway to compare its traffic with. Not set where no
+        manifest tells.
+        """
+
     def __init__(
         self,
         *,
@@ -349,14 +356,53 @@ class GetModelResponse(_message.Message):
         sampling_defaults: _generation_pb2.SamplingOptions | None = ...,
         block_size: _builtins.int = ...,
         engine: _builtins.str = ...,
+        calibration: Global___PromptHistogram | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "sampling_defaults", b"sampling_defaults"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "model", b"model", "sampling_defaults", b"sampling_defaults"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_size", b"block_size", "canaries", b"canaries", "engine", b"engine", "model", b"model", "sampling_defaults", b"sampling_defaults"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_size", b"block_size", "calibration", b"calibration", "canaries", b"canaries", "engine", b"engine", "model", b"model", "sampling_defaults", b"sampling_defaults"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
+
+@_typing.final
+class PromptHistogram(_message.Message):
+    """How prompts are distributed by length and by turns, without their text. Bucket i of a list of edges holds
+    edges[i - 1] <= value < edges[i]; the last one has no upper edge. Turns are messages of the user; 0 is plain text.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPT_TOKEN_EDGES_FIELD_NUMBER: _builtins.int
+    TURN_EDGES_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def prompt_token_edges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Edges of the buckets by prompt tokens, ascending."""
+
+    @_builtins.property
+    def turn_edges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Edges of the buckets by turns, ascending."""
+
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Prompts in each bucket: for each bucket of lengths in turn, one count for each bucket of turns."""
+
+    def __init__(
+        self,
+        *,
+        prompt_token_edges: _abc.Iterable[_builtins.int] | None = ...,
+        turn_edges: _abc.Iterable[_builtins.int] | None = ...,
+        counts: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "prompt_token_edges", b"prompt_token_edges", "turn_edges", b"turn_edges"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromptHistogram: _TypeAlias = PromptHistogram  # noqa: Y015
 
 @_typing.final
 class Canary(_message.Message):
