@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from functools import partial
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +10,10 @@ from hypothesis import strategies as st
 from gateway.policy.traffic import Traffic
 
 _PROMPTS = st.lists(st.tuples(st.integers(0, 50_000), st.integers(0, 9), st.booleans()), max_size=120)
+
+
+def _nothing() -> None:
+    """A prompt that the reservoir cannot hold."""
 
 
 @given(prompts=_PROMPTS, size=st.integers(0, 8), window=st.integers(1, 20), seed=st.integers(0, 1000))
@@ -18,8 +24,8 @@ def test_memory_is_bounded_and_nothing_is_made_up(
     traffic = Traffic(reservoir_size=size, rng=random.Random(seed), window_requests=window)
     offered = 0
     for number, (prompt_tokens, turns, is_text) in enumerate(prompts):
-        document = {"text": number} if is_text else None
-        traffic.note(prompt_tokens=prompt_tokens, turns=turns, document=lambda document=document: document)
+        document: Callable[[], dict[str, int] | None] = partial(dict, text=number) if is_text else _nothing
+        traffic.note(prompt_tokens=prompt_tokens, turns=turns, document=document)
         offered += is_text
         assert 2 * window > traffic.histogram.total
         kept = [document["text"] for document in traffic.reservoir]
