@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from collections.abc import Sequence
 
 from gateway.app import Gateway
 from gateway.config import ConfigError, GatewaySettings, read_command
 from tidegate.rpc.telemetry import setup
+from tidegate.telemetry.logs import set_up_logs
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     if command.print_config:
         sys.stdout.write(command.settings.to_toml())
         return 0
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_logs(command.settings.log_format)
     return asyncio.run(_serve(command.settings))
 
 

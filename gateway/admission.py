@@ -41,6 +41,11 @@ class Admission:
             if not self._calls.in_use:
                 self._idle.set()
 
+    @property
+    def calls_in_flight(self) -> int:
+        """Calls that hold a permit."""
+        return self._calls.in_use
+
     def close(self) -> None:
         """Let nobody in any more."""
         self._is_closed = True

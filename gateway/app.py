@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from typing import NoReturn
 
 import grpc.aio
@@ -18,6 +19,7 @@ from gateway.admission import Admission
 from gateway.config import GatewaySettings
 from gateway.dispatch import Dispatch
 from gateway.errors import to_rpc
+from gateway.observers import observe_fleet, observe_process
 from gateway.policy.limit import Limit
 from gateway.preparation import Preparation
 from gateway.service import InferenceService
@@ -29,6 +31,9 @@ from tidegate.inference.v1 import inference_service_pb2, inference_service_pb2_g
 from tidegate.rpc.lifecycle import Lifecycle
 from tidegate.rpc.server import SERVER_OPTIONS, ErrorInterceptor
 from tidegate.rpc.telemetry import TraceInterceptor
+from tidegate.telemetry.loop_lag import LoopLag
+from tidegate.telemetry.metrics import Metrics
+from tidegate.telemetry.port import admin_port
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -42,7 +47,9 @@ class Gateway:
         """Make it inside a running event loop."""
         self.listening = asyncio.Event()
         self.address = ""
+        self.admin_address = ""  # empty while there is none
         self.fleet = Fleet(random.Random())
+        self.metrics = Metrics()
         self._settings = settings
         self._executor = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
         self._admission = Admission(_limit(settings.max_in_flight))
@@ -61,6 +68,9 @@ class Gateway:
             until_idle=self.until_idle,
         )
         self._lifecycle.on_drain(self._admission.close)
+        self._lag = LoopLag()
+        observe_fleet(self.metrics, self.fleet, settings)
+        observe_process(self.metrics, self._admission, self._lifecycle, self._lag, settings)
         service = InferenceService(
             self.fleet,
             self._admission,
@@ -83,6 +93,17 @@ class Gateway:
             _LOGGER.error("cannot listen on %s", self._settings.listen)  # noqa: TRY400
             return 1
         self.address = f"{host}:{port}"
+        listen, is_default = self._settings.admin_listen, "admin_listen" not in self._settings.model_fields_set
+        async with AsyncExitStack() as stack:
+            try:
+                admin = admin_port(listen, self.metrics, {}, is_default=is_default)
+                self.admin_address = await stack.enter_async_context(admin)
+            except OSError as error:
+                _LOGGER.error("cannot listen on %s: %s", listen, error.strerror)  # noqa: TRY400
+                return 1
+            return await self._serve()
+
+    async def _serve(self) -> int:
         await self._lifecycle.set_ready(False)
         await self._server.start()
         _LOGGER.info("ready on %s: %d workers to connect to", self.address, len(self._settings.workers))
@@ -96,6 +117,7 @@ class Gateway:
                 ]
                 background.append(tasks.create_task(self._publish_readiness(), name="readiness"))
                 background.append(tasks.create_task(self.traffic.run(), name="traffic sketches"))
+                background.append(tasks.create_task(self._lag.run(), name="loop lag"))
                 await self._lifecycle.serve()
                 for task in background:
                     task.cancel()

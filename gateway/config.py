@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -70,6 +70,10 @@ class GatewaySettings(BaseSettings):
     """requests to keep in a sketch, text and all; 0 keeps lengths and turns only"""
     traffic_sketch_interval_s: _Seconds = 60.0
     """time between two writings of a sketch"""
+    admin_listen: str = "127.0.0.1:9464"
+    """address for metrics and status page; port 0 takes a free one, an empty address serves none"""
+    log_format: Literal["text", "json"] = "text"
+    """json writes one object a line"""
 
     @field_validator("workers", mode="before")
     @classmethod
@@ -88,6 +92,14 @@ class GatewaySettings(BaseSettings):
         if len(set(workers)) < len(workers):
             raise ValueError("an address stands here twice")
         return workers
+
+    @field_validator("admin_listen")
+    @classmethod
+    def _check_admin_listen(cls, listen: str) -> str:
+        host, _, port = listen.rpartition(":")
+        if listen and not (host and port.isdecimal()):
+            raise ValueError(f"{listen!r} is not host:port")
+        return listen
 
     @classmethod
     def settings_customise_sources(

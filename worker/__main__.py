@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from collections.abc import Sequence
 
+from tidegate.telemetry.logs import set_up_logs
 from worker.app import Worker
 from worker.config import ConfigError, WorkerSettings, read_command
 
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     if command.print_config:
         sys.stdout.write(command.settings.to_toml())
         return 0
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_logs(command.settings.log_format)
     return asyncio.run(_serve(command.settings))
 
 

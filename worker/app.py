@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AsyncExitStack
 
 import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import REGISTRY
 
 from tidegate.rpc.lifecycle import Lifecycle
 from tidegate.rpc.server import SERVER_OPTIONS, ErrorInterceptor
+from tidegate.telemetry.loop_lag import LoopLag
+from tidegate.telemetry.metrics import Metrics
+from tidegate.telemetry.port import admin_port
 from tidegate.worker.v1 import worker_service_pb2, worker_service_pb2_grpc
 from worker.checkpoint import CheckpointError
 from worker.config import WorkerSettings
@@ -19,6 +24,7 @@ from worker.engines import EngineFactory, build_engine
 from worker.errors import to_rpc
 from worker.health import Health
 from worker.model import ServedModel
+from worker.observers import observe_model, observe_process
 from worker.service import WorkerService
 from worker.startup import read_checkpoint, start_model
 
@@ -35,6 +41,8 @@ class Worker:
     def __init__(self, settings: WorkerSettings, engine_factory: EngineFactory = build_engine) -> None:
         self.ready = asyncio.Event()
         self.address = ""
+        self.admin_address = ""  # empty while there is none
+        self.metrics = Metrics()
         self._settings = settings
         self._engine_factory = engine_factory
         self._exit_code = 0
@@ -43,6 +51,8 @@ class Worker:
         self._lifecycle = Lifecycle(
             self._server, services=(_SERVICE,), grace_s=settings.drain_grace_s, until_idle=self._until_idle
         )
+        self._lag = LoopLag()
+        observe_process(self.metrics, self._lifecycle, self._lag)
         self._health = Health(self._lifecycle, stall_after_s=settings.stall_after_s, on_death=self._end_with_error)
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(
             WorkerService(self._health, self._lifecycle), self._server
@@ -59,12 +69,27 @@ class Worker:
             _LOGGER.error("cannot listen on %s", self._settings.listen)  # noqa: TRY400
             return 1
         self.address = f"{host}:{port}"
+        listen, is_default = self._settings.admin_listen, "admin_listen" not in self._settings.model_fields_set
+        async with AsyncExitStack() as stack:
+            try:
+                admin = admin_port(listen, self.metrics, {}, is_default=is_default)
+                self.admin_address = await stack.enter_async_context(admin)
+            except OSError as error:
+                _LOGGER.error("cannot listen on %s: %s", listen, error.strerror)  # noqa: TRY400
+                return 1
+            return await self._serve()
+
+    async def _serve(self) -> int:
         await self._lifecycle.set_ready(False)
         await self._server.start()
         async with asyncio.TaskGroup() as tasks:
-            serving = tasks.create_task(self._load_and_watch(), name="engine")
+            background = [
+                tasks.create_task(self._load_and_watch(), name="engine"),
+                tasks.create_task(self._lag.run(), name="loop lag"),
+            ]
             await self._lifecycle.serve()
-            serving.cancel()
+            for task in background:
+                task.cancel()
         return self._exit_code
 
     def stop(self) -> None:
@@ -77,10 +102,13 @@ class Worker:
             checkpoint = await read_checkpoint(self._settings)
             # In a thread, since importing vLLM takes seconds in which health checks want their answer.
             engine = await asyncio.to_thread(self._engine_factory, self._settings, checkpoint)
+            if self._settings.engine == "vllm":
+                self.metrics.include(REGISTRY)  # where vLLM keeps its own
             self._model = await start_model(
                 self._settings, checkpoint, engine, is_draining=lambda: self._lifecycle.is_draining
             )
             self._lifecycle.on_drain(self._model.load_feed.changed)
+            observe_model(self.metrics, self._model)
             facts = self._model.facts
             _LOGGER.info(
                 "ready on %s: model %s, engine %s, %d KV blocks of %d tokens",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 _ENV_PREFIX = "TIDEGATE_WORKER_"
@@ -86,6 +86,19 @@ class WorkerSettings(BaseSettings):
     """sim: duration of a simulated second; below 1 is faster than the machine"""
     sim_mean_output_tokens: _Count | None = None
     """sim: end texts by themselves, after so many tokens on average; otherwise at their limit"""
+
+    admin_listen: str = "127.0.0.1:9465"
+    """address for metrics; port 0 takes a free one, an empty address serves none"""
+    log_format: Literal["text", "json"] = "text"
+    """json writes one object a line"""
+
+    @field_validator("admin_listen")
+    @classmethod
+    def _check_admin_listen(cls, listen: str) -> str:
+        host, _, port = listen.rpartition(":")
+        if listen and not (host and port.isdecimal()):
+            raise ValueError(f"{listen!r} is not host:port")
+        return listen
 
     @classmethod
     def settings_customise_sources(

@@ -76,7 +76,8 @@ async def running_gateway(
     *workers: str, ready: int | None = None, tracer: Tracer | None = None, **settings: Any
 ) -> AsyncIterator[RunningGateway]:
     """Start a gateway, wait until ``ready`` workers (all, unless said otherwise) take jobs, and end it afterwards."""
-    gateway = Gateway(GatewaySettings(workers=workers, listen="127.0.0.1:0", **settings), tracer or NoOpTracer())
+    settings = {"listen": "127.0.0.1:0", "admin_listen": ""} | settings
+    gateway = Gateway(GatewaySettings(workers=workers, **settings), tracer or NoOpTracer())
     life = asyncio.create_task(gateway.run())
     listening = asyncio.create_task(gateway.listening.wait())
     await asyncio.wait((life, listening), return_when=asyncio.FIRST_COMPLETED)

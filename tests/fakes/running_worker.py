@@ -58,6 +58,8 @@ async def running_worker(
 ) -> AsyncIterator[RunningWorker]:
     """Start a worker, wait until it is ready, and end it afterwards."""
     settings = settings or WorkerSettings(engine="sim", listen="127.0.0.1:0", drain_grace_s=5, sim_time_scale=0.01)
+    if "admin_listen" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"admin_listen": ""})
     worker = Worker(settings, engine_factory)
     life = asyncio.create_task(worker.run())
     ready = asyncio.create_task(worker.ready.wait())

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+_FREE_PORTS = ("--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0")
 _READY = re.compile(rb"ready on (\S+:\d+)")
 
 
@@ -32,7 +33,7 @@ class ServiceProcess:
 async def service_process(module: str, *arguments: str) -> AsyncIterator[ServiceProcess]:
     """Start ``python -m module``, wait until its log says where it is ready, and end it afterwards."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, "--listen", "127.0.0.1:0", *arguments, stderr=asyncio.subprocess.PIPE
+        sys.executable, "-m", module, *_FREE_PORTS, *arguments, stderr=asyncio.subprocess.PIPE
     )
     if process.stderr is None:
         raise AssertionError("no pipe")

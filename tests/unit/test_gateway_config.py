@@ -78,3 +78,10 @@ def test_unusable_settings_end_the_process_with_2(capsys: pytest.CaptureFixture[
     """The fault stands on standard error."""
     assert 2 == main([])
     assert "workers: Field required" in capsys.readouterr().err
+
+
+def test_an_admin_address_has_a_port() -> None:
+    """Or is empty, which turns the admin port off."""
+    assert "" == read_command(["--workers", "a:1", "--admin-listen", ""]).settings.admin_listen
+    with pytest.raises(ConfigError, match="'localhost' is not host:port"):
+        read_command(["--workers", "a:1", "--admin-listen", "localhost"])

@@ -1,0 +1,69 @@
+"""What the gateway's metrics and its status page read from its parts, at the time when somebody looks."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from gateway.admission import Admission
+from gateway.config import GatewaySettings
+from gateway.workers.fleet import Fleet, Seat
+from tidegate import __version__
+from tidegate.rpc.lifecycle import Lifecycle
+from tidegate.telemetry import catalogue
+from tidegate.telemetry.conventions import SERVER_ADDRESS, STATE
+from tidegate.telemetry.loop_lag import LoopLag
+from tidegate.telemetry.metrics import Metrics, Reading
+
+
+def observe_fleet(
+    metrics: Metrics, fleet: Fleet, settings: GatewaySettings, *, clock: Callable[[], float] = time.monotonic
+) -> None:
+    """Show the workers as this gateway sees them. ``clock`` is that of their loads."""
+
+    def workers() -> Iterator[Reading]:
+        counts = Counter("draining" if seat.load.is_draining else "serving" for seat in fleet.seats)
+        counts["away"] = max(0, len(settings.workers) - counts.total())
+        for state in ("serving", "draining", "away"):
+            yield counts[state], {STATE: state}
+
+    def blocks() -> Iterator[Reading]:
+        for seat in fleet.seats:
+            for state, count in block_states(seat).items():
+                yield count, {SERVER_ADDRESS: seat.worker_id, STATE: state}
+
+    def requests() -> Iterator[Reading]:
+        for seat in fleet.seats:
+            yield seat.load.running_requests, {SERVER_ADDRESS: seat.worker_id, STATE: "running"}
+            yield seat.in_flight, {SERVER_ADDRESS: seat.worker_id, STATE: "in_flight"}
+
+    def load_ages() -> Iterator[Reading]:
+        for seat in fleet.seats:
+            yield clock() - seat.load.received_at, {SERVER_ADDRESS: seat.worker_id}
+
+    metrics.observe(catalogue.WORKERS, workers)
+    metrics.observe(catalogue.WORKER_BLOCKS, blocks)
+    metrics.observe(catalogue.WORKER_REQUESTS, requests)
+    metrics.observe(catalogue.WORKER_LOAD_AGE, load_ages)
+
+
+def observe_process(
+    metrics: Metrics, admission: Admission, lifecycle: Lifecycle, lag: LoopLag, settings: GatewaySettings
+) -> None:
+    """Show what this process holds, and how it is."""
+    metrics.observe(catalogue.CALLS_IN_FLIGHT, lambda: [(admission.calls_in_flight, {})])
+    metrics.observe(catalogue.CALLS_LIMIT, lambda: [(settings.max_in_flight, {})])
+    metrics.observe(catalogue.DRAINING, lambda: [(float(lifecycle.is_draining), {})])
+    metrics.observe(catalogue.LOOP_LAG, lambda: [(lag.longest_s, {})])
+    metrics.observe(catalogue.INFO, lambda: [(1, {"service.version": __version__})])
+
+
+def block_states(seat: Seat) -> dict[str, int]:
+    """A worker's KV blocks by state, as the metrics name them."""
+    return {
+        "total": seat.load.total_blocks,
+        "free": seat.load.free_blocks,
+        "reserved": seat.load.reserved_blocks,
+        "unseen": seat.unseen.blocks,
+    }

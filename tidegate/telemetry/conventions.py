@@ -1,0 +1,81 @@
+"""Names from OpenTelemetry's semantic conventions, and our own beside them. No other file spells one out.
+
+Pinned: semantic conventions 1.44.0, as in opentelemetry-semantic-conventions 0.66b2 (a test compares). GenAI is in
+Development there and RPC a release candidate, so names may change; then they change here, with a line in the changelog.
+Our own begin with ``tidegate.``.
+"""
+
+from __future__ import annotations
+
+SEMCONV_VERSION = "1.44.0"
+SCHEMA_URL = f"https://opentelemetry.io/schemas/{SEMCONV_VERSION}"
+
+# RPC
+RPC_SYSTEM_NAME = "rpc.system.name"
+RPC_METHOD = "rpc.method"
+RPC_RESPONSE_STATUS_CODE = "rpc.response.status_code"
+RPC_SERVER_CALL_DURATION = "rpc.server.call.duration"
+
+# General
+ERROR_TYPE = "error.type"
+SERVER_ADDRESS = "server.address"
+
+# GenAI, attributes
+GEN_AI_OPERATION_NAME = "gen_ai.operation.name"
+GEN_AI_PROVIDER_NAME = "gen_ai.provider.name"
+GEN_AI_REQUEST_MODEL = "gen_ai.request.model"
+GEN_AI_REQUEST_MAX_TOKENS = "gen_ai.request.max_tokens"
+GEN_AI_RESPONSE_ID = "gen_ai.response.id"
+GEN_AI_RESPONSE_MODEL = "gen_ai.response.model"
+GEN_AI_RESPONSE_FINISH_REASONS = "gen_ai.response.finish_reasons"
+GEN_AI_TOKEN_TYPE = "gen_ai.token.type"  # noqa: S105 - no password
+GEN_AI_USAGE_INPUT_TOKENS = "gen_ai.usage.input_tokens"
+GEN_AI_USAGE_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS = "gen_ai.usage.cache_read.input_tokens"
+GEN_AI_INPUT_MESSAGES = "gen_ai.input.messages"
+GEN_AI_OUTPUT_MESSAGES = "gen_ai.output.messages"
+
+# GenAI, metrics
+GEN_AI_CLIENT_OPERATION_DURATION = "gen_ai.client.operation.duration"
+GEN_AI_CLIENT_TIME_TO_FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
+GEN_AI_CLIENT_TIME_PER_OUTPUT_CHUNK = "gen_ai.client.operation.time_per_output_chunk"
+GEN_AI_CLIENT_TOKEN_USAGE = "gen_ai.client.token.usage"  # noqa: S105
+GEN_AI_SERVER_REQUEST_DURATION = "gen_ai.server.request.duration"
+GEN_AI_SERVER_TIME_TO_FIRST_TOKEN = "gen_ai.server.time_to_first_token"  # noqa: S105
+GEN_AI_SERVER_TIME_PER_OUTPUT_TOKEN = "gen_ai.server.time_per_output_token"  # noqa: S105
+
+# The registry of providers has no value for a server of one's own.
+PROVIDER = "tidegate"
+
+# Ours, attributes
+TENANT = "tidegate.tenant"
+CRITICALITY = "tidegate.criticality"
+STATE = "tidegate.state"
+PHASE = "tidegate.phase"
+OUTCOME = "tidegate.outcome"
+KIND = "tidegate.kind"
+
+# Buckets, as the conventions mandate them; seconds and tokens.
+GEN_AI_CLIENT_DURATION_BUCKETS = (
+    0.01,
+    0.02,
+    0.04,
+    0.08,
+    0.16,
+    0.32,
+    0.64,
+    1.28,
+    2.56,
+    5.12,
+    10.24,
+    20.48,
+    40.96,
+    81.92,
+)
+GEN_AI_TIME_TO_FIRST_BUCKETS = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0),
+)
+GEN_AI_TIME_PER_OUTPUT_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+GEN_AI_TOKEN_BUCKETS = tuple(float(4**power) for power in range(14))
+RPC_DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)

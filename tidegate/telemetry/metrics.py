@@ -1,0 +1,102 @@
+"""The metrics of one process: instruments for what is recorded, observers for what is read when somebody collects."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Observation
+from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider, TraceBasedExemplarFilter
+from opentelemetry.sdk.metrics.export import MetricReader
+from opentelemetry.sdk.resources import Resource
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+
+from tidegate import __version__
+from tidegate.telemetry.conventions import SCHEMA_URL
+from tidegate.telemetry.metric import Kind, Metric
+from tidegate.telemetry.prometheus import PrometheusReader
+
+_LOGGER = logging.getLogger(__name__)
+
+Reading = tuple[float, Mapping[str, str]]
+"""A value and its attributes."""
+
+
+class Metrics:
+    """Makes instruments from the catalogue. Nothing is global: a process may hold several, as tests do."""
+
+    def __init__(
+        self, *, resource: Resource | None = None, readers: Iterable[MetricReader] = (), exemplars: bool = False
+    ) -> None:
+        """``readers`` come beside the Prometheus one; ``exemplars`` tie latencies to traces, where there are any."""
+        self.registry = CollectorRegistry(auto_describe=False)
+        prometheus = PrometheusReader()
+        self.provider = MeterProvider(
+            metric_readers=(prometheus, *readers),
+            resource=resource or Resource.create(),
+            exemplar_filter=TraceBasedExemplarFilter() if exemplars else AlwaysOffExemplarFilter(),
+            shutdown_on_exit=False,
+        )
+        self._meter = self.provider.get_meter("tidegate", __version__, schema_url=SCHEMA_URL)
+        self.registry.register(_Families(prometheus.families))
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+
+    def histogram(self, metric: Metric) -> Histogram:
+        """The instrument; one for each metric of that kind."""
+        return self._meter.create_histogram(
+            metric.name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=metric.buckets
+        )
+
+    def counter(self, metric: Metric) -> Counter:
+        """The instrument; one for each metric of that kind."""
+        return self._meter.create_counter(metric.name, metric.unit, metric.description)
+
+    def observe(self, metric: Metric, read: Callable[[], Iterable[Reading]]) -> None:
+        """Call ``read`` for the values whenever somebody collects.
+
+        That happens in another thread than the event loop's: ``read`` only looks, and copies a collection
+        (``tuple(...)``) before it walks through it. Should it fail, the metric is missing from this collection.
+        """
+
+        def callback(_: CallbackOptions) -> Iterator[Observation]:
+            try:
+                readings = [(value, dict(attributes)) for value, attributes in read()]
+            except Exception:  # whatever it is, a scrape must not be lost by one of its metrics
+                _LOGGER.exception("cannot read %s", metric.name)
+                return
+            for value, attributes in readings:
+                yield Observation(value, attributes)
+
+        create: Callable[..., Any] = (
+            self._meter.create_observable_counter
+            if metric.kind is Kind.OBSERVED_COUNTER
+            else self._meter.create_observable_gauge
+        )
+        create(metric.name, [callback], metric.unit, metric.description)
+
+    def include(self, other: Collector) -> None:
+        """Show the families of ``other`` on the Prometheus endpoint too, under their own names."""
+        self.registry.register(_Families(lambda: filter(_is_own, other.collect())))
+
+    def shutdown(self) -> None:
+        """Send what is left to the collector, if there is one. Blocks."""
+        self.provider.shutdown()
+
+
+class _Families(Collector):
+    """Families from elsewhere."""
+
+    def __init__(self, families: Callable[[], Iterable[Family]]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Family]:
+        return self._families()
+
+
+def _is_own(family: Family) -> bool:
+    """Whether a family is of a library, and not of the process, which this registry describes already."""
+    return not family.name.startswith(("process_", "python_"))
