@@ -102,6 +102,7 @@ class EngineOutput:
     text: str = ""
     logprobs: Sequence[TokenLogprob] = ()
     prompt_logprobs: Sequence[TokenLogprob] = ()
+    cached_prompt_tokens: int = 0  # the same in every output of a generation
     finish: EngineFinish | None = None
 
 
@@ -116,6 +117,7 @@ class EngineFacts:
     context_length: int
     vocabulary_size: int
     max_running_requests: int
+    max_batched_tokens: int  # in one step
     supports_seed: bool
     constraint_kinds: tuple[ConstraintKind, ...]
 

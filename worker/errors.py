@@ -15,7 +15,7 @@ from tidegate.rpc.status import WORKER_DOMAIN, RpcError, Violation
 from tidegate.worker.v1 import worker_service_pb2
 from worker.constraints import ConstraintRejectedError
 from worker.engine import EngineDeadError, EngineError
-from worker.ledger import AtCapacityError
+from worker.ledger import AtCapacityError, Refusal
 
 Reason = worker_service_pb2.WorkerErrorReason
 
@@ -140,12 +140,8 @@ def to_rpc(error: Exception) -> RpcError:
     retry_after_s: float | None = None
     match known:
         case AtCapacityError():
-            metadata = {
-                "needed_blocks": str(known.needed_blocks),
-                "unreserved_blocks": str(known.unreserved_blocks),
-                "requests": str(known.requests),
-            }
-            retry_after_s = known.retry_after_s
+            metadata = _capacity_metadata(known.refusal)
+            retry_after_s = known.refusal.retry_after_s
         case CheckpointMismatchError():
             metadata = {"served": known.served, "requested": known.requested}
         case InvalidJobError():
@@ -161,3 +157,18 @@ def to_rpc(error: Exception) -> RpcError:
         violations=violations,
         retry_after_s=retry_after_s,
     )
+
+
+def _capacity_metadata(refusal: Refusal) -> dict[str, str]:
+    metadata = {
+        "limit": refusal.limit.value,
+        "needed_blocks": str(refusal.needed_blocks),
+        "unreserved_blocks": str(refusal.room.blocks),
+        "largest_tokens": str(refusal.largest_tokens),
+        "requests": str(refusal.requests),
+        "admissible_requests": str(refusal.room.requests),
+        "released_blocks_per_s": f"{refusal.released_blocks_per_s:.1f}",
+    }
+    if refusal.room.prompt_tokens is not None:
+        metadata["admissible_prompt_tokens"] = str(refusal.room.prompt_tokens)
+    return metadata

@@ -17,6 +17,7 @@ from worker.engine import EngineFinish, EngineOutput, FinishReason, GenerationJo
 from worker.errors import ConstraintViolatedError, DeadlineExceededError
 from worker.ledger import Reservation
 from worker.model import ServedModel
+from worker.prefix import shareable_names
 
 _T = TypeVar("_T")
 _Response = inference_service_pb2.GenerateResponse
@@ -52,6 +53,7 @@ class Generation:
             tenant=self._request.tenant,
             prompt_tokens=len(job.prompt_token_ids),
             max_output_tokens=job.sampling.max_output_tokens,
+            prompt_names=shareable_names(job.prompt_token_ids, model.facts.block_size),
         )
         is_complete = False
         try:
@@ -61,6 +63,7 @@ class Generation:
                 is_started = False
                 while not is_complete:
                     output = await _before(deadline, anext(outputs))
+                    model.ledger.begin(reservation, cached_tokens=output.cached_prompt_tokens)
                     if output.token_ids:
                         model.ledger.extend(reservation, len(output.token_ids))
                     if not is_started:

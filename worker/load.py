@@ -54,6 +54,7 @@ class LoadFeed:
     def _report(self) -> worker_service_pb2.LoadReport:
         self._sample_number += 1
         ledger, pace, load = self._ledger, self._pace, self._engine_load()
+        room = ledger.room
         report = worker_service_pb2.LoadReport(
             sample_number=self._sample_number,
             total_block_count=ledger.capacity.total_blocks,
@@ -68,6 +69,10 @@ class LoadFeed:
             decode_tokens_per_second=pace.decode_tokens_per_s,
             preemption_count=load.preemptions,
             is_draining=self._is_draining(),
+            released_blocks_per_second=ledger.released_blocks_per_s,
+            expected_output_token_count=ledger.usual_output_tokens or 0,
+            admissible_request_count=room.requests,
+            admissible_prompt_token_count=room.prompt_tokens,
         )
         report.observed_time.GetCurrentTime()
         report.engine_step_age.FromNanoseconds(round(pace.step_age_s * 1e9))

@@ -23,17 +23,6 @@ class OutOfBlocksError(Exception):
     """The pool has fewer free blocks than were asked for."""
 
 
-def content_names(tokens: Sequence[int], block_size: int, known: Sequence[int] = ()) -> list[int]:
-    """Names of the full blocks of ``tokens``, each made of the block's tokens and all before; ``known`` come first.
-
-    A collision of names would make a prefill too short, but no token wrong: they do not come from the cache.
-    """
-    names = list(known)
-    for start in range(len(names) * block_size, len(tokens) - block_size + 1, block_size):
-        names.append(hash((names[-1] if names else 0, *tokens[start : start + block_size])))
-    return names
-
-
 class BlockPool:
     """All blocks of an engine. Every block is held, reclaimable (free, with content) or clean (free, without)."""
 

@@ -73,6 +73,7 @@ class SimEngine:
             context_length=profile.context_length,
             vocabulary_size=self._language.vocabulary_size,
             max_running_requests=profile.max_running_requests,
+            max_batched_tokens=profile.max_batched_tokens,
             supports_seed=True,
             constraint_kinds=(),
         )

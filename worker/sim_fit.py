@@ -8,7 +8,7 @@ right, yet does not draw all others after it as it would if only the largest err
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import count, pairwise, product
 from statistics import fmean
 
@@ -18,6 +18,7 @@ from worker.sim_scheduler import ScheduledRequest, Scheduler
 # The client that measured made its prompts and submitted them one after the other, so the first one ran alone.
 _SUBMISSION_INTERVAL_S = 0.0003
 
+_FITTED = ("base_s", "prefill_token_s", "decode_request_s", "request_overhead_s")
 _SMALLEST_STEP = 0.005  # relative
 _GOOD_ENOUGH = 1e-7  # badness; nothing is off by 2 %
 _WORTHWHILE = 0.95  # of the badness before; the valleys of the search are long and flat
@@ -65,13 +66,17 @@ def errors(profile: SimProfile) -> list[float]:
 
 
 def fit(profile: SimProfile) -> SimProfile:
-    """The profile with the step times that fit its measurements best. It needs at least two concurrencies."""
-    best = replace(profile, timing=_first_guess(profile.measured))
+    """The profile with the step times that fit its measurements best. It needs at least two concurrencies.
+
+    ``mixed_step_s`` stays as it is: all requests of a measurement come at once, so that few of its steps are mixed.
+    """
+    mixed_step_s = profile.timing.mixed_step_s
+    best = replace(profile, timing=replace(_first_guess(profile.measured), mixed_step_s=mixed_step_s))
     lowest = _badness(best)
     step = 0.08
     while step > _SMALLEST_STEP and lowest > _GOOD_ENOUGH:
         before = lowest
-        for name, factor in product(asdict(best.timing), (1 + step, 1 - step)):
+        for name, factor in product(_FITTED, (1 + step, 1 - step)):
             trial = replace(best, timing=replace(best.timing, **{name: getattr(best.timing, name) * factor}))
             badness = _badness(trial)
             if badness < lowest:

@@ -22,10 +22,14 @@ class StepTiming:
     decode_request_s: float
     # From a request's submission until a step can take it: front end, inter-process hop, input preparation.
     request_overhead_s: float
+    # More for a step that does both: it fits none of the CUDA graphs that were recorded for decoding alone. Bursts
+    # hardly show it; steady traffic has one such step for each request.
+    mixed_step_s: float = 0.0
 
     def step_s(self, *, prefill_tokens: int, decode_requests: int) -> float:
         """How long a step takes that computes so many prompt tokens and extends so many outputs."""
-        return self.base_s + prefill_tokens * self.prefill_token_s + decode_requests * self.decode_request_s
+        mixed_s = self.mixed_step_s if prefill_tokens and decode_requests else 0.0
+        return self.base_s + prefill_tokens * self.prefill_token_s + decode_requests * self.decode_request_s + mixed_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from worker.sim_blocks import Block, BlockPool, content_names
+from worker.prefix import content_names
+from worker.sim_blocks import Block, BlockPool
 from worker.sim_profile import SimProfile
 
 

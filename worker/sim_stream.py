@@ -44,6 +44,7 @@ class SimStream:
             text="".join(self._text),
             logprobs=self._logprobs,
             prompt_logprobs=self._prompt_logprobs,
+            cached_prompt_tokens=self._request.cached_tokens,
             finish=self._finish,
         )
         self._token_ids, self._text, self._logprobs, self._prompt_logprobs = [], [], [], []

@@ -8,16 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tidegate.worker.v1.worker_service_pb2 import GenerateRequest
+from worker.books import AdmissionSettings, Books
 from worker.checkpoint import Checkpoint, open_checkpoint
 from worker.config import WorkerSettings
 from worker.constraints import ConstraintChecker
 from worker.engine import Engine, EngineFacts, GenerationJob, Sampling
 from worker.generation import Generation
-from worker.ledger import Capacity, Ledger
 from worker.load import LoadFeed
 from worker.model import ServedModel
-from worker.output_lengths import OutputLengths
-from worker.pace import Pace
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -41,20 +39,22 @@ async def start_model(
     """Start ``engine`` and return it ready to serve. Raises ``EngineDeadError`` or ``EngineError``."""
     facts = await engine.start()
     _LOGGER.info("engine %s is up; warming it up", facts.name)
-    capacity = Capacity(
-        total_blocks=facts.total_blocks,
-        block_size=facts.block_size,
-        max_requests=facts.max_running_requests + settings.max_waiting_requests,
-    )
     # Kernels are chosen and compiled in this generation. The next one is the first to be measured.
     async for _ in engine.generate(_warm_up_job(facts, first_token=0)):
         pass
-    ledger = Ledger(capacity, OutputLengths(quantile=settings.output_quantile))
-    pace = Pace(ledger, engine.load)
-    load_feed = LoadFeed(ledger, pace, engine.load, is_draining)
+    books = Books(
+        facts,
+        engine.load,
+        AdmissionSettings(
+            output_quantile=settings.output_quantile,
+            max_waiting_requests=settings.max_waiting_requests,
+            max_prefill_backlog_s=settings.max_prefill_backlog_s,
+        ),
+    )
+    load_feed = LoadFeed(books.ledger, books.pace, engine.load, is_draining)
 
     def after_step() -> None:
-        pace.after_step()
+        books.after_step()
         load_feed.changed()
 
     constraints = ConstraintChecker(checkpoint.directory, facts.vocabulary_size)
@@ -68,8 +68,8 @@ async def start_model(
         engine=engine,
         facts=facts,
         constraints=constraints,
-        ledger=ledger,
-        pace=pace,
+        ledger=books.ledger,
+        pace=books.pace,
         load_feed=load_feed,
     )
     request = GenerateRequest(tenant=_WARM_UP_TENANT)

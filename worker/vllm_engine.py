@@ -238,6 +238,7 @@ def _facts(config: Any) -> EngineFacts:
         context_length=model.max_model_len,
         vocabulary_size=model.get_vocab_size(),
         max_running_requests=scheduler.max_num_seqs,
+        max_batched_tokens=scheduler.max_num_batched_tokens,
         # Hybrid models' prefills are split to align their state, whatever the scheduler is told.
         supports_seed=can_rewind_seed or not (scheduler.enable_chunked_prefill or model.is_hybrid),
         constraint_kinds=tuple(ConstraintKind),

@@ -33,6 +33,7 @@ def engine_output(output: Any, job: GenerationJob) -> EngineOutput:
         prompt_logprobs=_token_logprobs(
             output.prompt_token_ids[1:], (output.prompt_logprobs or ())[1:], job.prompt_logprobs
         ),
+        cached_prompt_tokens=output.num_cached_tokens or 0,
         finish=finish,
     )
 

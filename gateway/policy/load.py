@@ -22,6 +22,11 @@ class WorkerLoad:
     prefill_tokens_per_s: float
     decode_tokens_per_s: float  # of the whole batch
     is_draining: bool
+    released_blocks_per_s: float = 0.0  # by ended requests, of late
+    expected_output_tokens: int = 0  # that the ledger reckons an average request with; 0: nothing learned, the maximum
+    # What would be admitted now, blocks aside; None: without bound.
+    admissible_requests: int | None = None
+    admissible_prompt_tokens: int | None = None
 
     @property
     def available_blocks(self) -> int:

@@ -51,4 +51,10 @@ def _load(report: worker_service_pb2.LoadReport, *, received_at: float) -> Worke
         prefill_tokens_per_s=report.prefill_tokens_per_second,
         decode_tokens_per_s=report.decode_tokens_per_second,
         is_draining=report.is_draining,
+        released_blocks_per_s=report.released_blocks_per_second,
+        expected_output_tokens=report.expected_output_token_count,
+        admissible_requests=report.admissible_request_count if report.HasField("admissible_request_count") else None,
+        admissible_prompt_tokens=(
+            report.admissible_prompt_token_count if report.HasField("admissible_prompt_token_count") else None
+        ),
     )

@@ -27,6 +27,7 @@ FACTS = EngineFacts(
     context_length=512,
     vocabulary_size=460,
     max_running_requests=8,
+    max_batched_tokens=512,
     supports_seed=False,
     constraint_kinds=tuple(ConstraintKind),
 )

@@ -3,7 +3,8 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from worker.sim_blocks import Block, BlockPool, OutOfBlocksError, content_names
+from worker.prefix import content_names
+from worker.sim_blocks import Block, BlockPool, OutOfBlocksError
 
 _TOTAL = 12
 _BLOCK_SIZE = 2

@@ -29,6 +29,7 @@ FACTS = EngineFacts(
     kv_pool_tokens=1_600,
     context_length=4_096,
     vocabulary_size=150_000,
+    max_batched_tokens=2_048,
     max_running_requests=8,
     supports_seed=True,
     constraint_kinds=(),

@@ -7,10 +7,19 @@ from tidegate.worker.v1 import worker_service_pb2
 from worker import errors
 from worker.constraints import ConstraintRejectedError
 from worker.errors import ERROR_TABLE, CheckpointMismatchError, InvalidJobError, to_rpc
-from worker.ledger import AtCapacityError
+from worker.ledger import AtCapacityError, Limit, Refusal, Room
 
+_AT_CAPACITY = Refusal(
+    limit=Limit.BLOCKS,
+    needed_blocks=1,
+    room=Room(blocks=0, requests=1, prompt_tokens=None),
+    requests=2,
+    largest_tokens=0,
+    released_blocks_per_s=3.0,
+    retry_after_s=0.5,
+)
 _SAMPLES: dict[type[Exception], Exception] = {
-    AtCapacityError: AtCapacityError(needed_blocks=1, unreserved_blocks=0, requests=2, retry_after_s=0.5),
+    AtCapacityError: AtCapacityError(_AT_CAPACITY),
     CheckpointMismatchError: CheckpointMismatchError(served="a", requested="b"),
     InvalidJobError: InvalidJobError([Violation(field="f", description="d")]),
     ConstraintRejectedError: ConstraintRejectedError("constraint.regex", "bad"),
@@ -46,6 +55,6 @@ def test_subclass_of_a_known_error_is_no_known_error() -> None:
     class OtherError(AtCapacityError):
         pass
 
-    error = to_rpc(OtherError(needed_blocks=1, unreserved_blocks=0, requests=2, retry_after_s=0.5))
+    error = to_rpc(OtherError(_AT_CAPACITY))
 
     assert (grpc.StatusCode.INTERNAL, "INTERNAL") == (error.code, error.reason)

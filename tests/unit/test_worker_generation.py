@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import worker
+from tests.fakes.feeds import wide_feed
 from tests.fakes.scripted_engine import FACTS, ScriptedEngine
 from tidegate.inference.v1 import generation_pb2
 from tidegate.worker.v1 import worker_service_pb2
@@ -36,7 +37,8 @@ class _DigitsChecker(ConstraintChecker):
 
 
 def _model(engine: ScriptedEngine) -> ServedModel:
-    ledger = Ledger(Capacity(total_blocks=64, block_size=16, max_requests=8), OutputLengths(quantile=0.7))
+    capacity = Capacity(total_blocks=64, block_size=16, max_running_requests=8)
+    ledger = Ledger(capacity, OutputLengths(quantile=0.7), wide_feed())
     pace = Pace(ledger, engine.load)
     return ServedModel(
         name="test",

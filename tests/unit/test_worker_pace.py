@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.fakes.clock import ManualClock
+from tests.fakes.feeds import wide_feed
 from worker.engine import EngineLoad
 from worker.health import is_stalled
 from worker.ledger import Capacity, Ledger, Reservation
@@ -50,8 +51,8 @@ class _Bench:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.engine = _Engine(self.clock)
-        capacity = Capacity(total_blocks=1_000, block_size=16, max_requests=10)
-        self.ledger = Ledger(capacity, OutputLengths(quantile=0.7), self.clock)
+        capacity = Capacity(total_blocks=1_000, block_size=16, max_running_requests=10)
+        self.ledger = Ledger(capacity, OutputLengths(quantile=0.7), wide_feed(), self.clock)
         self.pace = Pace(self.ledger, self.engine.load, self.clock)
 
     def admit(self, prompt_tokens: int) -> Reservation:

@@ -236,6 +236,10 @@ class LoadReport(_message.Message):
     ENGINE_STEP_AGE_FIELD_NUMBER: _builtins.int
     PREEMPTION_COUNT_FIELD_NUMBER: _builtins.int
     IS_DRAINING_FIELD_NUMBER: _builtins.int
+    RELEASED_BLOCKS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    EXPECTED_OUTPUT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    ADMISSIBLE_REQUEST_COUNT_FIELD_NUMBER: _builtins.int
+    ADMISSIBLE_PROMPT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     sample_number: _builtins.int
     """Counts reports of this process from 1; a smaller number than before means that the worker was restarted."""
     total_block_count: _builtins.int
@@ -262,6 +266,18 @@ class LoadReport(_message.Message):
     """Requests preempted since the start."""
     is_draining: _builtins.bool
     """Whether the worker is shutting down."""
+    released_blocks_per_second: _builtins.float
+    """Blocks given back by ended requests per second, the last ten seconds weighing most; 0 before any ended. The rate at
+    which a full worker drains.
+    """
+    expected_output_token_count: _builtins.int
+    """The output that the ledger reckons an average request with, where its max_output_tokens is not smaller; 0 before it
+    has learned any.
+    """
+    admissible_request_count: _builtins.int
+    """Requests that would be admitted now as far as their number goes: free places in the batch and in the engine's feed."""
+    admissible_prompt_token_count: _builtins.int
+    """Longest prompt that would be admitted now as far as the prompts go that wait to be computed; unset without bound."""
     @_builtins.property
     def observed_time(self) -> _timestamp_pb2.Timestamp:
         """When the figures were read, by the worker's clock."""
@@ -288,12 +304,23 @@ class LoadReport(_message.Message):
         engine_step_age: _duration_pb2.Duration | None = ...,
         preemption_count: _builtins.int = ...,
         is_draining: _builtins.bool = ...,
+        released_blocks_per_second: _builtins.float = ...,
+        expected_output_token_count: _builtins.int = ...,
+        admissible_request_count: _builtins.int | None = ...,
+        admissible_prompt_token_count: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["engine_step_age", b"engine_step_age", "observed_time", b"observed_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_admissible_prompt_token_count", b"_admissible_prompt_token_count", "_admissible_request_count", b"_admissible_request_count", "admissible_prompt_token_count", b"admissible_prompt_token_count", "admissible_request_count", b"admissible_request_count", "engine_step_age", b"engine_step_age", "observed_time", b"observed_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_size", b"block_size", "decode_tokens_per_second", b"decode_tokens_per_second", "engine_step_age", b"engine_step_age", "free_block_count", b"free_block_count", "is_draining", b"is_draining", "observed_time", b"observed_time", "pending_prefill_token_count", b"pending_prefill_token_count", "preemption_count", b"preemption_count", "prefill_tokens_per_second", b"prefill_tokens_per_second", "reclaimable_block_count", b"reclaimable_block_count", "reserved_block_count", b"reserved_block_count", "running_request_count", b"running_request_count", "sample_number", b"sample_number", "total_block_count", b"total_block_count", "waiting_request_count", b"waiting_request_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_admissible_prompt_token_count", b"_admissible_prompt_token_count", "_admissible_request_count", b"_admissible_request_count", "admissible_prompt_token_count", b"admissible_prompt_token_count", "admissible_request_count", b"admissible_request_count", "block_size", b"block_size", "decode_tokens_per_second", b"decode_tokens_per_second", "engine_step_age", b"engine_step_age", "expected_output_token_count", b"expected_output_token_count", "free_block_count", b"free_block_count", "is_draining", b"is_draining", "observed_time", b"observed_time", "pending_prefill_token_count", b"pending_prefill_token_count", "preemption_count", b"preemption_count", "prefill_tokens_per_second", b"prefill_tokens_per_second", "reclaimable_block_count", b"reclaimable_block_count", "released_blocks_per_second", b"released_blocks_per_second", "reserved_block_count", b"reserved_block_count", "running_request_count", b"running_request_count", "sample_number", b"sample_number", "total_block_count", b"total_block_count", "waiting_request_count", b"waiting_request_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__admissible_prompt_token_count: _TypeAlias = _typing.Literal["admissible_prompt_token_count"]  # noqa: Y015
+    _WhichOneofArgType__admissible_prompt_token_count: _TypeAlias = _typing.Literal["_admissible_prompt_token_count", b"_admissible_prompt_token_count"]  # noqa: Y015
+    _WhichOneofReturnType__admissible_request_count: _TypeAlias = _typing.Literal["admissible_request_count"]  # noqa: Y015
+    _WhichOneofArgType__admissible_request_count: _TypeAlias = _typing.Literal["_admissible_request_count", b"_admissible_request_count"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__admissible_prompt_token_count) -> _WhichOneofReturnType__admissible_prompt_token_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__admissible_request_count) -> _WhichOneofReturnType__admissible_request_count | None: ...
 
 Global___LoadReport: _TypeAlias = LoadReport  # noqa: Y015
 

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.fakes.clock import ManualClock
+from worker.feed import Feed
+from worker.ledger import AtCapacityError, Capacity, Ledger, Limit
+from worker.output_lengths import OutputLengths
+from worker.overcommit import Overcommit, PoolUse
+
+
+class _Pool:
+    """A pool whose use is told once a second."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.overcommit = Overcommit(quantile=0.7, clock=self.clock)
+        self.preemptions = self.refusals = 0
+
+    def run(self, *, seconds: int, use: float, preemptions: int = 0, refusals: int = 0) -> float:
+        """The quantile after so many seconds with so many events in each."""
+        for _ in range(seconds):
+            self.clock.advance(1.0)
+            self.preemptions += preemptions
+            self.refusals += refusals
+            self.overcommit.observe(
+                PoolUse(
+                    used_blocks=round(use * 1_000),
+                    total_blocks=1_000,
+                    preemptions=self.preemptions,
+                    refusals=self.refusals,
+                )
+            )
+        return self.overcommit.quantile
+
+
+def test_preemptions_make_reservations_longer() -> None:
+    """Within seconds, and up to a bound."""
+    pool = _Pool()
+
+    assert 0.7 < pool.run(seconds=5, use=1.0, preemptions=1)
+    assert 0.98 == pytest.approx(pool.run(seconds=100, use=1.0, preemptions=1))
+
+
+def test_spare_blocks_make_reservations_shorter_when_somebody_was_refused() -> None:
+    """Slowly, and down to a bound."""
+    pool = _Pool()
+
+    assert 0.6 < pool.run(seconds=10, use=0.8, refusals=1) < 0.7
+    assert 0.4 == pytest.approx(pool.run(seconds=1_000, use=0.8, refusals=1))
+
+
+@pytest.mark.parametrize(("use", "refusals"), [(0.3, 0), (0.97, 1)])
+def test_reservations_stay_when_nothing_speaks_against_them(use: float, refusals: int) -> None:
+    """Neither an idle pool that refused nobody nor a full one is a reason to change."""
+    assert 0.7 == _Pool().run(seconds=100, use=use, refusals=refusals)
+
+
+def test_feed_takes_as_many_requests_as_a_step_could() -> None:
+    """Short prompts make the line inside the engine long, long ones make it short."""
+    feed = Feed(step_tokens=8_192, max_requests=32, max_backlog_s=1.0)
+    assert 32 == feed.requests
+
+    for _ in range(100):
+        feed.learn(1_000)
+    assert 9 == feed.requests
+
+    for _ in range(2_000):
+        feed.learn(4_000)
+    assert 4 == feed.requests
+
+
+def test_prompts_are_refused_that_would_wait_too_long_to_be_computed() -> None:
+    """The backlog is bounded by the pace of the engine; an engine without one takes a prompt of any length."""
+    feed = Feed(step_tokens=100, max_requests=32, max_backlog_s=1.0)
+    capacity = Capacity(total_blocks=10_000, block_size=16, max_running_requests=8)
+    ledger = Ledger(capacity, OutputLengths(quantile=0.7), feed, ManualClock())
+    feed.prefill_tokens_per_s = 2_000.0
+    ledger.admit(tenant="", prompt_tokens=5_000, max_output_tokens=1)
+
+    with pytest.raises(AtCapacityError) as refusal:
+        ledger.admit(tenant="", prompt_tokens=1, max_output_tokens=1)
+
+    numbers = refusal.value.refusal
+    assert (Limit.PROMPT_TOKENS, 0) == (numbers.limit, numbers.room.prompt_tokens)
