@@ -18,17 +18,24 @@ from opentelemetry.trace import Tracer
 from gateway.admission import Admission
 from gateway.config import GatewaySettings
 from gateway.dispatch import Dispatch
-from gateway.errors import to_rpc
+from gateway.errors import DrainingError, to_rpc
+from gateway.generation import Generation
+from gateway.http2_service import Http2Service
 from gateway.observers import observe_fleet, observe_process
 from gateway.policy.limit import Limit
 from gateway.preparation import Preparation
-from gateway.service import InferenceService
+from gateway.service import InferenceService, add_to_server
 from gateway.traffic_sketches import TrafficSketches
 from gateway.workers.connection import WorkerConnection
 from gateway.workers.fleet import Fleet
 from gateway.workers.renderers import Renderers
-from tidegate.inference.v1 import inference_service_pb2, inference_service_pb2_grpc
+from gateway.workers.upstreams import Upstreams
+from tidegate.http2.limits import Limits
+from tidegate.http2.transport import Flusher
+from tidegate.inference.v1 import inference_service_pb2
 from tidegate.rpc.lifecycle import Lifecycle
+from tidegate.rpc.port import GrpcPort, Http2Port, Port
+from tidegate.rpc.running_calls import RunningCalls
 from tidegate.rpc.server import SERVER_OPTIONS, ErrorInterceptor
 from tidegate.rpc.telemetry import TraceInterceptor
 from tidegate.telemetry.loop_lag import LoopLag
@@ -36,6 +43,8 @@ from tidegate.telemetry.metrics import Metrics
 from tidegate.telemetry.port import admin_port
 
 _LOGGER = logging.getLogger(__name__)
+
+_MAX_ANSWER_BYTES = 16 * 2**20  # of one message of a worker: prompt_logprobs of a long prompt come in one
 
 _SERVICE = inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
 
@@ -51,6 +60,7 @@ class Gateway:
         self.fleet = Fleet(random.Random())
         self.metrics = Metrics()
         self._settings = settings
+        self._upstreams: Upstreams | None = None
         self._executor = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
         self._admission = Admission(_limit(settings.max_in_flight))
         self.traffic = TrafficSketches(
@@ -59,40 +69,29 @@ class Gateway:
             requests=settings.traffic_sketch_requests,
             rng=random.Random(),
         )
-        interceptors = (TraceInterceptor(tracer), ErrorInterceptor(to_rpc, _LOGGER))
-        self._server = grpc.aio.server(interceptors=interceptors, options=SERVER_OPTIONS)
-        self._lifecycle = Lifecycle(
-            self._server,
-            services=(_SERVICE,),
-            grace_s=settings.drain_grace_s,
-            until_idle=self.until_idle,
-        )
+        self._lifecycle = Lifecycle(services=(_SERVICE,), grace_s=settings.drain_grace_s, until_idle=self.until_idle)
         self._lifecycle.on_drain(self._admission.close)
         self._lag = LoopLag()
         observe_fleet(self.metrics, self.fleet, settings)
         observe_process(self.metrics, self._admission, self._lifecycle, self._lag, settings)
-        service = InferenceService(
+        running = RunningCalls(_grace_is_over)
+        self._lifecycle.on_grace_end(running.end_all)
+        preparation = Preparation(self._executor, _limit(settings.prepare_backlog_bytes))
+        generation = Generation(
             self.fleet,
-            self._admission,
-            Preparation(self._executor, _limit(settings.prepare_backlog_bytes)),
-            Dispatch(self.fleet, tracer),
-            self.traffic,
-            max_duration_s=settings.max_duration_s,
+            running=running,
+            admission=self._admission,
+            preparation=preparation,
+            dispatch=Dispatch(self.fleet, tracer),
+            traffic=self.traffic,
         )
-        inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(service, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._lifecycle.health, self._server)
-        names = (_SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        service = InferenceService(
+            self.fleet, self._admission, preparation, generation, max_duration_s=settings.max_duration_s
+        )
+        self._port = self._make_port(service, generation, tracer)
 
     async def run(self) -> int:
         """Serve until SIGTERM, SIGINT or ``stop``; returns the process's exit code."""
-        host, _, _ = self._settings.listen.rpartition(":")
-        try:
-            port = self._server.add_insecure_port(self._settings.listen)
-        except RuntimeError:  # what core knows of the cause, it has written to the log
-            _LOGGER.error("cannot listen on %s", self._settings.listen)  # noqa: TRY400
-            return 1
-        self.address = f"{host}:{port}"
         listen, is_default = self._settings.admin_listen, "admin_listen" not in self._settings.model_fields_set
         async with AsyncExitStack() as stack:
             try:
@@ -105,7 +104,11 @@ class Gateway:
 
     async def _serve(self) -> int:
         await self._lifecycle.set_ready(False)
-        await self._server.start()
+        try:
+            self.address = await self._port.open(self._settings.listen)
+        except OSError as error:
+            _LOGGER.error("cannot listen on %s: %s", self._settings.listen, error)  # noqa: TRY400
+            return 1
         _LOGGER.info("ready on %s: %d workers to connect to", self.address, len(self._settings.workers))
         self.listening.set()
         try:
@@ -118,10 +121,12 @@ class Gateway:
                 background.append(tasks.create_task(self._publish_readiness(), name="readiness"))
                 background.append(tasks.create_task(self.traffic.run(), name="traffic sketches"))
                 background.append(tasks.create_task(self._lag.run(), name="loop lag"))
-                await self._lifecycle.serve()
+                await self._lifecycle.serve(self._port)
                 for task in background:
                     task.cancel()
         finally:
+            if self._upstreams is not None:
+                self._upstreams.close()
             self._executor.shutdown(cancel_futures=True)
         return 0
 
@@ -133,11 +138,29 @@ class Gateway:
         """Begin to drain, as SIGTERM does."""
         self._lifecycle.request_stop()
 
+    def _make_port(self, service: InferenceService, generation: Generation, tracer: Tracer) -> Port:
+        interceptors = (TraceInterceptor(tracer), ErrorInterceptor(to_rpc, _LOGGER))
+        server = grpc.aio.server(interceptors=interceptors, options=SERVER_OPTIONS)
+        add_to_server(service, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._lifecycle.health, server)
+        names = (_SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        if self._settings.data_plane == "grpc":
+            return GrpcPort(server)
+        flusher = Flusher(asyncio.get_running_loop())
+        self._upstreams = Upstreams(flusher, Limits(max_message_bytes=_MAX_ANSWER_BYTES))
+        http2 = Http2Service(generation, self._upstreams, max_duration_s=self._settings.max_duration_s)
+        return Http2Port(server, http2.handlers(tracer), flusher=flusher, limits=Limits())
+
     async def _publish_readiness(self) -> NoReturn:
         while True:
             self.fleet.readiness_changed.clear()
             await self._lifecycle.set_ready(self.fleet.is_serving)
             await self.fleet.readiness_changed.wait()
+
+
+def _grace_is_over() -> DrainingError:
+    return DrainingError("this gateway is shutting down, and its grace is over", retry_after_s=1.0)
 
 
 def _limit(total: int) -> Limit:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
-
-import grpc.aio
 
 from tidegate.rpc.metadata import REQUEST_ID
 
@@ -27,14 +25,18 @@ class Call:
     deadline_at: float
 
     @classmethod
-    def from_context(cls, context: grpc.aio.ServicerContext[Any, Any], *, max_duration_s: float) -> Call:
-        """Read the call. One without a deadline, or with a longer one, may take ``max_duration_s``."""
-        metadata = dict(context.invocation_metadata() or ())
-        named = str(metadata.get(REQUEST_ID, ""))
+    def begin(
+        cls, metadata: Iterable[tuple[str, str | bytes]], *, client_s: float | None, max_duration_s: float
+    ) -> Call:
+        """A call that has just come. One without a deadline, or with a longer one, may take ``max_duration_s``.
+
+        ``client_s`` is the time in which the client wants its answer, None for no limit.
+        """
+        named = str(dict(metadata).get(REQUEST_ID, ""))
         is_usable = _REQUEST_ID_FORM.fullmatch(named) is not None
         return cls(
             response_id=named if is_usable else uuid.uuid4().hex,
-            deadline_at=asyncio.get_running_loop().time() + _duration_s(context.time_remaining(), max_duration_s),
+            deadline_at=asyncio.get_running_loop().time() + _duration_s(client_s, max_duration_s),
         )
 
     @property

@@ -74,6 +74,8 @@ class GatewaySettings(BaseSettings):
     """address for metrics and status page; port 0 takes a free one, an empty address serves none"""
     log_format: Literal["text", "json"] = "text"
     """json writes one object a line"""
+    data_plane: Literal["http2", "grpc"] = "http2"
+    """what carries tokens: the HTTP/2 edge, or grpc.aio, which is slower and the reference"""
 
     @field_validator("workers", mode="before")
     @classmethod

@@ -1,28 +1,37 @@
-"""Runs a prepared request on a worker and relays its events.
+"""Runs a prepared request on a worker and has its messages carried to the client.
 
-Another worker may be tried only as long as the client has seen nothing: the first event decides (docs/adr/0004). From
-there on there is one loop, with no queue between the worker's stream and the client's.
+Another worker may be tried only as long as the client has seen nothing: the first event decides (docs/adr/0004). How
+messages are carried is the data plane's business; that there is one, is not known here.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from typing import Protocol
 
 from opentelemetry.trace import Tracer
 
 from gateway.call import Call
 from gateway.errors import DeadlineExceededError
 from gateway.jobs import PreparedRequest
+from gateway.passage import Passage
 from gateway.policy.attempts import Attempts
 from gateway.policy.outcomes import Outcome, client_error, judge
-from gateway.relay import Relay
 from gateway.spans import AttemptSpan
 from gateway.workers.errors import WorkerCallError
 from gateway.workers.fleet import Fleet, Lease
-from tidegate.inference.v1 import inference_service_pb2
 
-_Response = inference_service_pb2.GenerateResponse
+
+class Carrier(Protocol):
+    """The way of one call's messages from a worker to its client."""
+
+    async def carry(
+        self, lease: Lease, job: bytes, passage: Passage, *, timeout_s: float, metadata: tuple[tuple[str, str], ...]
+    ) -> None:
+        """Run ``job``, a serialised worker's request, and send the client what ``passage`` makes of the messages.
+
+        Returns when the worker has ended the call with OK. The worker's call ends with this one, however it ends.
+        Raises ``WorkerCallError``.
+        """
 
 
 class Dispatch:
@@ -32,43 +41,52 @@ class Dispatch:
         self._fleet = fleet
         self._tracer = tracer
 
-    async def generate(self, prepared: PreparedRequest, call: Call) -> AsyncGenerator[_Response]:
-        """The events of the generation. Closing this generator frees the request's blocks on its worker.
+    async def generate(self, prepared: PreparedRequest, call: Call, carrier: Carrier) -> None:
+        """Carry the generation to the client. Being cancelled frees the request's blocks on its worker.
 
         Raises the ``GatewayError`` that the client is told.
         """
+        await _Run(self._fleet, self._tracer, prepared, call, carrier).to_end()
+
+
+class _Run:
+    """One request, from its first attempt to its last."""
+
+    def __init__(self, fleet: Fleet, tracer: Tracer, prepared: PreparedRequest, call: Call, carrier: Carrier) -> None:
+        self._fleet = fleet
+        self._tracer = tracer
+        self._prepared = prepared
+        self._call = call
+        self._carrier = carrier
+        self._attempts = Attempts()
+        self._passage = Passage()
+
+    async def to_end(self) -> None:
+        prepared, attempts, passage = self._prepared, self._attempts, self._passage
         model = prepared.request.model
-        attempts = Attempts()
         while lease := self._fleet.lease(model, need_tokens=prepared.need_tokens, exclude=attempts.asked):
-            relay = Relay()
             try:
-                async with self._attempt(prepared, call, lease, relay, number=len(attempts.asked) + 1) as responses:
-                    async for response in responses:
-                        relay.note(response)
-                        yield response
+                await self._attempt(lease)
                 return
             except WorkerCallError as failure:
-                if relay.has_begun:
-                    raise client_error(failure.error, tokens_sent=relay.tokens) from failure
+                if passage.has_begun:
+                    raise client_error(failure.error, tokens_sent=passage.tokens) from failure
                 attempts.record(lease.worker_id, failure.error)
                 if not attempts.can_move_on(has_budget=self._fleet.can_retry(model)):
                     raise attempts.error() from failure
         raise attempts.error()
 
-    @asynccontextmanager
-    async def _attempt(
-        self, prepared: PreparedRequest, call: Call, lease: Lease, relay: Relay, *, number: int
-    ) -> AsyncIterator[AsyncIterator[_Response]]:
+    async def _attempt(self, lease: Lease) -> None:
         """One call to one worker. However it ends, the call, the lease and the span end with it."""
-        span = AttemptSpan(self._tracer, prepared, lease, number=number)
+        prepared, call, passage = self._prepared, self._call, self._passage
+        span = AttemptSpan(self._tracer, prepared, lease, number=len(self._attempts.asked) + 1)
         outcome, error = Outcome.IGNORED, None  # unless it ends by itself, the client is gone
         try:
             if not call.remaining_s:
                 raise DeadlineExceededError("the deadline passed before a worker was asked")
-            job = prepared.job(prepared.budget(lease.load, remaining_s=call.remaining_s))
-            async with lease.client.generate(job, timeout_s=call.remaining_s, metadata=span.metadata) as responses:
-                yield responses
-            relay.end()
+            job = prepared.job(prepared.budget(lease.load, remaining_s=call.remaining_s)).SerializeToString()
+            await self._carrier.carry(lease, job, passage, timeout_s=call.remaining_s, metadata=span.metadata)
+            passage.end()
             outcome = Outcome.SUCCESS
         except WorkerCallError as failure:
             error = failure.error
@@ -76,4 +94,4 @@ class Dispatch:
             raise
         finally:
             lease.close(outcome)
-            span.end(outcome, relay, error)
+            span.end(outcome, passage, error)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from google.protobuf.message import DecodeError
+
+from gateway.errors import InvalidRequestError
 from gateway.model import ServedModel
 from gateway.policy.load import WorkerLoad
 from gateway.policy.output_budget import OutputBudget, OutputDemand, output_budget
@@ -12,6 +15,7 @@ from gateway.prompt import fit, prepare
 from gateway.renderer import Prompt
 from gateway.request import ValidRequest, parse_generate
 from tidegate.inference.v1 import generation_pb2, inference_service_pb2
+from tidegate.rpc.status import Violation
 from tidegate.worker.v1 import worker_service_pb2
 
 
@@ -25,11 +29,16 @@ class PreparedRequest:
     max_output_tokens: int
 
     @classmethod
-    def from_public(
-        cls, request: inference_service_pb2.GenerateRequest, models: Mapping[str, ServedModel], *, response_id: str
-    ) -> PreparedRequest:
-        """Validate, render, tokenise and fit. Costs CPU: call it in a thread. Raises ``GatewayError``."""
-        valid = parse_generate(request, models)
+    def from_public(cls, request: bytes, models: Mapping[str, ServedModel], *, response_id: str) -> PreparedRequest:
+        """Parse, validate, render, tokenise and fit a serialised GenerateRequest. Raises ``GatewayError``.
+
+        Costs CPU: call it in a thread.
+        """
+        try:
+            parsed = inference_service_pb2.GenerateRequest.FromString(request)
+        except DecodeError as error:
+            raise InvalidRequestError([Violation(field="", description="is not a GenerateRequest")]) from error
+        valid = parse_generate(parsed, models)
         prompt = prepare(valid)
         return cls(
             response_id=response_id,

@@ -5,8 +5,7 @@ Exceptions leave here as they are; the error interceptor turns them into a statu
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -14,31 +13,31 @@ import grpc.aio
 
 from gateway.admission import Admission
 from gateway.call import Call
+from gateway.carriers import GrpcCarrier
 from gateway.catalogue import describe, list_models
-from gateway.dispatch import Dispatch
-from gateway.jobs import PreparedRequest
+from gateway.generation import Generation
 from gateway.model import ServedModel
 from gateway.policy.outcomes import no_worker_available
 from gateway.preparation import Preparation
 from gateway.request import find_model
 from gateway.tokenization import tokenize
-from gateway.traffic_sketches import TrafficSketches
 from gateway.workers.fleet import Fleet
 from tidegate.inference.v1 import inference_service_pb2, inference_service_pb2_grpc
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
+_SERVICE = inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
+
 
 class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
     """The public API."""
 
-    def __init__(  # noqa: PLR0913 - the stages of a call
+    def __init__(
         self,
         fleet: Fleet,
         admission: Admission,
         preparation: Preparation,
-        dispatch: Dispatch,
-        traffic: TrafficSketches,
+        generation: Generation,
         *,
         max_duration_s: float,
     ) -> None:
@@ -46,31 +45,19 @@ class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
         self._fleet = fleet
         self._admission = admission
         self._preparation = preparation
-        self._dispatch = dispatch
-        self._traffic = traffic
+        self._generation = generation
         self._max_duration_s = max_duration_s
 
-    async def Generate(
-        self, request: inference_service_pb2.GenerateRequest, context: _Context
-    ) -> AsyncGenerator[inference_service_pb2.GenerateResponse]:
-        """Stream the continuation of a prompt."""
-        call = Call.from_context(context, max_duration_s=self._max_duration_s)
-        async with self._admission.admit():
-            prepared = await self._preparation.run(
-                partial(PreparedRequest.from_public, request, self._models(), response_id=call.response_id),
-                size_bytes=request.ByteSize(),
-                deadline_at=call.deadline_at,
-            )
-            self._traffic.note(prepared)
-            async with aclosing(self._dispatch.generate(prepared, call)) as responses:
-                async for response in responses:
-                    yield response
+    async def Generate(self, request: bytes, context: _Context) -> None:  # type: ignore[override]
+        """Stream the continuation of a prompt. Messages are serialised here, both ways."""
+        call = self._call(context)
+        await self._generation.run(request, call, GrpcCarrier(context))
 
     async def Tokenize(
         self, request: inference_service_pb2.TokenizeRequest, context: _Context
     ) -> inference_service_pb2.TokenizeResponse:
         """Render and tokenise a prompt without running it."""
-        call = Call.from_context(context, max_duration_s=self._max_duration_s)
+        call = self._call(context)
         async with self._admission.admit():
             return await self._preparation.run(
                 partial(tokenize, request, self._models()),
@@ -90,9 +77,20 @@ class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
         """Describe one model."""
         return inference_service_pb2.GetModelResponse(model=describe(find_model(request.name, self._models())))
 
+    def _call(self, context: _Context) -> Call:
+        metadata: Any = context.invocation_metadata() or ()  # its values are text or bytes, whatever grpc's types say
+        return Call.begin(metadata, client_s=context.time_remaining(), max_duration_s=self._max_duration_s)
+
     def _models(self) -> Mapping[str, ServedModel]:
         """The models known. Before any worker was seen nothing can be said of a name: raises ``NoWorkerAvailable``."""
         models = self._fleet.models
         if not models:
             raise no_worker_available()
         return models
+
+
+def add_to_server(service: InferenceService, server: grpc.aio.Server) -> None:
+    """Serve all methods on a grpc.aio server, Generate without parsing its messages."""
+    inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(service, server)
+    generate: Any = service.Generate  # grpc's types know the blocking form of a handler only
+    server.add_registered_method_handlers(_SERVICE, {"Generate": grpc.unary_stream_rpc_method_handler(generate)})

@@ -9,8 +9,8 @@ from opentelemetry.trace import SpanKind, StatusCode, Tracer, use_span
 
 from gateway.chat import Chat
 from gateway.jobs import PreparedRequest
+from gateway.passage import Passage
 from gateway.policy.outcomes import Outcome
-from gateway.relay import Relay
 from gateway.workers.fleet import Lease
 from tidegate.inference.v1 import generation_pb2
 from tidegate.rpc.status import RpcError
@@ -54,12 +54,12 @@ class AttemptSpan:
         with use_span(self._span):
             return outgoing_metadata()
 
-    def end(self, outcome: Outcome, relay: Relay, error: RpcError | None) -> None:
+    def end(self, outcome: Outcome, passage: Passage, error: RpcError | None) -> None:
         """The attempt has ended; ``error`` is the worker's."""
-        self._span.set_attribute("gen_ai.usage.output_tokens", relay.tokens)
+        self._span.set_attribute("gen_ai.usage.output_tokens", passage.tokens)
         self._span.set_attribute("tidegate.attempt.outcome", outcome.value)
-        if relay.finished is not None:
-            reason = generation_pb2.FinishReason.Name(relay.finished.reason).removeprefix("FINISH_REASON_")
+        if passage.finished is not None:
+            reason = generation_pb2.FinishReason.Name(passage.finished.reason).removeprefix("FINISH_REASON_")
             self._span.set_attribute("gen_ai.response.finish_reasons", [reason.lower()])
         if error is not None:
             self._span.set_attribute(ERROR_TYPE, error.reason or error.code.name)

@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import REGISTRY
 
 from tidegate.rpc.lifecycle import Lifecycle
+from tidegate.rpc.port import GrpcPort, Port
 from tidegate.rpc.server import SERVER_OPTIONS, ErrorInterceptor
 from tidegate.telemetry.loop_lag import LoopLag
 from tidegate.telemetry.metrics import Metrics
@@ -48,9 +49,8 @@ class Worker:
         self._exit_code = 0
         self._model: ServedModel | None = None
         self._server = grpc.aio.server(interceptors=(ErrorInterceptor(to_rpc, _LOGGER),), options=SERVER_OPTIONS)
-        self._lifecycle = Lifecycle(
-            self._server, services=(_SERVICE,), grace_s=settings.drain_grace_s, until_idle=self._until_idle
-        )
+        self._port: Port = GrpcPort(self._server)
+        self._lifecycle = Lifecycle(services=(_SERVICE,), grace_s=settings.drain_grace_s, until_idle=self._until_idle)
         self._lag = LoopLag()
         observe_process(self.metrics, self._lifecycle, self._lag)
         self._health = Health(self._lifecycle, stall_after_s=settings.stall_after_s, on_death=self._end_with_error)
@@ -62,13 +62,6 @@ class Worker:
 
     async def run(self) -> int:
         """Serve until a signal, a ``Drain`` or the engine's death; returns the process's exit code."""
-        host, _, _ = self._settings.listen.rpartition(":")
-        try:
-            port = self._server.add_insecure_port(self._settings.listen)
-        except RuntimeError:  # what core knows of the cause, it has written to the log
-            _LOGGER.error("cannot listen on %s", self._settings.listen)  # noqa: TRY400
-            return 1
-        self.address = f"{host}:{port}"
         listen, is_default = self._settings.admin_listen, "admin_listen" not in self._settings.model_fields_set
         async with AsyncExitStack() as stack:
             try:
@@ -81,13 +74,17 @@ class Worker:
 
     async def _serve(self) -> int:
         await self._lifecycle.set_ready(False)
-        await self._server.start()
+        try:
+            self.address = await self._port.open(self._settings.listen)
+        except OSError as error:
+            _LOGGER.error("cannot listen on %s: %s", self._settings.listen, error)  # noqa: TRY400
+            return 1
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(self._load_and_watch(), name="engine"),
                 tasks.create_task(self._lag.run(), name="loop lag"),
             ]
-            await self._lifecycle.serve()
+            await self._lifecycle.serve(self._port)
             for task in background:
                 task.cancel()
         return self._exit_code

@@ -13,10 +13,11 @@ from typing import Any
 import grpc.aio
 
 from gateway.workers.errors import WorkerCallError
-from tidegate.inference.v1 import inference_service_pb2
 from tidegate.rpc.server import CHANNEL_OPTIONS
 from tidegate.rpc.status import RpcError
 from tidegate.worker.v1 import worker_service_pb2, worker_service_pb2_grpc
+
+GENERATE = "/tidegate.worker.v1.WorkerService/Generate"
 
 _HANDSHAKE_TIMEOUT_S = 10.0
 _TOKENIZER_TIMEOUT_S = 60.0
@@ -30,6 +31,7 @@ class WorkerClient:
         self.target = target
         self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
         self._stub = worker_service_pb2_grpc.WorkerServiceStub(self._channel)
+        self._generate: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(GENERATE)
 
     async def get_model(self) -> worker_service_pb2.GetModelResponse:
         """The handshake; waits for the connection. Raises ``WorkerCallError``."""
@@ -58,11 +60,14 @@ class WorkerClient:
 
     @asynccontextmanager
     async def generate(
-        self, job: worker_service_pb2.GenerateRequest, *, timeout_s: float, metadata: tuple[tuple[str, str], ...]
-    ) -> AsyncIterator[AsyncIterator[inference_service_pb2.GenerateResponse]]:
-        """The events of one generation. Fails at once when the worker is not connected. Raises ``WorkerCallError``."""
-        async with _held(self._stub.Generate(job, timeout=timeout_s, metadata=metadata)) as responses:
-            yield responses
+        self, job: bytes, *, timeout_s: float, metadata: tuple[tuple[str, str], ...]
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The events of one generation; ``job`` and they are serialised messages.
+
+        Fails at once when the worker is not connected. Raises ``WorkerCallError``.
+        """
+        async with _held(self._generate(job, timeout=timeout_s, metadata=metadata)) as messages:
+            yield messages
 
     async def close(self) -> None:
         """End all calls."""

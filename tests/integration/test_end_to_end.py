@@ -5,11 +5,15 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.fakes.running_gateway import RunningGateway, running_gateway, text_of, text_request
 from tests.fakes.running_worker import RunningWorker, running_worker
 from tidegate.inference.v1 import chat_pb2, generation_pb2, inference_service_pb2
 from worker.config import WorkerSettings
 from worker.sim_language import SimLanguage
+
+pytestmark = pytest.mark.usefixtures("data_plane")
 
 LANGUAGE = SimLanguage(Path("worker/sim_model/tokenizer.json").read_bytes(), seed=0, mean_output_tokens=None)
 

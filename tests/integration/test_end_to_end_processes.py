@@ -19,6 +19,8 @@ from tidegate.inference.v1 import inference_service_pb2_grpc
 from tidegate.rpc.server import CHANNEL_OPTIONS
 from tidegate.rpc.status import RpcError
 
+pytestmark = pytest.mark.usefixtures("data_plane")
+
 SIM = ("--engine", "sim")
 
 # The goal is 6,000; the default keeps a run of all tests short.

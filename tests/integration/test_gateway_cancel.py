@@ -6,10 +6,14 @@ import statistics
 import time
 from contextlib import AsyncExitStack
 
+import pytest
+
 from tests.fakes.running_gateway import running_gateway, text_request
 from tests.fakes.running_worker import running_worker
 from tidegate.worker.v1 import worker_service_pb2
 from worker.config import WorkerSettings
+
+pytestmark = pytest.mark.usefixtures("data_plane")
 
 _LOGGER = logging.getLogger(__name__)
 

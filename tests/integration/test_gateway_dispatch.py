@@ -19,6 +19,8 @@ from tests.fakes.scripted_worker import (
 )
 from tidegate.rpc.status import Violation
 
+pytestmark = pytest.mark.usefixtures("data_plane")
+
 LOST = grpc.StatusCode.UNAVAILABLE
 
 

@@ -20,6 +20,8 @@ from tests.fakes.scripted_worker import HANG, ScriptedWorker, answer, beginning,
 from tidegate.client.health import GATEWAY, PROCESS, check_health
 from tidegate.inference.v1 import inference_service_pb2
 
+pytestmark = pytest.mark.usefixtures("data_plane")
+
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what other tasks bring about."""

@@ -16,6 +16,8 @@ from tests.fakes.scripted_worker import HANG, ScriptedWorker, answer, beginning,
 from tidegate.inference.v1 import chat_pb2, generation_pb2, inference_service_pb2
 from tidegate.rpc.status import RpcError
 
+pytestmark = pytest.mark.usefixtures("data_plane")
+
 
 async def one_worker(stack: AsyncExitStack, worker: ScriptedWorker, **settings: Any) -> RunningGateway:
     """A gateway with ``settings`` and just this worker."""
@@ -120,12 +122,16 @@ async def test_a_drain_refuses_new_calls_and_finishes_running_ones(stack: AsyncE
 
 
 async def test_streams_that_outlast_the_grace_are_ended(stack: AsyncExitStack) -> None:
-    """A shutdown has an end, and the worker's blocks are free after it."""
+    """A shutdown has an end, of which clients are told; the worker's blocks are free after it."""
     worker = ScriptedWorker(scripts=[[*beginning("a"), HANG]])
     gateway = await one_worker(stack, worker, drain_grace_s=0.1)
-    held = gateway.stub.Generate(text_request())
-    await held.read()
+    held = aiter(gateway.stub.Generate(text_request()))
+    await anext(held)
     gateway.gateway.stop()
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        [response async for response in held]
+    error = RpcError.from_call(raised.value)
+    assert ("DRAINING", grpc.StatusCode.UNAVAILABLE) == (error.reason, error.code)
     async with asyncio.timeout(10):
         await gateway.life
         await worker.cancelled.wait()

@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
+import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -12,6 +13,8 @@ from opentelemetry.trace import StatusCode
 
 from tests.fakes.running_gateway import running_gateway, text_request
 from tests.fakes.scripted_worker import HANG, ScriptedWorker, answer, at_capacity, beginning, serving
+
+pytestmark = pytest.mark.usefixtures("data_plane")
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 METADATA = (("traceparent", f"00-{TRACE_ID}-b7ad6b7169203331-01"), ("tracestate", "vendor=1"))

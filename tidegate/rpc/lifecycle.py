@@ -10,8 +10,8 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
 
-import grpc.aio
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health_aio
 
@@ -19,6 +19,13 @@ _LOGGER = logging.getLogger(__name__)
 
 # For watchers, of health or load, which would never end by themselves.
 _FAREWELL_S = 0.5
+
+
+class Stoppable(Protocol):
+    """What clients are connected to."""
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more calls, let running ones finish for ``grace_s`` seconds, then end them."""
 
 
 class Lifecycle:
@@ -30,7 +37,6 @@ class Lifecycle:
 
     def __init__(
         self,
-        server: grpc.aio.Server,
         *,
         services: Iterable[str],
         grace_s: float,
@@ -42,16 +48,20 @@ class Lifecycle:
         """
         self.health = health_aio.HealthServicer()
         self.is_draining = False
-        self._server = server
         self._services = ("", *services)
         self._grace_s = grace_s
         self._until_idle = until_idle
         self._stop = asyncio.Event()
         self._on_drain: list[Callable[[], None]] = []
+        self._on_grace_end: list[Callable[[], None]] = []
 
     def on_drain(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once, when a drain begins."""
         self._on_drain.append(callback)
+
+    def on_grace_end(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once, when calls still run at the end of the grace: it ends them, with a reason."""
+        self._on_grace_end.append(callback)
 
     async def set_ready(self, ready: bool) -> None:  # noqa: FBT001 - reads as a sentence
         """Answer health checks with SERVING or NOT_SERVING; a draining server stays NOT_SERVING."""
@@ -69,8 +79,8 @@ class Lifecycle:
                 callback()
             self._stop.set()
 
-    async def serve(self) -> None:
-        """Serve until a signal or ``request_stop``; a second signal ends at once. Start the server before."""
+    async def serve(self, port: Stoppable) -> None:
+        """Serve until a signal or ``request_stop``, then stop ``port``; a second signal ends at once."""
         loop = asyncio.get_running_loop()
         hurry = asyncio.Event()
 
@@ -85,25 +95,27 @@ class Lifecycle:
         try:
             await self._stop.wait()
             await self.set_ready(False)
-            stopping = asyncio.ensure_future(self._end_calls())
+            stopping = asyncio.ensure_future(self._end_calls(port))
             hurried = asyncio.ensure_future(hurry.wait())
             await asyncio.wait((stopping, hurried), return_when=asyncio.FIRST_COMPLETED)
             hurried.cancel()
             if not stopping.done():
                 stopping.cancel()
                 await asyncio.wait((stopping,))
-                await self._server.stop(0)
+                await port.stop(0)
         finally:
             for signum in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(signum)
 
-    async def _end_calls(self) -> None:
+    async def _end_calls(self, port: Stoppable) -> None:
         if self._until_idle is None:
-            await self._server.stop(self._grace_s)
+            await port.stop(self._grace_s)
             return
         try:
             async with asyncio.timeout(self._grace_s):
                 await self._until_idle()
         except TimeoutError:
             _LOGGER.warning("calls still run after %g s; ending them", self._grace_s)
-        await self._server.stop(_FAREWELL_S)
+            for callback in self._on_grace_end:
+                callback()
+        await port.stop(_FAREWELL_S)

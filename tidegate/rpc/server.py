@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -92,12 +93,16 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
             responses = inner(request, context)
             try:
+                if inspect.isawaitable(responses):  # the handler writes by itself, too
+                    await responses
+                    return
                 async for response in responses:
                     await context.write(response)
             except Exception as error:  # noqa: BLE001 - the edge: everything becomes a status
                 await self._abort(context, error)
             finally:
-                await responses.aclose()
+                if inspect.isasyncgen(responses):
+                    await responses.aclose()
 
         return guarded
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -22,7 +22,7 @@ from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import NoOpTracer, Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace import NoOpTracer, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from tidegate import __version__
@@ -94,6 +94,27 @@ def outgoing_metadata() -> tuple[tuple[str, str], ...]:
     return tuple(carrier.items())
 
 
+class ServerSpan:
+    """The span of one call served, below its caller's; current in the task that makes it. End it once."""
+
+    def __init__(self, tracer: Tracer, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        """``method`` without its leading slash; ``metadata`` is the call's."""
+        parent = _incoming_context(metadata)
+        self._span = tracer.start_span(
+            method, context=parent, kind=SpanKind.SERVER, attributes={RPC_SYSTEM_NAME: "grpc", RPC_METHOD: method}
+        )
+        # Never detached: each call runs in a task of its own, and a task's context ends with it.
+        attach(set_span_in_context(self._span, parent))
+
+    def end(self, code: grpc.StatusCode) -> None:
+        """The call has ended with ``code``."""
+        self._span.set_attribute(RPC_RESPONSE_STATUS_CODE, code.name)
+        if code in _SERVER_FAULTS:
+            self._span.set_attribute(ERROR_TYPE, code.name)
+            self._span.set_status(Status(StatusCode.ERROR))
+        self._span.end()
+
+
 class TraceInterceptor(grpc.aio.ServerInterceptor):
     """Gives every call of our own services a SERVER span, which is current in its handler.
 
@@ -131,18 +152,14 @@ class TraceInterceptor(grpc.aio.ServerInterceptor):
 
     @contextmanager
     def _span(self, method: str, context: _ServicerContext) -> Iterator[None]:
-        parent = _incoming_context(context)
-        span = self._tracer.start_span(
-            method, context=parent, kind=SpanKind.SERVER, attributes={RPC_SYSTEM_NAME: "grpc", RPC_METHOD: method}
-        )
-        # Never detached: grpc runs each call in a task of its own, and a task's context ends with it.
-        attach(set_span_in_context(span, parent))
+        span = ServerSpan(self._tracer, method, context.invocation_metadata() or ())
         code = grpc.StatusCode.UNKNOWN
         try:
             yield
             code = _sent_code(context)
         except asyncio.CancelledError:
-            code = _cancelled_code(context)
+            remaining_s: Any = context.time_remaining()  # None without a deadline, whatever grpc's types say
+            code = cancelled_code(remaining_s)
             raise
         except Exception:
             # grpc answers UNKNOWN to what nobody turned into a status.
@@ -150,12 +167,12 @@ class TraceInterceptor(grpc.aio.ServerInterceptor):
             code = grpc.StatusCode.UNKNOWN if sent is grpc.StatusCode.OK else sent
             raise
         finally:
-            _end(span, code)
+            span.end(code)
 
 
-def _incoming_context(context: _ServicerContext) -> Context:
+def _incoming_context(metadata: Iterable[tuple[str, str | bytes]]) -> Context:
     carrier: dict[str, list[str]] = {}
-    for key, value in context.invocation_metadata() or ():
+    for key, value in metadata:
         if key in (TRACEPARENT, TRACESTATE):
             carrier.setdefault(key, []).append(str(value))
     return _PROPAGATOR.extract(carrier, Context())
@@ -166,15 +183,7 @@ def _sent_code(context: _ServicerContext) -> grpc.StatusCode:
     return code if isinstance(code, grpc.StatusCode) else _CODES[code or 0]
 
 
-def _cancelled_code(context: _ServicerContext) -> grpc.StatusCode:
-    remaining_s: Any = context.time_remaining()  # None where there is no deadline, whatever grpc's types say
+def cancelled_code(remaining_s: float | None) -> grpc.StatusCode:
+    """What a cancelled call's client has seen; ``remaining_s`` is the time to its deadline, None without one."""
     has_expired = remaining_s is not None and remaining_s < _DEADLINE_SLACK_S
     return grpc.StatusCode.DEADLINE_EXCEEDED if has_expired else grpc.StatusCode.CANCELLED
-
-
-def _end(span: Span, code: grpc.StatusCode) -> None:
-    span.set_attribute(RPC_RESPONSE_STATUS_CODE, code.name)
-    if code in _SERVER_FAULTS:
-        span.set_attribute(ERROR_TYPE, code.name)
-        span.set_status(Status(StatusCode.ERROR))
-    span.end()

@@ -1,0 +1,45 @@
+"""Generate on the HTTP/2 edge. What it does with a call stands in ``generation``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from grpc import StatusCode
+from opentelemetry.trace import Tracer
+
+from gateway.call import Call
+from gateway.carriers import Http2Carrier
+from gateway.errors import to_rpc
+from gateway.generation import Generation
+from gateway.workers.upstreams import Upstreams
+from tidegate.http2.grpc_status import Status
+from tidegate.http2.server import Handler
+from tidegate.http2.server_call import ServerCall, time_left_s
+from tidegate.rpc.http2_calls import guarded, traced
+
+_LOGGER = logging.getLogger(__name__)
+
+_OK = Status(code=StatusCode.OK)
+
+
+class Http2Service:
+    """The part of the public API that carries tokens."""
+
+    def __init__(self, generation: Generation, upstreams: Upstreams, *, max_duration_s: float) -> None:
+        """``max_duration_s`` holds for calls that have no shorter deadline."""
+        self._generation = generation
+        self._upstreams = upstreams
+        self._max_duration_s = max_duration_s
+
+    def handlers(self, tracer: Tracer) -> Mapping[str, Handler]:
+        """By full method name."""
+        return {
+            "/tidegate.inference.v1.InferenceService/Generate": traced(guarded(self._serve, to_rpc, _LOGGER), tracer)
+        }
+
+    async def _serve(self, call: ServerCall) -> Status:
+        request = await call.receive_only()
+        begun = Call.begin(call.metadata, client_s=time_left_s(call), max_duration_s=self._max_duration_s)
+        await self._generation.run(request, begun, Http2Carrier(call, self._upstreams))
+        return _OK

@@ -1,0 +1,83 @@
+"""What a client has seen of its generation: one object per request, over all its attempts.
+
+Messages come here as the wire has them, whole and with their prefixes, one or several at a time, and leave for the
+client as this says. They are not parsed on the way. What was delivered is kept, so that it can be read when a worker is
+lost; it is read into token ids, four bytes each, whenever it has grown to a few kilobytes.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+
+from grpc import StatusCode
+
+from gateway.workers.errors import WorkerCallError
+from tidegate.http2.messages import PREFIX_BYTES
+from tidegate.inference.v1 import generation_pb2, inference_service_pb2
+from tidegate.rpc.status import WORKER_DOMAIN, RpcError
+
+_UNFINISHED = RpcError(
+    code=StatusCode.INTERNAL, reason="ENGINE_ERROR", domain=WORKER_DOMAIN, message="OK without Finished"
+)
+_MAX_UNREAD_BYTES = 4096
+
+
+class Passage:
+    """Follows the messages of a request on their way to the client."""
+
+    __slots__ = ("_last", "_token_ids", "_unread", "finished", "has_begun")
+
+    def __init__(self) -> None:
+        self.has_begun = False
+        self.finished: generation_pb2.Finished | None = None  # once the generation has ended well
+        self._last = b""
+        self._unread = bytearray()
+        self._token_ids = array("i")
+
+    def pass_on(self, chunk: bytes) -> bytes:
+        """Whole messages of the worker; returns what the client shall get for them, which may be nothing."""
+        self.has_begun = True
+        self._last = chunk
+        self._unread += chunk
+        if len(self._unread) > _MAX_UNREAD_BYTES:
+            self._read()
+        return chunk
+
+    def end(self) -> None:
+        """The worker ended the stream with OK. Raises ``WorkerCallError`` if it did so too early."""
+        *_, last = messages_of(self._last) if self._last else (b"",)
+        response = inference_service_pb2.GenerateResponse.FromString(last)
+        if not response.HasField("finished"):
+            raise WorkerCallError(_UNFINISHED)
+        self.finished = response.finished
+
+    @property
+    def token_ids(self) -> array[int]:
+        """The tokens that the client has been sent."""
+        self._read()
+        return self._token_ids
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the client has been sent."""
+        return self.finished.usage.output_token_count if self.finished is not None else len(self.token_ids)
+
+    def _read(self) -> None:
+        # Laid end to end, responses with a Delta are their merge. Started and Finished, of which the merge keeps but
+        # the last of a kind, hold no tokens; being of one oneof they would clear a Delta, and so are left out.
+        deltas = b"".join([message for message in messages_of(bytes(self._unread)) if message[:1] == _DELTA_TAG])
+        self._unread.clear()
+        self._token_ids.extend(inference_service_pb2.GenerateResponse.FromString(deltas).delta.token_ids)
+
+
+_DELTA_TAG = bytes((inference_service_pb2.GenerateResponse.DELTA_FIELD_NUMBER << 3 | 2,))
+
+
+def messages_of(chunk: bytes) -> Iterator[bytes]:
+    """The messages of ``chunk``, without their prefixes."""
+    at = 0
+    while at < len(chunk):
+        start = at + PREFIX_BYTES
+        at = start + int.from_bytes(chunk[at:start], "big")
+        yield chunk[start:at]

@@ -1,0 +1,57 @@
+"""The HTTP/2 connections over which jobs go to workers. What else a worker is asked goes over ``WorkerClient``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from grpc import StatusCode
+
+from gateway.workers.client import GENERATE
+from tidegate.http2.channel import Channel, Target
+from tidegate.http2.endpoint import Endpoint, Role
+from tidegate.http2.grpc_status import CallError, Status
+from tidegate.http2.limits import Limits
+from tidegate.http2.messages import framed
+from tidegate.http2.metadata import Metadata
+from tidegate.http2.relay import Relay
+from tidegate.http2.transport import Flusher
+
+_CONNECT_TIMEOUT_S = 2.0  # workers in the fleet have shown that they can be reached
+
+
+class Upstreams:
+    """One channel for each worker that was ever given a job. Make it inside a running event loop."""
+
+    def __init__(self, flusher: Flusher, limits: Limits) -> None:
+        """``flusher`` is that of the connections to clients, so that what is read from a worker leaves at once."""
+        self.max_message_bytes = limits.max_message_bytes
+        self._flusher = flusher
+        self._endpoint = Endpoint(role=Role.CLIENT, clock=time.monotonic, limits=limits)
+        self._channels: dict[str, Channel] = {}
+
+    async def open(self, target: str, job: bytes, relay: Relay, *, timeout_s: float, metadata: Metadata) -> None:
+        """Start ``job`` at the worker and have ``relay`` handle its answer. Raises ``CallError``."""
+        channel = self._channels.get(target)
+        if channel is None:
+            host, _, port = target.rpartition(":")
+            address = Target(host=host.strip("[]"), port=int(port))
+            channel = self._channels[target] = Channel(self._endpoint, address, flusher=self._flusher)
+        if not channel.can_open:
+            await _connect(channel)
+        relay.stream = channel.open(channel.head(GENERATE, metadata=metadata, timeout_s=timeout_s), relay)
+        relay.stream.send_data(framed(job), end_stream=True)
+
+    def close(self) -> None:
+        """Close all connections; jobs that run there end."""
+        for channel in self._channels.values():
+            channel.close()
+
+
+async def _connect(channel: Channel) -> None:
+    try:
+        async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+            await channel.connect()
+    except OSError as error:  # TimeoutError is one
+        message = f"cannot connect to {channel.target.authority}: {error}"
+        raise CallError(Status(code=StatusCode.UNAVAILABLE, message=message)) from error

@@ -1,0 +1,56 @@
+"""What surrounds a call of the HTTP/2 edge: its span, and the one place where exceptions become its status."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from grpc import StatusCode
+from opentelemetry.trace import Tracer
+
+from tidegate.http2.grpc_status import CallError, Status
+from tidegate.http2.server import Handler
+from tidegate.http2.server_call import ServerCall, time_left_s
+from tidegate.rpc.http2_status import to_status
+from tidegate.rpc.status import RpcError
+from tidegate.rpc.telemetry import ServerSpan, cancelled_code
+
+# Serves a call, and returns the trailing metadata of its OK.
+Serve = Callable[[ServerCall], Awaitable[Status]]
+
+
+def guarded(serve: Serve, to_rpc: Callable[[Exception], RpcError], logger: logging.Logger) -> Handler:
+    """``serve``, with all that it raises turned into a google.rpc.Status by ``to_rpc``, the service's error table."""
+
+    async def handler(call: ServerCall) -> Status:
+        try:
+            return await serve(call)
+        except CallError as error:  # of the transport: no message, or one too many
+            return error.status
+        except Exception as error:  # the edge: everything becomes a status
+            rpc_error = to_rpc(error)
+            if rpc_error.code is StatusCode.INTERNAL:
+                logger.exception("call failed: %s", rpc_error.reason)
+            return to_status(rpc_error)
+
+    return handler
+
+
+def traced(handler: Handler, tracer: Tracer) -> Handler:
+    """``handler`` inside a SERVER span, which is current in it."""
+
+    async def outer(call: ServerCall) -> Status:
+        span = ServerSpan(tracer, call.head.method.removeprefix("/"), call.metadata)
+        code = StatusCode.UNKNOWN
+        try:
+            status = await handler(call)
+            code = status.code
+            return status
+        except asyncio.CancelledError:
+            code = cancelled_code(time_left_s(call))
+            raise
+        finally:
+            span.end(code)
+
+    return outer
