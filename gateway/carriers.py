@@ -10,7 +10,7 @@ from grpc import StatusCode
 
 from gateway.passage import Passage, messages_of
 from gateway.workers.errors import WorkerCallError
-from gateway.workers.fleet import Lease
+from gateway.workers.seat import Lease
 from gateway.workers.upstreams import Upstreams
 from tidegate.http2.grpc_status import CallError
 from tidegate.http2.messages import framed

@@ -18,7 +18,8 @@ from gateway.policy.attempts import Attempts
 from gateway.policy.outcomes import Outcome, client_error, judge
 from gateway.spans import AttemptSpan
 from gateway.workers.errors import WorkerCallError
-from gateway.workers.fleet import Fleet, Lease
+from gateway.workers.fleet import Fleet
+from gateway.workers.seat import Lease
 
 
 class Carrier(Protocol):
@@ -64,7 +65,7 @@ class _Run:
     async def to_end(self) -> None:
         prepared, attempts, passage = self._prepared, self._attempts, self._passage
         model = prepared.request.model
-        while lease := self._fleet.lease(model, need_tokens=prepared.need_tokens, exclude=attempts.asked):
+        while lease := self._fleet.lease(model, prepared.demand, exclude=attempts.asked):
             try:
                 await self._attempt(lease)
                 return
@@ -80,6 +81,7 @@ class _Run:
         """One call to one worker. However it ends, the call, the lease and the span end with it."""
         prepared, call, passage = self._prepared, self._call, self._passage
         span = AttemptSpan(self._tracer, prepared, lease, number=len(self._attempts.asked) + 1)
+        passage.expect(lease.begin)
         outcome, error = Outcome.IGNORED, None  # unless it ends by itself, the client is gone
         try:
             if not call.remaining_s:
@@ -93,5 +95,10 @@ class _Run:
             outcome = judge(error).outcome
             raise
         finally:
-            lease.close(outcome)
+            lease.close(
+                outcome,
+                is_lost=error is not None and judge(error).is_lost,
+                output_tokens=passage.tokens,
+                cached_tokens=passage.cached_tokens,
+            )
             span.end(outcome, passage, error)

@@ -9,8 +9,10 @@ from google.protobuf.message import DecodeError
 
 from gateway.errors import InvalidRequestError
 from gateway.model import ServedModel
+from gateway.policy.demand import Demand
 from gateway.policy.load import WorkerLoad
 from gateway.policy.output_budget import OutputBudget, OutputDemand, output_budget
+from gateway.prefix import prefix_names, prefix_stride
 from gateway.prompt import fit, prepare
 from gateway.renderer import Prompt
 from gateway.request import ValidRequest, parse_generate
@@ -27,6 +29,7 @@ class PreparedRequest:
     request: ValidRequest
     prompt: Prompt
     max_output_tokens: int
+    demand: Demand
 
     @classmethod
     def from_public(cls, request: bytes, models: Mapping[str, ServedModel], *, response_id: str) -> PreparedRequest:
@@ -40,17 +43,20 @@ class PreparedRequest:
             raise InvalidRequestError([Violation(field="", description="is not a GenerateRequest")]) from error
         valid = parse_generate(parsed, models)
         prompt = prepare(valid)
+        max_output_tokens = fit(valid, len(prompt.token_ids))
+        stride = prefix_stride(valid.model.block_size)
         return cls(
             response_id=response_id,
             request=valid,
             prompt=prompt,
-            max_output_tokens=fit(valid, len(prompt.token_ids)),
+            max_output_tokens=max_output_tokens,
+            demand=Demand(
+                prompt_tokens=len(prompt.token_ids),
+                need_tokens=len(prompt.token_ids) + max_output_tokens,
+                prefix=prefix_names(prompt.token_ids, stride),
+                prefix_stride=stride,
+            ),
         )
-
-    @property
-    def need_tokens(self) -> int:
-        """Tokens that the request will hold in a KV cache at most."""
-        return len(self.prompt.token_ids) + self.max_output_tokens
 
     def budget(self, load: WorkerLoad, *, remaining_s: float) -> OutputBudget:
         """The output for which a worker with this ``load`` has the time. Raises ``DeadlineTooShortError``."""

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 
 from gateway.admission import Admission
 from gateway.config import GatewaySettings
-from gateway.workers.fleet import Fleet, Seat
+from gateway.workers.fleet import Fleet
+from gateway.workers.seat import Seat
 from tidegate import __version__
 from tidegate.rpc.lifecycle import Lifecycle
 from tidegate.telemetry import catalogue

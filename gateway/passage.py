@@ -8,7 +8,7 @@ lost; it is read into token ids, four bytes each, whenever it has grown to a few
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from grpc import StatusCode
 
@@ -26,7 +26,7 @@ _MAX_UNREAD_BYTES = 4096
 class Passage:
     """Follows the messages of a request on their way to the client."""
 
-    __slots__ = ("_last", "_token_ids", "_unread", "finished", "has_begun")
+    __slots__ = ("_last", "_on_next", "_token_ids", "_unread", "finished", "has_begun")
 
     def __init__(self) -> None:
         self.has_begun = False
@@ -34,10 +34,18 @@ class Passage:
         self._last = b""
         self._unread = bytearray()
         self._token_ids = array("i")
+        self._on_next: Callable[[], None] | None = None
+
+    def expect(self, on_next: Callable[[], None]) -> None:
+        """Call ``on_next`` when the next message comes, before it goes to the client."""
+        self._on_next = on_next
 
     def pass_on(self, chunk: bytes) -> bytes:
         """Whole messages of the worker; returns what the client shall get for them, which may be nothing."""
         self.has_begun = True
+        if self._on_next is not None:
+            on_next, self._on_next = self._on_next, None
+            on_next()
         self._last = chunk
         self._unread += chunk
         if len(self._unread) > _MAX_UNREAD_BYTES:
@@ -51,6 +59,11 @@ class Passage:
         if not response.HasField("finished"):
             raise WorkerCallError(_UNFINISHED)
         self.finished = response.finished
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Tokens of the prompt that came out of the worker's cache, once it has told."""
+        return None if self.finished is None else self.finished.usage.cached_prompt_token_count
 
     @property
     def token_ids(self) -> array[int]:

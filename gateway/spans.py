@@ -11,7 +11,7 @@ from gateway.chat import Chat
 from gateway.jobs import PreparedRequest
 from gateway.passage import Passage
 from gateway.policy.outcomes import Outcome
-from gateway.workers.fleet import Lease
+from gateway.workers.seat import Lease
 from tidegate.inference.v1 import generation_pb2
 from tidegate.rpc.status import RpcError
 from tidegate.rpc.telemetry import ERROR_TYPE, outgoing_metadata

@@ -1,58 +1,67 @@
-"""Chooses the worker for a job: the one with the most free KV blocks after what this gateway has just sent it.
+"""Chooses the worker for a job: the better one of two, by the predicted time to its first token.
 
-It only puts workers in order. It never refuses a job for want of blocks: what a job will need is an estimate here, and
-the worker alone knows its ledger. What is refused is a job that is larger than a worker's whole pool.
+It only chooses among those it is given. It never refuses a job for want of blocks: what a job will need is an estimate
+here, and the worker alone knows its ledger. What is left out is a worker whose whole pool is smaller than the job.
+
+Three steps. Each worker takes part with a chance of its ``weight``, so that one that has just come, come back or grown
+slow gets no more than that share. Of these, workers stay whose prediction is as good as the best one, as far as figures
+of this age can tell. Of these, two are drawn and the better one is taken: gateways that see the same do not all choose
+the same.
 """
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.policy.load import WorkerLoad
+from gateway.policy.candidate import Candidate
+from gateway.policy.demand import Demand
+from gateway.policy.prediction import predicted_ttft_s, typical_prefill_rate
+
+# Two workers whose predictions differ by less are equally good: a report is up to so old when the next one is due, and
+# every gateway may have sent a job since.
+_TOLERANCE_S = 0.02
+_CHOICES = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A worker in rotation, as this gateway sees it at one instant.
+class Choice:
+    """The worker chosen, with the prediction for each worker that took part, in seconds to the first token."""
 
-    ``unseen_blocks`` are those that this gateway's jobs will take at most and that ``load`` cannot know yet;
-    ``in_flight`` are all its jobs there. A ``is_doubtful`` worker has failed or refused a job since ``load``.
-    """
-
-    worker_id: str
-    load: WorkerLoad
-    unseen_blocks: int
-    in_flight: int
-    is_doubtful: bool
-
-    @property
-    def room_blocks(self) -> int:
-        """Blocks that a further job would find. Negative when more was sent than is free."""
-        return self.load.available_blocks - self.unseen_blocks
-
-    def blocks_for(self, tokens: int) -> int:
-        """Blocks of this worker that ``tokens`` fill."""
-        return math.ceil(tokens / self.load.block_size)
+    worker: Candidate
+    predicted_ttft_s: Mapping[str, float]
 
 
 def pick(
-    candidates: Iterable[Candidate], *, need_tokens: int, exclude: Collection[str], rng: random.Random
-) -> Candidate | None:
-    """The best worker for a job of ``need_tokens`` (prompt and output), or None when there is none left to ask.
+    candidates: Iterable[Candidate], demand: Demand, *, exclude: Collection[str], rng: random.Random
+) -> Choice | None:
+    """The worker for a job of ``demand``, or None when there is none left to ask.
 
-    Doubtful workers come last but are never left out: on its own opinion alone a gateway must not lose its whole fleet.
-    Then most room counts, then fewest of this gateway's jobs, then chance, so that gateways do not move in step.
+    A worker on probation is taken first: only a job can tell whether it has recovered, and the owner of its breaker
+    bounds how many may try.
     """
     fitting = [
         candidate
         for candidate in candidates
-        if candidate.worker_id not in exclude and candidate.blocks_for(need_tokens) <= candidate.load.total_blocks
+        if candidate.worker_id not in exclude
+        and candidate.blocks_for(demand.need_tokens) <= candidate.load.total_blocks
     ]
-    return min(
-        fitting,
-        key=lambda candidate: (candidate.is_doubtful, -candidate.room_blocks, candidate.in_flight, rng.random()),
-        default=None,
-    )
+    if not fitting:
+        return None
+    taking_part = [candidate for candidate in fitting if candidate.is_probe] or _drawn_by_weight(fitting, rng)
+    rate = typical_prefill_rate(fitting)
+    predicted = {
+        candidate.worker_id: predicted_ttft_s(candidate, demand, typical_rate=rate) for candidate in taking_part
+    }
+    limit = min(predicted.values()) + _TOLERANCE_S
+    near = [candidate for candidate in taking_part if predicted[candidate.worker_id] <= limit]
+    drawn = rng.sample(near, _CHOICES) if len(near) > _CHOICES else near
+    chosen = min(drawn, key=lambda candidate: (predicted[candidate.worker_id], candidate.in_flight, rng.random()))
+    return Choice(worker=chosen, predicted_ttft_s=predicted)
+
+
+def _drawn_by_weight(candidates: Sequence[Candidate], rng: random.Random) -> Sequence[Candidate]:
+    """Those that take part; all of them when chance would leave nobody."""
+    drawn = [candidate for candidate in candidates if candidate.weight >= 1 or rng.random() < candidate.weight]
+    return drawn or candidates

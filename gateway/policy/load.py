@@ -27,6 +27,7 @@ class WorkerLoad:
     # What would be admitted now, blocks aside; None: without bound.
     admissible_requests: int | None = None
     admissible_prompt_tokens: int | None = None
+    engine_step_age_s: float = 0.0  # for so long the engine has had work and made no step
 
     @property
     def available_blocks(self) -> int:

@@ -43,18 +43,20 @@ class Verdict:
 
     ``can_move`` says whether another worker may do better, as long as the client has seen nothing; ``error`` is what
     the client is told when none does. Once the client has seen something, an error that could move is an interruption.
+    ``is_lost``: it is the worker that failed, and not the job.
     """
 
     outcome: Outcome
     can_move: bool
     error: type[GatewayError]
+    is_lost: bool = False
 
 
 def _verdict(outcome: Outcome, error: type[GatewayError], *, can_move: bool = False) -> Verdict:
     return Verdict(outcome=outcome, can_move=can_move, error=error)
 
 
-_LOST = _verdict(Outcome.FAILED, NoWorkerAvailableError, can_move=True)
+_LOST = Verdict(outcome=Outcome.FAILED, can_move=True, error=NoWorkerAvailableError, is_lost=True)
 
 _BY_REASON = {
     "AT_CAPACITY": _verdict(Outcome.REFUSED, KvExhaustedError, can_move=True),

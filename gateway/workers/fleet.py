@@ -9,97 +9,40 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection, Iterable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from gateway.model import ServedModel
-from gateway.policy.balancer import Candidate, pick
+from gateway.policy.balancer import pick
+from gateway.policy.candidate import Candidate
+from gateway.policy.demand import Demand
+from gateway.policy.ejection import REPRIEVED_WEIGHT, reprieved
 from gateway.policy.load import WorkerLoad
-from gateway.policy.outcomes import Outcome
+from gateway.policy.outliers import Outliers
 from gateway.policy.retry_budget import RetryBudget
-from gateway.policy.unseen_blocks import UnseenBlocks
+from gateway.policy.standing import Standing
 from gateway.workers.client import WorkerClient
 from gateway.workers.errors import UnusableWorkerError
+from gateway.workers.seat import Lease, Peers, Seat
 
 _LOGGER = logging.getLogger(__name__)
 
-
-class Seat:
-    """A worker that has proven itself, from its handshake until it is lost."""
-
-    def __init__(self, client: WorkerClient, model: ServedModel, load: WorkerLoad) -> None:
-        self.client = client
-        self.model = model
-        self.load = load
-        self.unseen = UnseenBlocks()
-        self.in_flight = 0
-        self.is_doubtful = False
-        self.has_refused = False  # for want of room, since its last report
-
-    @property
-    def worker_id(self) -> str:
-        """The worker's address, which tells it from the others."""
-        return self.client.target
-
-    def receive(self, load: WorkerLoad) -> None:
-        """Take in a load report; whatever was held against the worker was before it."""
-        self.load = load
-        self.unseen.receive_report()
-        self.is_doubtful = False
-        self.has_refused = False
-
-    def has_room(self, tokens: int) -> bool:
-        """Whether a job of so many tokens would find its blocks now, by the last report and by what was sent since."""
-        candidate = self.as_candidate()
-        return not self.has_refused and candidate.blocks_for(tokens) <= candidate.room_blocks
-
-    def as_candidate(self) -> Candidate:
-        """How the worker looks at this instant."""
-        return Candidate(
-            worker_id=self.worker_id,
-            load=self.load,
-            unseen_blocks=self.unseen.blocks,
-            in_flight=self.in_flight,
-            is_doubtful=self.is_doubtful,
-        )
-
-
-class Lease:
-    """A job's place on a worker. Close it exactly once, when the job's stream has ended."""
-
-    def __init__(self, seat: Seat, budget: RetryBudget, *, blocks: int, on_close: Callable[[], None]) -> None:
-        self.worker_id = seat.worker_id
-        self.client = seat.client
-        self.load = seat.load
-        self._seat = seat
-        self._budget = budget
-        self._on_close = on_close
-        self._sent = seat.unseen.send(blocks)
-        seat.in_flight += 1
-
-    def close(self, outcome: Outcome) -> None:
-        """The job's attempt has ended so."""
-        self._seat.in_flight -= 1
-        self._seat.unseen.end(self._sent)
-        if outcome in (Outcome.FAILED, Outcome.REFUSED):
-            self._seat.is_doubtful = True
-        if outcome is Outcome.REFUSED:
-            self._seat.has_refused = True
-        if outcome is Outcome.FAILED:
-            self._budget.fail()
-        elif outcome is Outcome.SUCCESS:
-            self._budget.succeed()
-        self._on_close()
+# In a fleet in which nobody has been at work for so long, a new worker is not given time: all are new.
+_AT_WORK_S = 5.0
 
 
 class Fleet:
     """All workers of this gateway, by model."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, clock: Callable[[], float] = time.monotonic) -> None:
+        """``clock`` is the one by which loads were received."""
         self.readiness_changed = asyncio.Event()
         self._rng = rng
+        self._clock = clock
         self._seats: dict[str, Seat] = {}
-        self._budgets: dict[str, RetryBudget] = {}
+        self._standings: dict[str, Standing] = {}  # by address, also of workers that are away
+        self._peers: dict[str, Peers] = {}  # by model
         # What each address served last. A model whose workers are all away is known, though not available.
         self._last_models: dict[str, ServedModel] = {}
         self._models: Mapping[str, ServedModel] = MappingProxyType({})
@@ -122,7 +65,7 @@ class Fleet:
 
     def can_retry(self, model: ServedModel) -> bool:
         """Whether a failed attempt at ``model`` may be followed by another one."""
-        return self._budgets[model.name].can_retry
+        return self._peers[model.name].budget.can_retry
 
     def join(self, client: WorkerClient, model: ServedModel, load: WorkerLoad) -> Seat:
         """Put a proven worker into rotation.
@@ -136,10 +79,16 @@ class Fleet:
                     f"it serves {model.name!r} with {_digests(model)}, but {other.worker_id} serves the name with"
                     f" {_digests(other.model)}"
                 )
-        seat = self._seats[client.target] = Seat(client, model, load)
+        now = self._clock()
+        standing = self._standings.setdefault(client.target, Standing(self._rng))
+        is_at_work = any(now - other.joined_at >= _AT_WORK_S for other in self._seats.values())
+        standing.join(now, is_slow=is_at_work)
+        if model.name not in self._peers:
+            self._peers[model.name] = Peers(budget=RetryBudget(), outliers=Outliers(), on_end=self._tell_of_room)
+        self._peers[model.name].outliers.forget(client.target)
+        seat = self._seats[client.target] = Seat(client, model, load, standing, self._clock)
         self._last_models[client.target] = model
         self._models = self._largest_models()
-        self._budgets.setdefault(model.name, RetryBudget())
         _LOGGER.info("worker %s serves %s", client.target, model.name)
         self.readiness_changed.set()
         self._tell_of_room()
@@ -155,8 +104,9 @@ class Fleet:
         self._tell_of_room()
 
     def leave(self, seat: Seat) -> None:
-        """Take a worker out of rotation. Jobs that run there go on."""
+        """Take a worker out of rotation. Jobs that run there go on; those without a first token are told."""
         del self._seats[seat.worker_id]
+        seat.lost.set()
         self._models = self._largest_models()
         self.readiness_changed.set()
         self._tell_of_room()
@@ -177,35 +127,51 @@ class Fleet:
         )
 
     def lease(
-        self, model: ServedModel, *, need_tokens: int, exclude: Collection[str], expected_tokens: int | None = None
+        self, model: ServedModel, demand: Demand, *, exclude: Collection[str], expected_tokens: int | None = None
     ) -> Lease | None:
-        """A place for a job on the best worker not in ``exclude``; None when there is none now.
+        """A place for a job of ``demand`` on the best worker not in ``exclude``; None when there is none now.
 
-        ``need_tokens`` is the most that the job can grow to, ``expected_tokens`` what it will probably fill. Where the
-        latter is given, only a worker that has room for it is taken; otherwise one is taken whether it has room or not.
+        ``expected_tokens`` is what the job will probably fill. Where it is given, only a worker that has room for it is
+        taken; otherwise one is taken whether it has room or not.
         """
-        seats = self._seats_for(model)
-        if expected_tokens is not None:
-            seats = (seat for seat in seats if seat.has_room(expected_tokens))
-        candidates = (seat.as_candidate() for seat in seats)
-        chosen = pick(candidates, need_tokens=need_tokens, exclude=exclude, rng=self._rng)
-        if chosen is None:
+        candidates = self._candidates(model, demand, expected_tokens=expected_tokens)
+        choice = pick(candidates, demand, exclude=exclude, rng=self._rng)
+        if choice is None:
             return None
-        blocks = chosen.blocks_for(need_tokens if expected_tokens is None else expected_tokens)
-        seat = self._seats[chosen.worker_id]
-        return Lease(seat, self._budgets[model.name], blocks=blocks, on_close=self._tell_of_room)
+        return Lease(
+            self._seats[choice.worker.worker_id],
+            demand,
+            self._peers[model.name],
+            predicted_ttft_s=choice.predicted_ttft_s[choice.worker.worker_id],
+            blocks=choice.worker.blocks_for(demand.need_tokens if expected_tokens is None else expected_tokens),
+        )
 
     def _tell_of_room(self) -> None:
         for listener in self._room_listeners:
             listener()
 
-    def _seats_for(self, model: ServedModel) -> Iterable[Seat]:
+    def _candidates(self, model: ServedModel, demand: Demand, *, expected_tokens: int | None) -> Iterator[Candidate]:
+        """The workers that may be given a job: those that are not out, or would be too many to leave out."""
+        now, seats = self._clock(), self._seats_for(model)
+        out = {seat.worker_id: seat.out_for_s(now) for seat in seats if seat.is_out(now)}
+        kept = reprieved(out, total=len(seats))
+        slow = self._peers[model.name].outliers.weights(now) if seats else {}
+        for seat in seats:
+            if expected_tokens is not None and not seat.has_room(expected_tokens):
+                continue
+            if seat.worker_id not in out:
+                weight = seat.standing.weight(now) * slow.get(seat.worker_id, 1.0)
+                yield seat.as_candidate(demand, now, weight=weight)
+            elif seat.worker_id in kept:
+                yield seat.as_candidate(demand, now, weight=REPRIEVED_WEIGHT)
+
+    def _seats_for(self, model: ServedModel) -> Sequence[Seat]:
         digests = _digests(model)
-        return (
+        return [
             seat
             for seat in self._seats.values()
             if not seat.load.is_draining and seat.model.name == model.name and _digests(seat.model) == digests
-        )
+        ]
 
     def _largest_models(self) -> Mapping[str, ServedModel]:
         seated = [seat.model for seat in self._seats.values()]

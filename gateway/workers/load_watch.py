@@ -11,8 +11,8 @@ from gateway.workers.client import WorkerClient
 from gateway.workers.errors import UnusableWorkerError
 from tidegate.worker.v1 import worker_service_pb2
 
-# A worker reports at least once a second.
-STALE_AFTER_S = 3.0
+# A worker reports at least once a second. One that is stopped has to be out of rotation within 3 seconds.
+STALE_AFTER_S = 2.8
 
 
 async def watch_load(
@@ -57,4 +57,5 @@ def _load(report: worker_service_pb2.LoadReport, *, received_at: float) -> Worke
         admissible_prompt_tokens=(
             report.admissible_prompt_token_count if report.HasField("admissible_prompt_token_count") else None
         ),
+        engine_step_age_s=report.engine_step_age.ToNanoseconds() / 1e9,
     )

@@ -25,11 +25,11 @@ LOST = grpc.StatusCode.UNAVAILABLE
 
 
 async def start(stack: AsyncExitStack, *scripts: Script) -> tuple[RunningGateway, list[ScriptedWorker]]:
-    """A gateway with one worker for each script. The first is asked first: it has the most free blocks."""
+    """A gateway with one worker for each script. They are asked in order: each has more prompts pending."""
     workers = []
     for number, script in enumerate(scripts):
         worker = ScriptedWorker(scripts=[script])
-        worker.load.free_block_count -= number
+        worker.load.pending_prefill_token_count = number * 10_000
         workers.append(await stack.enter_async_context(serving(worker)))
     gateway = await stack.enter_async_context(running_gateway(*(worker.target for worker in workers)))
     return gateway, workers

@@ -1,0 +1,181 @@
+"""A worker that is in rotation, and the jobs that this gateway has there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.model import ServedModel
+from gateway.policy.candidate import Candidate
+from gateway.policy.demand import Demand
+from gateway.policy.load import WorkerLoad
+from gateway.policy.outcomes import Outcome
+from gateway.policy.outliers import Outliers
+from gateway.policy.prefix_index import PrefixIndex
+from gateway.policy.retry_budget import RetryBudget
+from gateway.policy.stall import is_silent, is_stalled
+from gateway.policy.standing import NO_PASS, Standing
+from gateway.policy.unseen_work import UnseenWork
+from gateway.prefix import prefix_stride
+from gateway.workers.client import WorkerClient
+
+# A stream of fewer tokens says little about the time between them.
+_MIN_PACED_TOKENS = 8
+
+
+class Seat:
+    """A worker that has proven itself, from its handshake until it is lost."""
+
+    def __init__(
+        self, client: WorkerClient, model: ServedModel, load: WorkerLoad, standing: Standing, clock: Callable[[], float]
+    ) -> None:
+        self.client = client
+        self.model = model
+        self.load = load
+        self.standing = standing
+        self.unseen = UnseenWork()
+        stride = prefix_stride(load.block_size)
+        self.prefixes = PrefixIndex(max_entries=load.total_blocks * load.block_size // stride)
+        self.in_flight = 0
+        self.joined_at = clock()
+        self.lost = asyncio.Event()  # or standing still: who waits there for a first token had better go elsewhere
+        self.clock = clock
+        self._is_doubtful = False
+        self._has_refused = False
+
+    @property
+    def worker_id(self) -> str:
+        """The worker's address, which tells it from the others."""
+        return self.client.target
+
+    def receive(self, load: WorkerLoad) -> None:
+        """Take in a load report; what a single job held against the worker was before it."""
+        self.load = load
+        self.unseen.receive_report()
+        self._is_doubtful = self._has_refused = False
+        if is_stalled(load):
+            self.standing.stall(self.clock())
+            self.lost.set()
+            self.lost = asyncio.Event()
+
+    def doubt(self, *, has_refused: bool) -> None:
+        """A job was refused there for want of room, or failed."""
+        self._is_doubtful = True
+        self._has_refused = self._has_refused or has_refused
+
+    def has_room(self, tokens: int) -> bool:
+        """Whether a job of so many tokens would find its blocks now, by the last report and by what was sent since."""
+        blocks = -(-tokens // self.load.block_size)
+        return not self._has_refused and blocks <= self.load.available_blocks - self.unseen.blocks
+
+    def is_out(self, now: float) -> bool:
+        """Whether no job is to go there, in this gateway's opinion."""
+        return is_silent(self.load, now) or not self.standing.can_take(now)
+
+    def out_for_s(self, now: float) -> float:
+        """How bad it looks: for how long the worker will be out, or has been silent."""
+        silent_s = now - self.load.received_at if is_silent(self.load, now) else 0.0
+        return max(silent_s, self.standing.retry_in_s(now))
+
+    def cached_tokens(self, demand: Demand) -> int:
+        """How many tokens of a job's prompt the worker should have in its cache."""
+        return round(self.prefixes.held(demand.prefix) * demand.prefix_stride * self.prefixes.trust)
+
+    def as_candidate(self, demand: Demand, now: float, *, weight: float) -> Candidate:
+        """How the worker looks to a job at this instant."""
+        return Candidate(
+            worker_id=self.worker_id,
+            load=self.load,
+            load_age_s=now - self.load.received_at,
+            unseen_blocks=self.unseen.blocks,
+            unseen_prefill_tokens=self.unseen.prefill_tokens,
+            in_flight=self.in_flight,
+            cached_tokens=self.cached_tokens(demand),
+            weight=weight,
+            is_probe=self.standing.is_on_probation and not self.is_out(now),
+            is_doubtful=self._is_doubtful,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peers:
+    """What all workers share that stand in for one another."""
+
+    budget: RetryBudget
+    outliers: Outliers
+    on_end: Callable[[], None]  # called whenever a job has ended
+
+
+class Lease:
+    """A job's place on a worker. Close it exactly once, when the job's stream has ended."""
+
+    def __init__(
+        self,
+        seat: Seat,
+        demand: Demand,
+        peers: Peers,
+        *,
+        predicted_ttft_s: float,
+        blocks: int,
+    ) -> None:
+        """``predicted_ttft_s`` is what the worker was chosen for; ``blocks`` are those that it will probably fill."""
+        self.worker_id = seat.worker_id
+        self.client = seat.client
+        self.load = seat.load
+        self.predicted_ttft_s = predicted_ttft_s
+        self._seat = seat
+        self._peers = peers
+        self._began_at: float | None = None
+        self._sent_at = seat.clock()
+        self._pass = seat.standing.take(self._sent_at) if not seat.is_out(self._sent_at) else NO_PASS
+        self._promised_tokens = seat.prefixes.held(demand.prefix) * demand.prefix_stride
+        self._sent = seat.unseen.send(
+            blocks=blocks,
+            prefill_tokens=max(0, demand.prompt_tokens - seat.cached_tokens(demand)),
+        )
+        seat.prefixes.send(demand.prefix)
+        seat.in_flight += 1
+
+    @property
+    def lost(self) -> asyncio.Event:
+        """Set when the worker is lost or stands still."""
+        return self._seat.lost
+
+    def begin(self) -> None:
+        """The job's first event has come. Calls after the first do nothing."""
+        if self._began_at is not None:
+            return
+        self._began_at = self._seat.clock()
+        self._seat.standing.begin(self._pass, self._began_at)
+        self._peers.outliers.add_first_token(
+            self.worker_id,
+            seconds=self._began_at - self._sent_at,
+            predicted_s=self.predicted_ttft_s,
+            now=self._began_at,
+        )
+
+    def close(
+        self, outcome: Outcome, *, is_lost: bool = False, output_tokens: int = 0, cached_tokens: int | None = None
+    ) -> None:
+        """The job's attempt has ended so; ``is_lost``: with its worker.
+
+        ``cached_tokens`` of the prompt came out of the cache, where the answer told.
+        """
+        now = self._seat.clock()
+        self._seat.in_flight -= 1
+        self._seat.unseen.end(self._sent)
+        if outcome in (Outcome.FAILED, Outcome.REFUSED):
+            self._seat.doubt(has_refused=outcome is Outcome.REFUSED)
+        has_begun = self._began_at is not None
+        is_news = self._seat.standing.close(self._pass, outcome, now, has_begun=has_begun, is_lost=is_lost)
+        if is_news:
+            self._peers.budget.fail()
+        elif outcome is Outcome.SUCCESS:
+            self._peers.budget.succeed()
+        if cached_tokens is not None:
+            self._seat.prefixes.confirm(promised_tokens=self._promised_tokens, cached_tokens=cached_tokens)
+        if self._began_at is not None and output_tokens >= _MIN_PACED_TOKENS:
+            pace_s = (now - self._began_at) / (output_tokens - 1)
+            self._peers.outliers.add_next_token(self.worker_id, seconds=pace_s, now=now)
+        self._peers.on_end()
