@@ -6,6 +6,8 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
+import uvloop
+
 from tidegate.telemetry.logs import set_up_logs
 from worker.app import Worker
 from worker.config import ConfigError, WorkerSettings, read_command
@@ -22,7 +24,8 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.write(command.settings.to_toml())
         return 0
     set_up_logs(command.settings.log_format)
-    return asyncio.run(_serve(command.settings))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(command.settings))
 
 
 async def _serve(settings: WorkerSettings) -> int:

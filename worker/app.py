@@ -11,8 +11,11 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import REGISTRY
 
+from tidegate.http2.limits import Limits
+from tidegate.http2.transport import Flusher
 from tidegate.rpc.lifecycle import Lifecycle
-from tidegate.rpc.port import GrpcPort, Port
+from tidegate.rpc.port import GrpcPort, Http2Port, Port
+from tidegate.rpc.running_calls import RunningCalls
 from tidegate.rpc.server import SERVER_OPTIONS, ErrorInterceptor
 from tidegate.telemetry.loop_lag import LoopLag
 from tidegate.telemetry.metrics import Metrics
@@ -22,8 +25,9 @@ from worker.checkpoint import CheckpointError
 from worker.config import WorkerSettings
 from worker.engine import Engine, EngineDeadError, EngineError
 from worker.engines import EngineFactory, build_engine
-from worker.errors import to_rpc
+from worker.errors import NotServingError, to_rpc
 from worker.health import Health
+from worker.http2_service import Http2Service
 from worker.model import ServedModel
 from worker.observers import observe_model, observe_process
 from worker.service import WorkerService
@@ -48,17 +52,13 @@ class Worker:
         self._engine_factory = engine_factory
         self._exit_code = 0
         self._model: ServedModel | None = None
-        self._server = grpc.aio.server(interceptors=(ErrorInterceptor(to_rpc, _LOGGER),), options=SERVER_OPTIONS)
-        self._port: Port = GrpcPort(self._server)
         self._lifecycle = Lifecycle(services=(_SERVICE,), grace_s=settings.drain_grace_s, until_idle=self._until_idle)
         self._lag = LoopLag()
         observe_process(self.metrics, self._lifecycle, self._lag)
         self._health = Health(self._lifecycle, stall_after_s=settings.stall_after_s, on_death=self._end_with_error)
-        worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(
-            WorkerService(self._health, self._lifecycle), self._server
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(self._lifecycle.health, self._server)
-        reflection.enable_server_reflection((_SERVICE, reflection.SERVICE_NAME), self._server)
+        running = RunningCalls(_grace_is_over)
+        self._lifecycle.on_grace_end(running.end_all)
+        self._port = self._make_port(WorkerService(self._health, self._lifecycle, running), running)
 
     async def run(self) -> int:
         """Serve until a signal, a ``Drain`` or the engine's death; returns the process's exit code."""
@@ -92,6 +92,16 @@ class Worker:
     def stop(self) -> None:
         """Begin to drain, as SIGTERM does."""
         self._lifecycle.request_stop()
+
+    def _make_port(self, service: WorkerService, running: RunningCalls) -> Port:
+        server = grpc.aio.server(interceptors=(ErrorInterceptor(to_rpc, _LOGGER),), options=SERVER_OPTIONS)
+        worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(service, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._lifecycle.health, server)
+        reflection.enable_server_reflection((_SERVICE, reflection.SERVICE_NAME), server)
+        if self._settings.data_plane == "grpc":
+            return GrpcPort(server)
+        handlers = Http2Service(service, running).handlers()
+        return Http2Port(server, handlers, flusher=Flusher(asyncio.get_running_loop()), limits=Limits())
 
     async def _load_and_watch(self) -> None:
         engine: Engine | None = None
@@ -133,3 +143,7 @@ class Worker:
     def _end_with_error(self) -> None:
         self._exit_code = 1
         self._lifecycle.request_stop(_LAST_WORDS_S)
+
+
+def _grace_is_over() -> NotServingError:
+    return NotServingError("the worker is shutting down, and its grace is over")

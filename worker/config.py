@@ -94,6 +94,9 @@ class WorkerSettings(BaseSettings):
     log_format: Literal["text", "json"] = "text"
     """json writes one object a line"""
 
+    data_plane: Literal["http2", "grpc"] = "http2"
+    """what carries tokens: the HTTP/2 edge, or grpc.aio, which is slower and the reference"""
+
     @field_validator("admin_listen")
     @classmethod
     def _check_admin_listen(cls, listen: str) -> str:

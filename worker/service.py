@@ -10,9 +10,11 @@ from typing import Any
 
 import grpc.aio
 
+from tidegate.http2.metadata import Metadata
 from tidegate.inference.v1 import inference_service_pb2
 from tidegate.rpc.lifecycle import Lifecycle
 from tidegate.rpc.metadata import FINISHED_BIN, TRACEPARENT, TRACESTATE
+from tidegate.rpc.running_calls import RunningCalls
 from tidegate.worker.v1 import worker_service_pb2, worker_service_pb2_grpc
 from worker.engine import EngineDeadError
 from worker.errors import CheckpointMismatchError, DeadlineExceededError
@@ -28,15 +30,32 @@ _PIECE_BYTES = 2**20
 class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
     """One method per RPC. What they raise becomes a status in the error interceptor."""
 
-    def __init__(self, health: Health, lifecycle: Lifecycle) -> None:
+    def __init__(self, health: Health, lifecycle: Lifecycle, running: RunningCalls) -> None:
         self._health = health
         self._lifecycle = lifecycle
+        self._running = running
         self._job_numbers = count(1)
 
-    async def Generate(
+    async def Generate(  # type: ignore[override]
         self, request: worker_service_pb2.GenerateRequest, context: _Context
+    ) -> None:
+        """Run one generation."""
+        # Writes by itself, so that it is here, and not in grpc, that the end of a shutdown's grace finds the call.
+        async with self._running.hold():
+            metadata: Any = context.invocation_metadata() or ()
+            async with aclosing(self.responses(request, metadata, context.time_remaining())) as responses:
+                async for response in responses:
+                    if response.HasField("finished"):
+                        context.set_trailing_metadata(finished_trailers(response))
+                    await context.write(response)
+
+    async def responses(
+        self, request: worker_service_pb2.GenerateRequest, metadata: Metadata, remaining_s: float | None
     ) -> AsyncGenerator[inference_service_pb2.GenerateResponse]:
-        """Run one generation. Nothing is sent before its first token, so that until then it can go elsewhere."""
+        """What Generate answers. Nothing comes before the first token, so that until then it can go elsewhere.
+
+        ``remaining_s`` is the time to the call's deadline, None without one.
+        """
         model = self._health.serving_model()
         served = model.checkpoint.checkpoint_sha256
         if request.checkpoint_sha256 != served:
@@ -46,14 +65,11 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
             job_id=f"job-{next(self._job_numbers)}",
             facts=model.facts,
             defaults=model.checkpoint.sampling_defaults,
-            trace_headers=_trace_headers(context),
+            trace_headers=_trace_headers(metadata),
         )
-        deadline = _deadline(context)
         try:
-            async with aclosing(Generation(model, job, request).run(deadline)) as responses:
+            async with aclosing(Generation(model, job, request).run(_deadline(remaining_s))) as responses:
                 async for response in responses:
-                    if response.HasField("finished"):
-                        context.set_trailing_metadata(((FINISHED_BIN, response.finished.SerializeToString()),))
                     yield response
         except EngineDeadError as error:
             self._health.declare_dead(error)
@@ -96,9 +112,13 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
         return worker_service_pb2.DrainResponse(running_request_count=model.ledger.requests)
 
 
-def _deadline(context: _Context) -> float | None:
+def finished_trailers(response: inference_service_pb2.GenerateResponse) -> tuple[tuple[str, bytes], ...]:
+    """The copy of Finished that ends a call, for relays that do not parse its messages."""
+    return ((FINISHED_BIN, response.finished.SerializeToString()),)
+
+
+def _deadline(remaining_s: float | None) -> float | None:
     """The call's deadline in the event loop's time; None when it has none. Raises ``DeadlineExceededError``."""
-    remaining_s = context.time_remaining()
     if remaining_s is None:
         return None
     if remaining_s <= 0:
@@ -106,5 +126,5 @@ def _deadline(context: _Context) -> float | None:
     return asyncio.get_running_loop().time() + remaining_s
 
 
-def _trace_headers(context: _Context) -> Mapping[str, str]:
-    return {key: str(value) for key, value in context.invocation_metadata() or () if key in (TRACEPARENT, TRACESTATE)}
+def _trace_headers(metadata: Metadata) -> Mapping[str, str]:
+    return {key: str(value) for key, value in metadata if key in (TRACEPARENT, TRACESTATE)}

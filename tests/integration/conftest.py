@@ -12,9 +12,10 @@ from tests.fakes.real_vllm import RealVllm, real_vllm
 
 @pytest.fixture(params=["http2", "grpc"])
 def data_plane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A test that asks for it runs once on each plane: gateways take it from here, also in processes."""
+    """A test that asks for it runs once on each plane: gateways and workers take it from here, also in processes."""
     plane: str = request.param
     monkeypatch.setenv("TIDEGATE_GATEWAY_DATA_PLANE", plane)
+    monkeypatch.setenv("TIDEGATE_WORKER_DATA_PLANE", plane)
     return plane
 
 

@@ -17,8 +17,14 @@ from tidegate.rpc.status import RpcError
 from worker.config import WorkerSettings
 from worker.engine import EngineDeadError, EngineError, EngineFinish, EngineOutput, FinishReason
 
-_SETTINGS = WorkerSettings(engine="sim", listen="127.0.0.1:0", drain_grace_s=1, stall_after_s=1)
+pytestmark = pytest.mark.usefixtures("data_plane")
+
 _NOT_SERVING, _SERVING = health_pb2.HealthCheckResponse.NOT_SERVING, health_pb2.HealthCheckResponse.SERVING
+
+
+def _settings() -> WorkerSettings:
+    """Made in each test, for its data plane."""
+    return WorkerSettings(engine="sim", listen="127.0.0.1:0", drain_grace_s=1, stall_after_s=1)
 
 
 async def _error(call: AsyncIterable[inference_service_pb2.GenerateResponse]) -> RpcError:
@@ -41,7 +47,7 @@ async def _until_health(worker: RunningWorker, status: int) -> None:
 async def test_engine_error_fails_one_request_and_frees_its_blocks() -> None:
     """A request that the engine fails on ends with ENGINE_ERROR; the worker goes on."""
     engine = ScriptedEngine((EngineOutput(token_ids=(7,), text="a"),), error=EngineError("no"))
-    async with running_worker(_SETTINGS, lambda *_: engine) as worker:
+    async with running_worker(_settings(), lambda *_: engine) as worker:
         error = await _error(worker.stub.Generate(worker.request()))
 
         assert (grpc.StatusCode.INTERNAL, "ENGINE_ERROR") == (error.code, error.reason)
@@ -52,7 +58,7 @@ async def test_engine_error_fails_one_request_and_frees_its_blocks() -> None:
 async def test_dead_engine_fails_calls_and_ends_the_process_with_an_error() -> None:
     """Once the engine is gone, calls fail with ENGINE_DEAD and the exit code is 1."""
     engine = ScriptedEngine((), error=EngineDeadError("gone"))
-    async with running_worker(_SETTINGS, lambda *_: engine) as worker:
+    async with running_worker(_settings(), lambda *_: engine) as worker:
         error = await _error(worker.stub.Generate(worker.request()))
 
         assert (grpc.StatusCode.UNAVAILABLE, "ENGINE_DEAD") == (error.code, error.reason)
@@ -62,7 +68,7 @@ async def test_dead_engine_fails_calls_and_ends_the_process_with_an_error() -> N
 async def test_engine_that_dies_idle_ends_the_process() -> None:
     """Nobody has to ask for a generation before the death is noticed."""
     engine = ScriptedEngine()
-    async with running_worker(_SETTINGS, lambda *_: engine) as worker:
+    async with running_worker(_settings(), lambda *_: engine) as worker:
         engine.is_dead = True
 
         assert 1 == await worker.life
@@ -71,7 +77,7 @@ async def test_engine_that_dies_idle_ends_the_process() -> None:
 async def test_stalled_engine_is_not_serving_until_it_steps_again() -> None:
     """Work without a step makes the worker unhealthy and refuse calls; a step makes it healthy."""
     engine = ScriptedEngine((EngineOutput(token_ids=(7,), text="a"),), hangs=True)
-    async with running_worker(_SETTINGS, lambda *_: engine) as worker:
+    async with running_worker(_settings(), lambda *_: engine) as worker:
         call = worker.stub.Generate(worker.request())
         await call.read()
         await _until_health(worker, _NOT_SERVING)
@@ -86,7 +92,7 @@ async def test_stalled_engine_is_not_serving_until_it_steps_again() -> None:
 async def test_cancel_aborts_the_engine_job() -> None:
     """The engine is told that nobody waits any more."""
     engine = ScriptedEngine((EngineOutput(token_ids=(7,), text="a"),), hangs=True)
-    async with running_worker(_SETTINGS, lambda *_: engine) as worker:
+    async with running_worker(_settings(), lambda *_: engine) as worker:
         call = worker.stub.Generate(worker.request())
         await call.read()
         call.cancel()
@@ -98,7 +104,7 @@ async def test_cancel_aborts_the_engine_job() -> None:
 async def test_cancel_ends_a_write_that_waits_for_its_client() -> None:
     """A call whose client reads nothing more gives its job and its blocks back when it is cancelled."""
     engine = ScriptedEngine((EngineOutput(token_ids=(7,), text="x" * 65_536),) * 2_000)  # far beyond any window
-    async with running_worker(_SETTINGS, lambda *_: engine) as worker:
+    async with running_worker(_settings(), lambda *_: engine) as worker:
         call = worker.stub.Generate(worker.request())
         await call.read()
         call.cancel()
@@ -111,7 +117,7 @@ async def test_cancel_ends_a_write_that_waits_for_its_client() -> None:
 async def test_unforeseen_error_tells_nothing_of_its_text() -> None:
     """A bug is INTERNAL; its text is for the log."""
     engine = ScriptedEngine((), error=LookupError("secret"))
-    async with running_worker(_SETTINGS, lambda *_: engine) as worker:
+    async with running_worker(_settings(), lambda *_: engine) as worker:
         error = await _error(worker.stub.Generate(worker.request()))
 
     assert (grpc.StatusCode.INTERNAL, "INTERNAL") == (error.code, error.reason)
@@ -123,7 +129,7 @@ async def test_constraint_is_checked_before_and_after_the_engine() -> None:
     engine = ScriptedEngine(
         (EngineOutput(token_ids=(7,), text="4a", finish=EngineFinish(reason=FinishReason.STOP)),),
     )
-    async with running_worker(_SETTINGS, lambda *_: engine) as worker:
+    async with running_worker(_settings(), lambda *_: engine) as worker:
         rejected = await _error(worker.stub.Generate(worker.request(constraint={"regex": "(a"})))
         assert [] == engine.jobs
         violated = await _error(worker.stub.Generate(worker.request(constraint={"regex": "[0-9]+"})))
@@ -136,7 +142,7 @@ async def test_constraint_is_checked_before_and_after_the_engine() -> None:
 async def test_seed_is_refused_where_the_engine_has_none() -> None:
     """An engine that cannot seed is never given a seed: it would be the end of vLLM on a CPU."""
     engine = ScriptedEngine()
-    async with running_worker(_SETTINGS, lambda *_: engine) as worker:
+    async with running_worker(_settings(), lambda *_: engine) as worker:
         request = worker.request()
         request.sampling.seed = 1
         error = await _error(worker.stub.Generate(request))

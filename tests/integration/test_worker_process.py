@@ -11,6 +11,8 @@ import pytest
 
 from tidegate.client.health import WORKER, check_health
 
+pytestmark = pytest.mark.usefixtures("data_plane")
+
 
 async def _start(*arguments: str) -> Process:
     return await asyncio.create_subprocess_exec(sys.executable, "-m", "worker", *arguments, stderr=PIPE)

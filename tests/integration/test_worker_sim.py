@@ -17,6 +17,8 @@ from tidegate.worker.v1 import worker_service_pb2
 from worker.config import WorkerSettings
 from worker.sim_language import SimLanguage
 
+pytestmark = pytest.mark.usefixtures("data_plane")
+
 
 @pytest.fixture
 async def sim() -> AsyncIterator[RunningWorker]:

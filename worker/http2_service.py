@@ -1,0 +1,58 @@
+"""Generate on the HTTP/2 edge: the tokens of one engine step leave together, one write for each connection.
+
+Nothing is queued here. A stream whose reader lags takes its next output from the engine only when the last one has
+left, and engines merge what is not taken: its first token comes at once, then whatever has accumulated.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import aclosing
+
+from google.protobuf.message import DecodeError
+from grpc import StatusCode
+
+from tidegate.http2.grpc_status import Status
+from tidegate.http2.server import Handler
+from tidegate.http2.server_call import ServerCall, time_left_s
+from tidegate.rpc.http2_calls import guarded
+from tidegate.rpc.running_calls import RunningCalls
+from tidegate.rpc.status import Violation
+from tidegate.worker.v1 import worker_service_pb2
+from worker.errors import InvalidJobError, to_rpc
+from worker.service import WorkerService, finished_trailers
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Http2Service:
+    """The part of ``tidegate.worker.v1.WorkerService`` that carries tokens."""
+
+    def __init__(self, service: WorkerService, running: RunningCalls) -> None:
+        self._service = service
+        self._running = running
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """By full method name."""
+        return {"/tidegate.worker.v1.WorkerService/Generate": guarded(self._serve, to_rpc, _LOGGER)}
+
+    async def _serve(self, call: ServerCall) -> Status:
+        trailers: tuple[tuple[str, bytes], ...] = ()
+        async with self._running.hold():
+            request = _parsed(await call.receive_only())
+            async with aclosing(self._service.responses(request, call.metadata, time_left_s(call))) as responses:
+                async for response in responses:
+                    if response.HasField("finished"):
+                        trailers = finished_trailers(response)
+                    call.send(response.SerializeToString())
+                    if call.held_bytes:
+                        await call.drained()
+        return Status(code=StatusCode.OK, metadata=trailers)
+
+
+def _parsed(message: bytes) -> worker_service_pb2.GenerateRequest:
+    try:
+        return worker_service_pb2.GenerateRequest.FromString(message)
+    except DecodeError as error:
+        raise InvalidJobError([Violation(field="", description="is not a GenerateRequest")]) from error
