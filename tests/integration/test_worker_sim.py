@@ -240,15 +240,14 @@ async def test_drain_lets_running_requests_finish_and_refuses_new_ones() -> None
 
 
 async def test_drain_ends_requests_that_outlast_its_grace(slow_sim: RunningWorker) -> None:
-    """When the grace is over the rest is cut off, and the process ends."""
+    """When the grace is over the rest is cut off with a reason, and the process ends."""
     call = aiter(slow_sim.stub.Generate(slow_sim.request(max_output_tokens=900)))
     await anext(call)
     slow_sim.worker.stop()
 
-    with pytest.raises(grpc.aio.AioRpcError) as failure:
-        await _tokens(call)
+    error = await _error(call)
 
-    assert grpc.StatusCode.UNAVAILABLE == failure.value.code()
+    assert (grpc.StatusCode.UNAVAILABLE, "NOT_SERVING") == (error.code, error.reason)
     assert 0 == await slow_sim.life
 
 
