@@ -47,7 +47,7 @@ class Books:
             max_running_requests=facts.max_running_requests,
         )
         self.ledger = Ledger(capacity, self._lengths, self._feed, clock)
-        self.pace = Pace(self.ledger, engine_load, clock)
+        self.pace = Pace(self.ledger, engine_load, clock, full_step_tokens=facts.max_batched_tokens)
 
     @property
     def output_quantile(self) -> float:

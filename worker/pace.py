@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from worker.engine import EngineLoad
 from worker.ledger import Ledger
+from worker.prefill_fit import PrefillFit
 
 _TIME_CONSTANT_S = 5.0
 
@@ -33,22 +34,28 @@ class Pace:
     """Told of each request that the engine is given, and of each of its steps."""
 
     def __init__(
-        self, ledger: Ledger, engine_load: Callable[[], EngineLoad], clock: Callable[[], float] = time.monotonic
+        self,
+        ledger: Ledger,
+        engine_load: Callable[[], EngineLoad],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        full_step_tokens: int = 2_048,
     ) -> None:
-        """The times in an ``EngineLoad`` are those of ``clock``."""
+        """The times in an ``EngineLoad`` are those of ``clock``; ``full_step_tokens`` are the most of a step."""
         self._ledger = ledger
         self._engine_load = engine_load
         self._clock = clock
         self._counted = engine_load()
         self._step_began_at = clock()
         self._is_prefilling = False
-        self._prefill = _BusyRate()
+        self._prefill = PrefillFit(full_step_tokens)
+        self._prefill_steps, self._prefill_s = 0, 0.0  # since prompt tokens were last counted
         self._decode = _BusyRate()
 
     @property
     def prefill_tokens_per_s(self) -> float:
-        """Prompt tokens per second while there are some to compute."""
-        return self._prefill.per_s
+        """Prompt tokens per second while there are plenty to compute."""
+        return self._prefill.tokens_per_s
 
     @property
     def decode_tokens_per_s(self) -> float:
@@ -80,7 +87,12 @@ class Pace:
         seconds = max(0.0, load.last_step_at - self._step_began_at)
         # An engine may count a prompt when its last chunk is done; the seconds of the chunks before belong to it too.
         if self._is_prefilling:
-            self._prefill.add(load.prompt_tokens_computed - before.prompt_tokens_computed, seconds)
+            self._prefill_steps += load.step_count - before.step_count
+            self._prefill_s += seconds
+        tokens = load.prompt_tokens_computed - before.prompt_tokens_computed
+        if tokens or not self._ledger.pending_prefill_tokens:
+            self._prefill.add(tokens, steps=max(1, self._prefill_steps), seconds=self._prefill_s)
+            self._prefill_steps, self._prefill_s = 0, 0.0
         self._decode.add(load.output_tokens_generated - before.output_tokens_generated, seconds)
         self._counted = load
         self._step_began_at = load.last_step_at

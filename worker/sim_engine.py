@@ -1,7 +1,8 @@
 """The ``sim`` engine: the behaviour of a GPU engine without the GPU, for thousands of streams at a time.
 
 Tokens come from ``sim_language``, blocks and batches from ``sim_scheduler``, and the time that each step takes from a
-profile fitted to a measured machine. It samples nothing: temperature, penalties and logit bias change no token.
+profile fitted to a measured machine. It samples nothing: temperature and penalties change no token, and of logit
+biases only the greatest does, which makes its token certain, as it does in a real engine.
 """
 
 from __future__ import annotations

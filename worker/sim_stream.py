@@ -9,6 +9,8 @@ from worker.sim_language import SimLanguage
 from worker.sim_scheduler import ScheduledRequest
 from worker.stop_text import StopText
 
+_CERTAIN_BIAS = 100.0  # the greatest that the API allows
+
 
 class SimStream:
     """Written by the engine's step, read by one consumer; what is not taken in time merges into one output."""
@@ -21,6 +23,8 @@ class SimStream:
         self._request = request
         self._language = language
         self._stop = StopText(job.sampling.stop_strings)
+        biases = job.sampling.logit_bias.items()
+        self._certain_token_id = next((token_id for token_id, bias in biases if bias >= _CERTAIN_BIAS), None)
         self._submitted_at = submitted_at
         self._first_token_at: float | None = None
         self._output_tokens = 0
@@ -73,6 +77,9 @@ class SimStream:
         if may_stop and self._language.ends(sampling.seed, position):
             return self._end(now, FinishReason.STOP)
         token_id = self._language.token(sampling.seed, position)
+        certain = self._certain_token_id
+        if certain is not None and (may_stop or certain not in sampling.stop_token_ids):
+            token_id = certain
         if may_stop and token_id in sampling.stop_token_ids:
             return self._end(now, FinishReason.STOP, stop_token_id=token_id)
         self._request.tokens.append(token_id)

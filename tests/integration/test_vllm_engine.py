@@ -74,6 +74,28 @@ async def test_a_stop_token_ends_the_output_before_it(vllm: RealVllm) -> None:
     assert paris not in answer.token_ids
 
 
+async def test_an_output_can_be_made_to_end_at_a_length_that_its_limit_does_not_tell(vllm: RealVllm) -> None:
+    """A stop token that is forbidden up to there and certain from there on: what bench.overload relies on."""
+    for length in (1, 17):
+        job = vllm.job(
+            vllm.chat("Count."),
+            max_output_tokens=100,
+            min_output_tokens=length,
+            temperature=1.0,
+            stop_token_ids=(5_000,),
+            logit_bias={5_000: 100.0},
+        )
+        answer = await vllm.answer(job)
+        assert (length, 5_000) == (len(answer.token_ids), answer.finish.stop_token_id)
+
+
+async def test_the_first_output_tells_what_the_prefix_cache_held(vllm: RealVllm) -> None:
+    """The ledger counts blocks in common by it."""
+    prompt = [200 + position * 13 % 40_000 for position in range(300)]
+    cold, warm = [await vllm.answer(vllm.job(prompt, max_output_tokens=2)) for _ in range(2)]
+    assert (0, 256) == (cold.outputs[0].cached_prompt_tokens, warm.outputs[0].cached_prompt_tokens)
+
+
 @pytest.mark.parametrize("count", [0, 20])
 async def test_logprobs_stand_beside_each_token(vllm: RealVllm, count: int) -> None:
     """As many alternatives as were asked for, likeliest first; a prompt's first token has none."""

@@ -121,3 +121,16 @@ async def test_constraint_is_refused(engine: SimEngine) -> None:
 
     with pytest.raises(EngineError, match="constraint"):
         await anext(engine.generate(_job(Sampling(max_output_tokens=1), constraint=constraint)))
+
+
+async def test_greatest_logit_bias_makes_its_token_certain(engine: SimEngine) -> None:
+    """And as a stop token, forbidden up to min_output_tokens, it ends the output exactly there."""
+    word = _LANGUAGE.token_ids[0]
+    words, _, _ = await _run(engine, Sampling(max_output_tokens=3, min_output_tokens=3, logit_bias={word: 100.0}))
+    sampling = Sampling(
+        max_output_tokens=90, min_output_tokens=40, stop_token_ids=(word,), logit_bias={word: 100.0}, seed=5
+    )
+    tokens, _, finish = await _run(engine, sampling)
+
+    assert [word] * 3 == words
+    assert (40, word) == (len(tokens), finish.stop_token_id)
