@@ -38,6 +38,13 @@ serve: $(INSTALLED) ## The same, but stay and serve on 127.0.0.1:50051
 .PHONY: setup
 setup: $(INSTALLED) ## Install everything into .venv (every other target does this by itself)
 
+.PHONY: system-tools
+system-tools: ## Install promtool, Prometheus and Chromium by apt-get, as root; tests that need them are skipped otherwise
+	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  { command -v promtool && command -v chromium; } >/dev/null || { apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends prometheus chromium >/dev/null; }; \
+	else echo "no apt-get, or not root: the tests that need Prometheus or Chromium are skipped"; fi
+
 .PHONY: test
 test: $(INSTALLED) ## Run all tests, those with the real vLLM on the CPU among them
 	@$(BIN)/python -m pytest
@@ -72,8 +79,9 @@ proto: $(INSTALLED) ## Generate code, types and descriptor set from protos/
 	  --descriptor_set_out=$(OUT)/protos/tidegate.binpb $(PROTOS)
 
 .PHONY: docs
-docs: $(INSTALLED) ## Write docs/errors.md from the error tables
+docs: $(INSTALLED) ## Write what docs/ and deploy/ hold of generated files
 	@$(BIN)/python -m docs.errors
+	@$(BIN)/python -m deploy.render
 
 # Keeps the versions that constraints.txt names already; empty it before to choose all of them anew. PyTorch is chosen
 # anew always: the name of its CPU build is local to where it comes from.
@@ -93,7 +101,7 @@ clean: ## Remove what the other targets have made
 .PHONY: help
 help: ## Show this
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 comma := ,
 pip_setting = $(shell $(PYTHON) -m pip config list 2>/dev/null | sed -n "s/^[a-z:]*\.$(1)='\(.*\)'$$/\1/p" | head -1)
@@ -110,7 +118,7 @@ pip_settings = \
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Tidegate needs CPython 3.11 or newer; name it: make PYTHON=python3.12 ..." >&2; exit 1; }
-	@echo "Installing Tidegate and its tools into $(VENV): 2.6 GB on disk, 1 to 10 minutes the first time."
+	@echo "Installing Tidegate and its tools into $(VENV): 2.9 GB on disk, 1 to 10 minutes the first time."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@$(pip_settings) $(BIN)/uv pip install --python $(BIN)/python --constraints constraints.txt --group dev \

@@ -21,7 +21,7 @@ from gateway.dispatch import Dispatch
 from gateway.errors import DrainingError, to_rpc
 from gateway.generation import Generation
 from gateway.http2_service import Http2Service
-from gateway.observers import observe_fleet, observe_process
+from gateway.observers import observe_fleet, observe_process, observe_traffic
 from gateway.policy.limit import Limit
 from gateway.preparation import Preparation
 from gateway.service import InferenceService, add_to_server
@@ -74,6 +74,7 @@ class Gateway:
         self._lag = LoopLag()
         observe_fleet(self.metrics, self.fleet, settings)
         observe_process(self.metrics, self._admission, self._lifecycle, self._lag, settings)
+        observe_traffic(self.metrics, self.traffic)
         running = RunningCalls(_grace_is_over)
         self._lifecycle.on_grace_end(running.end_all)
         preparation = Preparation(self._executor, _limit(settings.prepare_backlog_bytes))

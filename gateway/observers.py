@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 
 from gateway.admission import Admission
 from gateway.config import GatewaySettings
+from gateway.traffic_sketches import TrafficSketches
 from gateway.workers.fleet import Fleet
 from gateway.workers.seat import Seat
 from tidegate import __version__
 from tidegate.rpc.lifecycle import Lifecycle
 from tidegate.telemetry import catalogue
-from tidegate.telemetry.conventions import SERVER_ADDRESS, STATE
+from tidegate.telemetry.conventions import GEN_AI_REQUEST_MODEL, SERVER_ADDRESS, STATE
 from tidegate.telemetry.loop_lag import LoopLag
 from tidegate.telemetry.metrics import Metrics, Reading
 
@@ -58,6 +59,14 @@ def observe_process(
     metrics.observe(catalogue.DRAINING, lambda: [(float(lifecycle.is_draining), {})])
     metrics.observe(catalogue.LOOP_LAG, lambda: [(lag.longest_s, {})])
     metrics.observe(catalogue.INFO, lambda: [(1, {"service.version": __version__})])
+
+
+def observe_traffic(metrics: Metrics, sketches: TrafficSketches) -> None:
+    """Show whether what is asked is what the checkpoints were made for."""
+    metrics.observe(
+        catalogue.CALIBRATION_DRIFT,
+        lambda: [(drift, {GEN_AI_REQUEST_MODEL: model}) for model, drift in sketches.calibration_drift.items()],
+    )
 
 
 def block_states(seat: Seat) -> dict[str, int]:

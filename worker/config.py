@@ -75,6 +75,10 @@ class WorkerSettings(BaseSettings):
     """vllm: size of the KV cache in bytes, instead of a share"""
     tensor_parallel_size: _Count = 1
     """vllm: GPUs that share the model"""
+    pipeline_parallel_size: _Count = 1
+    """vllm: groups of such GPUs that hold the layers one after the other; for a model larger than a node"""
+    distributed_executor_backend: Literal["mp", "ray"] | None = None
+    """vllm: what runs the processes of several GPUs; ray for those of other nodes (extra `ray`)"""
     dtype: str = "auto"
     """vllm: type of weights and activations that are not quantized"""
     load_format: str = "auto"

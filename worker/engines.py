@@ -33,6 +33,8 @@ def _vllm_engine(settings: WorkerSettings, checkpoint: Checkpoint) -> Engine:
             kv_cache_bytes=settings.kv_cache_bytes,
             kv_block_count=settings.kv_block_count,
             tensor_parallel_size=settings.tensor_parallel_size,
+            pipeline_parallel_size=settings.pipeline_parallel_size,
+            distributed_executor_backend=settings.distributed_executor_backend,
             dtype=settings.dtype,
             load_format=settings.load_format,
             is_eager=settings.eager,

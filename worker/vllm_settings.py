@@ -19,6 +19,8 @@ class VllmSettings:
     kv_cache_bytes: int | None = None  # instead of a share; needed on a CPU, where the share would be of all memory
     kv_block_count: int | None = None  # overrides what fits; for tests and benchmarks
     tensor_parallel_size: int = 1  # GPUs that share the model
+    pipeline_parallel_size: int = 1  # groups of such GPUs, each with a share of the layers
+    distributed_executor_backend: str | None = None  # "mp" or "ray"
     dtype: str = "auto"
     load_format: str = "auto"  # "dummy" gives random weights, for benchmarks
     is_eager: bool = False  # without compilation and CUDA graphs: starts faster, runs slower
@@ -27,7 +29,7 @@ class VllmSettings:
     def __post_init__(self) -> None:
         if not 0.0 < self.gpu_memory_utilization <= 1.0:
             raise ValueError(f"gpu_memory_utilization must be in (0, 1], not {self.gpu_memory_utilization}")
-        for name in ("max_running_requests", "tensor_parallel_size"):
+        for name in ("max_running_requests", "tensor_parallel_size", "pipeline_parallel_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("context_length", "max_batched_tokens", "kv_cache_bytes", "kv_block_count"):
@@ -47,6 +49,8 @@ def engine_arguments(settings: VllmSettings, *, is_cpu: bool) -> dict[str, Any]:
         "kv_cache_memory_bytes": settings.kv_cache_bytes,
         "num_gpu_blocks_override": settings.kv_block_count,
         "tensor_parallel_size": settings.tensor_parallel_size,
+        "pipeline_parallel_size": settings.pipeline_parallel_size,
+        "distributed_executor_backend": settings.distributed_executor_backend,
         "dtype": settings.dtype,
         "load_format": settings.load_format,
         "enforce_eager": settings.is_eager,

@@ -253,3 +253,13 @@ async def test_doctor_stops_at_the_first_failure() -> None:
 async def test_a_wrong_command_line_exits_2() -> None:
     """The convention of shells."""
     assert 2 == (await _tidegate("chat", "--temperature", "3", "hi")).code
+
+
+async def test_health_is_for_health_checks(target: str) -> None:
+    """The exit code tells, and the word."""
+    ended = await _tidegate("health", "--target", target)
+    assert (0, "SERVING") == (ended.code, ended.out.strip())
+
+    async with serve(FakeInference(), is_serving=False) as idle:
+        ended = await _tidegate("health", "--target", idle)
+    assert (5, "NOT_SERVING") == (ended.code, ended.out.strip())

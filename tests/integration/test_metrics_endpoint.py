@@ -54,7 +54,7 @@ async def test_both_services_show_the_kv_cache(stack: AsyncExitStack) -> None:
 
 async def test_every_observed_metric_is_there_from_the_start(stack: AsyncExitStack) -> None:
     """A dashboard of an idle system shows zeros, not holes. What other parts observe comes with them."""
-    later = {catalogue.QUEUE_REQUESTS, catalogue.BREAKER, catalogue.EDGE_ABUSE}
+    later = {catalogue.CALIBRATION_DRIFT, catalogue.QUEUE_REQUESTS, catalogue.BREAKER, catalogue.EDGE_ABUSE}
     worker = await stack.enter_async_context(running_worker(_SETTINGS))
     gateway = await stack.enter_async_context(running_gateway(worker.worker.address, admin_listen="127.0.0.1:0"))
     for address, metrics in (

@@ -26,6 +26,7 @@ from tidegate.client.demo import demo as run_demo
 from tidegate.client.doctor import print_findings
 from tidegate.client.errors import TidegateError
 from tidegate.client.explain import ExitCode, exit_code
+from tidegate.client.health import GATEWAY, WORKER, print_health
 from tidegate.client.output import AnswerView, JsonView, TextView
 from tidegate.client.serve import serve as run_serve
 from tidegate.client.stack import EngineKind, StackOptions, free_port, state_dir
@@ -127,6 +128,16 @@ def tokenize(
 def doctor(*, target: Target = _DEFAULT_TARGET) -> None:
     """Check, step by step, that a gateway answers, can serve, and generates a token."""
     _finish(print_findings(target), _view(json_lines=False))
+
+
+@app.command()
+def health(
+    *,
+    target: Target = _DEFAULT_TARGET,
+    worker: Annotated[bool, typer.Option("--worker", help="Ask a worker, not a gateway.")] = False,
+) -> None:
+    """Print SERVING or NOT_SERVING. The exit code is 0 for SERVING: for scripts and health checks of containers."""
+    _finish(print_health(target, WORKER if worker else GATEWAY), _view(json_lines=False))
 
 
 @app.command()

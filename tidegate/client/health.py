@@ -5,13 +5,29 @@ from __future__ import annotations
 import grpc.aio
 from grpc_health.v1 import health_pb2
 
+from tidegate.client.errors import TidegateError
+from tidegate.client.explain import ExitCode
 from tidegate.inference.v1 import inference_service_pb2
+from tidegate.rpc.server import CHANNEL_OPTIONS
+from tidegate.rpc.status import RpcError
 from tidegate.worker.v1 import worker_service_pb2
 
 # A service answers by its own name once it can serve; by "" as soon as the process does.
 PROCESS = ""
+_PRINT_TIMEOUT_S = 2.0  # a container's health check allows three
 GATEWAY = inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
 WORKER = worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
+
+
+async def print_health(target: str, service: str) -> ExitCode:
+    """Print the status; how it is."""
+    async with grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
+        try:
+            status = await check_health(channel, service, timeout_s=_PRINT_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise TidegateError(RpcError.from_call(error)) from error
+    print(status)  # noqa: T201 - the answer
+    return ExitCode.OK if status == "SERVING" else ExitCode.UNAVAILABLE
 
 
 async def check_health(channel: grpc.aio.Channel, service: str, *, timeout_s: float) -> str:

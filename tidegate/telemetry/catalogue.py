@@ -256,6 +256,14 @@ PENDING_PREFILL = Metric(
     unit="{token}",
     description="Prompt tokens admitted and not yet computed.",
 )
+CALIBRATION_DRIFT = Metric(
+    name="tidegate.calibration.drift",
+    kind=Kind.OBSERVED_GAUGE,
+    unit="1",
+    description="How far a model's traffic is from what its checkpoint was calibrated with, 0 to 1; where both are"
+    " known.",
+    attributes=(names.GEN_AI_REQUEST_MODEL,),
+)
 RESERVATION_DRIFT = Metric(
     name="tidegate.ledger.drift",
     kind=Kind.HISTOGRAM,
@@ -268,7 +276,7 @@ RESERVATION_DRIFT = Metric(
 GATEWAY: tuple[Metric, ...] = (
     *(OPERATION_DURATION, TIME_TO_FIRST_CHUNK, TIME_PER_OUTPUT_CHUNK, TOKEN_USAGE, RPC_DURATION),
     *(CALLS_IN_FLIGHT, CALLS_LIMIT, QUEUE_REQUESTS, QUEUE_WAIT, REFUSALS, ATTEMPTS, CONTINUATIONS),
-    *(WORKERS, WORKER_BLOCKS, WORKER_REQUESTS, WORKER_LOAD_AGE, BREAKER),
+    *(WORKERS, WORKER_BLOCKS, WORKER_REQUESTS, WORKER_LOAD_AGE, BREAKER, CALIBRATION_DRIFT),
     *(EDGE_ABUSE, LOOP_LAG, DRAINING, INFO),
 )
 WORKER: tuple[Metric, ...] = (

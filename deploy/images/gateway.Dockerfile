@@ -1,0 +1,22 @@
+# The gateway: no PyTorch, no transformers, no vLLM. Build at the repository's root:
+#   docker build -f deploy/images/gateway.Dockerfile -t tidegate-gateway .
+FROM python:3.11.14-slim-bookworm AS build
+WORKDIR /src
+RUN python -m venv /opt/tidegate && pip install --no-cache-dir uv==0.13.9
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY tidegate tidegate
+COPY gateway gateway
+COPY worker worker
+COPY quantizer quantizer
+RUN uv pip install --no-cache --python /opt/tidegate/bin/python --constraints constraints.txt '.[gateway]'
+
+FROM python:3.11.14-slim-bookworm
+COPY --from=build /opt/tidegate /opt/tidegate
+# A root file system that cannot be written to: nothing is compiled to it, and /tmp is all that is wanted.
+ENV PATH=/opt/tidegate/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp \
+    TIDEGATE_GATEWAY_LISTEN=0.0.0.0:50051 TIDEGATE_GATEWAY_ADMIN_LISTEN=0.0.0.0:9464 TIDEGATE_GATEWAY_LOG_FORMAT=json
+USER 10001:10001
+EXPOSE 50051 9464
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["tidegate", "health", "--target", "127.0.0.1:50051"]
+ENTRYPOINT ["python", "-m", "gateway"]

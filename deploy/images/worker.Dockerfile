@@ -1,0 +1,28 @@
+# A worker: one engine, one model. Build at the repository's root:
+#   docker build -f deploy/images/worker.Dockerfile -t tidegate-worker .
+# ENGINE= (empty) leaves vLLM out: an image of 300 MB that runs --engine sim, to try a cluster without GPUs.
+FROM python:3.11.14-slim-bookworm AS build
+ARG ENGINE=,vllm
+WORKDIR /src
+RUN python -m venv /opt/tidegate && pip install --no-cache-dir uv==0.13.9
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY tidegate tidegate
+COPY gateway gateway
+COPY worker worker
+COPY quantizer quantizer
+RUN uv pip install --no-cache --python /opt/tidegate/bin/python --constraints constraints.txt ".[worker${ENGINE}]"
+
+FROM python:3.11.14-slim-bookworm
+# Triton compiles its kernels with a C compiler when they are first used. The release of the base image fixes the
+# compiler's version as far as it matters.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --no-install-recommends --yes gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+COPY --from=build /opt/tidegate /opt/tidegate
+# What is compiled goes to /tmp, the one place that can be written to: give it a volume to start faster next time.
+ENV PATH=/opt/tidegate/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp \
+    TIDEGATE_WORKER_LISTEN=0.0.0.0:50061 TIDEGATE_WORKER_ADMIN_LISTEN=0.0.0.0:9465 TIDEGATE_WORKER_LOG_FORMAT=json
+USER 10001:10001
+EXPOSE 50061 9465
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=600s CMD ["tidegate", "health", "--worker", "--target", "127.0.0.1:50061"]
+ENTRYPOINT ["python", "-m", "worker"]
