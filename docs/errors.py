@@ -26,6 +26,7 @@ Every error is a `google.rpc.Status` (trailing metadata `grpc-status-details-bin
 |---|---|
 | `BadRequest` | every invalid field, by its path in the request |
 | `RetryInfo` | how long to wait |
+| `QuotaFailure` | the quota that is used up, as `subject` |
 | `ResourceInfo` | the type and name of what does not exist |
 
 Retry without being told only on `UNAVAILABLE`, and only while no message of the stream has arrived

@@ -26,6 +26,7 @@ from gateway.policy.limit import Limit
 from gateway.preparation import Preparation
 from gateway.service import InferenceService, add_to_server
 from gateway.traffic_sketches import TrafficSketches
+from gateway.waiting_room import WaitingRoom
 from gateway.workers.connection import WorkerConnection
 from gateway.workers.fleet import Fleet
 from gateway.workers.renderers import Renderers
@@ -59,6 +60,13 @@ class Gateway:
         self.admin_address = ""  # empty while there is none
         self.fleet = Fleet(random.Random())
         self.metrics = Metrics()
+        self.waiting_room = WaitingRoom(
+            self.fleet,
+            random.Random(),
+            max_wait_s=settings.max_wait_s,
+            max_bytes=settings.queue_bytes,
+            weights={},
+        )
         self._settings = settings
         self._upstreams: Upstreams | None = None
         self._executor = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
@@ -83,7 +91,7 @@ class Gateway:
             running=running,
             admission=self._admission,
             preparation=preparation,
-            dispatch=Dispatch(self.fleet, tracer),
+            dispatch=Dispatch(self.waiting_room, tracer),
             traffic=self.traffic,
         )
         service = InferenceService(

@@ -29,6 +29,9 @@ _ENV_PREFIX = "TIDEGATE_GATEWAY_"
 # The largest message that is received, so that one prompt alone always fits the backlog.
 _MIN_BACKLOG_BYTES = 4 * 2**20
 
+# Three prompts of 128k tokens.
+_MIN_QUEUE_BYTES = 16 * 2**20
+
 _Count = Annotated[int, Field(ge=1)]
 _Seconds = Annotated[float, Field(gt=0)]
 
@@ -76,6 +79,11 @@ class GatewaySettings(BaseSettings):
     """json writes one object a line"""
     data_plane: Literal["http2", "grpc"] = "http2"
     """what carries tokens: the HTTP/2 edge, or grpc.aio, which is slower and the reference"""
+
+    max_wait_s: _Seconds = 1.5
+    """longest wait for a worker's KV blocks; what would wait longer is refused at once"""
+    queue_bytes: Annotated[int, Field(ge=_MIN_QUEUE_BYTES)] = 64 * 2**20
+    """requests that may wait for a worker, in bytes for each model; less critical ones leave for more critical ones"""
 
     @field_validator("workers", mode="before")
     @classmethod

@@ -17,8 +17,8 @@ from gateway.passage import Passage
 from gateway.policy.attempts import Attempts
 from gateway.policy.outcomes import Outcome, client_error, judge
 from gateway.spans import AttemptSpan
+from gateway.waiting_room import Place, WaitingRoom
 from gateway.workers.errors import WorkerCallError
-from gateway.workers.fleet import Fleet
 from gateway.workers.seat import Lease
 
 
@@ -38,8 +38,8 @@ class Carrier(Protocol):
 class Dispatch:
     """Finds a worker for each request, and another one while that is possible."""
 
-    def __init__(self, fleet: Fleet, tracer: Tracer) -> None:
-        self._fleet = fleet
+    def __init__(self, waiting_room: WaitingRoom, tracer: Tracer) -> None:
+        self._waiting_room = waiting_room
         self._tracer = tracer
 
     async def generate(self, prepared: PreparedRequest, call: Call, carrier: Carrier) -> None:
@@ -47,14 +47,14 @@ class Dispatch:
 
         Raises the ``GatewayError`` that the client is told.
         """
-        await _Run(self._fleet, self._tracer, prepared, call, carrier).to_end()
+        await _Run(self._waiting_room.place(prepared, call), self._tracer, prepared, call, carrier).to_end()
 
 
 class _Run:
     """One request, from its first attempt to its last."""
 
-    def __init__(self, fleet: Fleet, tracer: Tracer, prepared: PreparedRequest, call: Call, carrier: Carrier) -> None:
-        self._fleet = fleet
+    def __init__(self, place: Place, tracer: Tracer, prepared: PreparedRequest, call: Call, carrier: Carrier) -> None:
+        self._place = place
         self._tracer = tracer
         self._prepared = prepared
         self._call = call
@@ -63,24 +63,27 @@ class _Run:
         self._passage = Passage()
 
     async def to_end(self) -> None:
-        prepared, attempts, passage = self._prepared, self._attempts, self._passage
-        model = prepared.request.model
-        while lease := self._fleet.lease(model, prepared.demand, exclude=attempts.asked):
-            try:
-                await self._attempt(lease)
-                return
-            except WorkerCallError as failure:
-                if passage.has_begun:
-                    raise client_error(failure.error, tokens_sent=passage.tokens) from failure
-                attempts.record(lease.worker_id, failure.error)
-                if not attempts.can_move_on(has_budget=self._fleet.can_retry(model)):
-                    raise attempts.error() from failure
-        raise attempts.error()
+        place, attempts, passage = self._place, self._attempts, self._passage
+        try:
+            while lease := await place.lease(exclude=attempts.unfit):
+                try:
+                    await self._attempt(lease)
+                    return
+                except WorkerCallError as failure:
+                    if passage.has_begun:
+                        raise client_error(failure.error, tokens_sent=passage.tokens) from failure
+                    attempts.record(lease.worker_id, failure.error)
+                    if not attempts.can_move_on(has_budget=place.can_retry):
+                        raise attempts.error() from failure
+                    place.fail(failure.error)
+            raise attempts.error()
+        finally:
+            place.end(passage.finished, output_tokens=passage.tokens)
 
     async def _attempt(self, lease: Lease) -> None:
         """One call to one worker. However it ends, the call, the lease and the span end with it."""
         prepared, call, passage = self._prepared, self._call, self._passage
-        span = AttemptSpan(self._tracer, prepared, lease, number=len(self._attempts.asked) + 1)
+        span = AttemptSpan(self._tracer, prepared, lease, number=self._attempts.count + 1)
         passage.expect(lease.begin)
         outcome, error = Outcome.IGNORED, None  # unless it ends by itself, the client is gone
         try:

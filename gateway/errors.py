@@ -29,6 +29,8 @@ class ErrorSpec:
 class GatewayError(Exception):
     """A call cannot be served. Subclasses add what their status details need."""
 
+    quota_subject: str | None = None
+
     def __init__(
         self,
         message: str,
@@ -81,7 +83,26 @@ class AdmissionQueueFullError(GatewayError):
 
 
 class KvExhaustedError(GatewayError):
-    """No worker has KV blocks for the request now."""
+    """No worker had KV blocks for the request for as long as it could wait."""
+
+
+class WaitTooLongError(GatewayError):
+    """The request would wait for a worker longer than its deadline or this deployment allows."""
+
+
+class QuotaExceededError(GatewayError):
+    """The tenant's quota is used up for now."""
+
+    def __init__(
+        self, message: str, *, quota_subject: str, metadata: dict[str, str], retry_after_s: float | None
+    ) -> None:
+        """``retry_after_s`` is None where the request is larger than the whole quota."""
+        super().__init__(message, metadata=metadata, retry_after_s=retry_after_s)
+        self.quota_subject = quota_subject
+
+
+class EvictedError(GatewayError):
+    """The request waited, and had to go for a more critical one or for a tenant that held less."""
 
 
 class NoWorkerAvailableError(GatewayError):
@@ -165,6 +186,24 @@ ERROR_TABLE: dict[type[GatewayError], ErrorSpec] = {
         details=("RetryInfo",),
         remedy="Retry after the wait that RetryInfo names.",
     ),
+    WaitTooLongError: ErrorSpec(
+        code=StatusCode.RESOURCE_EXHAUSTED,
+        reason=Reason.ERROR_REASON_WAIT_TOO_LONG,
+        details=("RetryInfo",),
+        remedy="Retry after the wait that RetryInfo names, or give a longer deadline where `limit` is `deadline`.",
+    ),
+    QuotaExceededError: ErrorSpec(
+        code=StatusCode.RESOURCE_EXHAUSTED,
+        reason=Reason.ERROR_REASON_QUOTA_EXCEEDED,
+        details=("QuotaFailure", "RetryInfo"),
+        remedy="Retry after the wait that RetryInfo names; without one the request is larger than the whole quota.",
+    ),
+    EvictedError: ErrorSpec(
+        code=StatusCode.RESOURCE_EXHAUSTED,
+        reason=Reason.ERROR_REASON_EVICTED,
+        details=("RetryInfo",),
+        remedy="Retry after the wait that RetryInfo names.",
+    ),
     NoWorkerAvailableError: ErrorSpec(
         code=StatusCode.UNAVAILABLE,
         reason=Reason.ERROR_REASON_NO_WORKER_AVAILABLE,
@@ -228,5 +267,6 @@ def to_rpc(error: Exception) -> RpcError:
         metadata=known.metadata,
         violations=known.violations,
         retry_after_s=known.retry_after_s,
+        quota_subject=known.quota_subject,
         resource=known.resource,
     )

@@ -20,6 +20,9 @@ from tidegate.inference.v1 import generation_pb2, inference_service_pb2
 from tidegate.rpc.status import Violation
 from tidegate.worker.v1 import worker_service_pb2
 
+# What Python takes for a request beside its tokens, and for each of these: a reference and an int.
+_REQUEST_BYTES, _TOKEN_BYTES = 4_096, 36
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedRequest:
@@ -57,6 +60,11 @@ class PreparedRequest:
                 prefix_stride=stride,
             ),
         )
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory the request takes while it waits."""
+        return _REQUEST_BYTES + _TOKEN_BYTES * len(self.prompt.token_ids)
 
     def budget(self, load: WorkerLoad, *, remaining_s: float) -> OutputBudget:
         """The output for which a worker with this ``load`` has the time. Raises ``DeadlineTooShortError``."""

@@ -1,8 +1,8 @@
 """The walk of one request from worker to worker, until one of them answers.
 
-A refusal for want of capacity is news, not failure: each other worker may be asked once. A failed attempt may be
-followed by one more, inside the retry budget; a request that was on two workers when they failed is given to no third
-one, for it may be what kills them.
+A refusal for want of capacity is news, not failure: the request waits for room again, on the same worker or another
+one. A failed attempt may be followed by one more on another worker, inside the retry budget; a request that was on two
+workers when they failed is given to no third one, for it may be what kills them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ class Attempts:
     """What has been tried for one request whose client has seen nothing yet."""
 
     def __init__(self) -> None:
-        self.asked: set[str] = set()
+        self.count = 0
+        self.unfit: set[str] = set()  # workers that are not to be asked again
         self._failures = 0
         self._refusals = 0  # for want of capacity
         self._retry_after_s: float | None = None
@@ -26,7 +27,7 @@ class Attempts:
 
     def record(self, worker_id: str, error: RpcError) -> None:
         """The attempt on ``worker_id`` ended in ``error``."""
-        self.asked.add(worker_id)
+        self.count += 1
         self._last = error
         verdict = judge(error)
         self._failures += verdict.outcome is Outcome.FAILED
@@ -34,6 +35,8 @@ class Attempts:
             self._refusals += 1
             hints = (self._retry_after_s, error.retry_after_s)
             self._retry_after_s = min((hint for hint in hints if hint is not None), default=None)
+        else:
+            self.unfit.add(worker_id)
 
     def can_move_on(self, *, has_budget: bool) -> bool:
         """Whether another worker may be asked. ``has_budget``: the retry budget allows another failure."""

@@ -119,11 +119,20 @@ class Fleet:
         """
         self._room_listeners.append(listener)
 
+    def seats_for(self, model: ServedModel) -> Sequence[Seat]:
+        """The workers that take jobs for ``model``."""
+        digests = _digests(model)
+        return [
+            seat
+            for seat in self._seats.values()
+            if not seat.load.is_draining and seat.model.name == model.name and _digests(seat.model) == digests
+        ]
+
     def can_serve(self, model: ServedModel, *, need_tokens: int, exclude: Collection[str]) -> bool:
         """Whether a worker not in ``exclude`` takes a job of ``need_tokens`` as soon as it has room."""
         return any(
             seat.worker_id not in exclude and need_tokens <= seat.load.total_blocks * seat.load.block_size
-            for seat in self._seats_for(model)
+            for seat in self.seats_for(model)
         )
 
     def lease(
@@ -152,7 +161,7 @@ class Fleet:
 
     def _candidates(self, model: ServedModel, demand: Demand, *, expected_tokens: int | None) -> Iterator[Candidate]:
         """The workers that may be given a job: those that are not out, or would be too many to leave out."""
-        now, seats = self._clock(), self._seats_for(model)
+        now, seats = self._clock(), self.seats_for(model)
         out = {seat.worker_id: seat.out_for_s(now) for seat in seats if seat.is_out(now)}
         kept = reprieved(out, total=len(seats))
         slow = self._peers[model.name].outliers.weights(now) if seats else {}
@@ -164,14 +173,6 @@ class Fleet:
                 yield seat.as_candidate(demand, now, weight=weight)
             elif seat.worker_id in kept:
                 yield seat.as_candidate(demand, now, weight=REPRIEVED_WEIGHT)
-
-    def _seats_for(self, model: ServedModel) -> Sequence[Seat]:
-        digests = _digests(model)
-        return [
-            seat
-            for seat in self._seats.values()
-            if not seat.load.is_draining and seat.model.name == model.name and _digests(seat.model) == digests
-        ]
 
     def _largest_models(self) -> Mapping[str, ServedModel]:
         seated = [seat.model for seat in self._seats.values()]

@@ -88,13 +88,21 @@ async def test_requests_go_where_the_blocks_are(stack: AsyncExitStack) -> None:
     assert min(counts) >= 4
 
 
-async def test_a_full_fleet_refuses_with_the_workers_hint(stack: AsyncExitStack) -> None:
-    """KV_EXHAUSTED, with a time to come back; the stream that is in keeps its blocks."""
-    gateway, _ = await start(stack, kv_block_count=8, sim_time_scale=1)
-    held = gateway.stub.Generate(text_request(model="sim", max_output_tokens=110))
+async def test_a_request_waits_until_another_ends(stack: AsyncExitStack) -> None:
+    """Nothing is refused that has room within its wait; it starts when the blocks come free."""
+    gateway, _ = await start(stack, kv_block_count=8, sim_time_scale=0.1)
+    first, second = (gateway.generate(text_request(model="sim", max_output_tokens=110)) for _ in range(2))
+    (_, error), (responses, other) = await asyncio.gather(first, second)
+    assert (None, None, 110) == (error, other, responses[-1].finished.usage.output_token_count)
+
+
+async def test_a_full_fleet_refuses_with_a_time_to_come_back(stack: AsyncExitStack) -> None:
+    """KV_EXHAUSTED after the wait; the stream that is in keeps its blocks."""
+    gateway, _ = await start(stack, kv_block_count=24, sim_time_scale=1)
+    held = gateway.stub.Generate(text_request(model="sim", max_output_tokens=360))  # 1.4 s
     await held.read()
-    error = await gateway.error(text_request(model="sim", max_output_tokens=110))
-    assert "KV_EXHAUSTED" == error.reason
+    error = await gateway.error(text_request(model="sim", max_output_tokens=110), timeout=0.4)
+    assert ("KV_EXHAUSTED", "deadline") == (error.reason, error.metadata["limit"])
     assert error.retry_after_s is not None
     assert error.retry_after_s > 0
     held.cancel()

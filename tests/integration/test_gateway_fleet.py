@@ -193,7 +193,7 @@ async def test_the_largest_pool_of_a_model_is_its_limit(stack: AsyncExitStack) -
     """A request that fits the larger worker only is accepted, and goes there."""
     small, large = ScriptedWorker(), ScriptedWorker()
     small.load.total_block_count = small.load.free_block_count = 4
-    large.load.free_block_count = 1
+    large.load.free_block_count = 20
     for worker in (small, large):
         await stack.enter_async_context(serving(worker))
     gateway = await stack.enter_async_context(running_gateway(small.target, large.target))

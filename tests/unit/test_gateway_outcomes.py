@@ -95,12 +95,20 @@ def test_a_workers_words_do_not_reach_the_client() -> None:
 
 
 def test_a_refusal_may_be_followed_by_any_number_of_attempts() -> None:
-    """Each worker is asked once, whatever the retry budget."""
+    """Each worker may be asked again when it has room, whatever the retry budget."""
     attempts = Attempts()
     for number in range(5):
         attempts.record(f"w{number}", FULL)
         assert attempts.can_move_on(has_budget=False)
-    assert {f"w{number}" for number in range(5)} == attempts.asked
+    assert (5, set()) == (attempts.count, attempts.unfit)
+
+
+def test_a_worker_that_failed_is_not_asked_again() -> None:
+    """The next attempt is for another one."""
+    attempts = Attempts()
+    attempts.record("w0", FULL)
+    attempts.record("w1", LOST)
+    assert {"w1"} == attempts.unfit
 
 
 @pytest.mark.parametrize("has_budget", [True, False])

@@ -39,7 +39,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ADMISSION_QUEUE_FULL: _ErrorReason.ValueType  # 7
     """The gateway has as many requests as it may hold."""
     ERROR_REASON_KV_EXHAUSTED: _ErrorReason.ValueType  # 8
-    """No worker has KV blocks for the request now."""
+    """No worker had KV blocks for the request for as long as it could wait."""
     ERROR_REASON_NO_WORKER_AVAILABLE: _ErrorReason.ValueType  # 9
     """No worker serves the model at present."""
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 10
@@ -56,6 +56,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The engine failed on this request. A defect of the server."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 16
     """Anything unforeseen. A defect of the server."""
+    ERROR_REASON_WAIT_TOO_LONG: _ErrorReason.ValueType  # 17
+    """The request would wait for a worker longer than its deadline or this deployment allows."""
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 18
+    """The tenant's quota is used up for now."""
+    ERROR_REASON_EVICTED: _ErrorReason.ValueType  # 19
+    """The request waited, and had to go for a more critical one or for a tenant that held less."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """`google.rpc.ErrorInfo.reason` of every error, without the prefix ERROR_REASON_. Values may be added. docs/errors.md
@@ -79,7 +85,7 @@ ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 6
 ERROR_REASON_ADMISSION_QUEUE_FULL: ErrorReason.ValueType  # 7
 """The gateway has as many requests as it may hold."""
 ERROR_REASON_KV_EXHAUSTED: ErrorReason.ValueType  # 8
-"""No worker has KV blocks for the request now."""
+"""No worker had KV blocks for the request for as long as it could wait."""
 ERROR_REASON_NO_WORKER_AVAILABLE: ErrorReason.ValueType  # 9
 """No worker serves the model at present."""
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 10
@@ -96,4 +102,10 @@ ERROR_REASON_ENGINE_ERROR: ErrorReason.ValueType  # 15
 """The engine failed on this request. A defect of the server."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 16
 """Anything unforeseen. A defect of the server."""
+ERROR_REASON_WAIT_TOO_LONG: ErrorReason.ValueType  # 17
+"""The request would wait for a worker longer than its deadline or this deployment allows."""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 18
+"""The tenant's quota is used up for now."""
+ERROR_REASON_EVICTED: ErrorReason.ValueType  # 19
+"""The request waited, and had to go for a more critical one or for a tenant that held less."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,0 +1,80 @@
+"""How long outputs will be, as far as this gateway has seen: quantiles by tenant and by length of the prompt.
+
+The worker has the last word with its own numbers; this keeps requests from being sent where they will not fit, and from
+waiting for room that they will not need.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from ddsketch import DDSketch
+
+_RELATIVE_ACCURACY = 0.02
+# A guess from fewer outputs is no better than the next wider one.
+_MIN_OUTPUTS = 20
+# Outputs after which a sketch is set aside, so that at most twice as many speak for the present.
+_WINDOW_OUTPUTS = 1_000
+
+
+class _Outputs:
+    """A quantile over the latest outputs: those of the sketch being filled, and of the one filled before it."""
+
+    def __init__(self) -> None:
+        self._filling = DDSketch(_RELATIVE_ACCURACY)
+        self._filled = DDSketch(_RELATIVE_ACCURACY)
+        self._expected: float | None = None
+
+    def add(self, output_tokens: int) -> None:
+        self._filling.add(output_tokens)
+        if self._filling.count >= _WINDOW_OUTPUTS:
+            self._filled, self._filling = self._filling, DDSketch(_RELATIVE_ACCURACY)
+        self._expected = None
+
+    def expect(self, quantile: float) -> float | None:
+        if self._expected is None and self._filled.count + self._filling.count >= _MIN_OUTPUTS:
+            latest = DDSketch(_RELATIVE_ACCURACY)
+            latest.merge(self._filled)
+            latest.merge(self._filling)
+            self._expected = latest.get_quantile_value(quantile)
+        return self._expected
+
+
+class ExpectedOutput:
+    """Learns from finished outputs. Remembers a bounded number of groups, the latest to be used."""
+
+    def __init__(self, *, quantile: float = 0.7, max_groups: int = 1_024) -> None:
+        """``quantile``: the share of outputs that shall be no longer than expected; that of the workers by default."""
+        self._quantile = quantile
+        self._max_groups = max_groups
+        self._groups: OrderedDict[tuple[str, str | None, int], _Outputs] = OrderedDict()
+
+    def expect(
+        self, *, model: str, tenant: str, prompt_tokens: int, max_output_tokens: int, reported: int | None = None
+    ) -> int:
+        """The output tokens to reckon with, 1 to ``max_output_tokens``.
+
+        What is not known of the tenant is taken from all tenants' prompts of that length, then from what the workers
+        have ``reported``; where nothing is known, everything has to be expected.
+        """
+        for key in _groups(model, tenant, prompt_tokens):
+            outputs = self._groups.get(key)
+            expected = outputs.expect(self._quantile) if outputs is not None else None
+            if expected is not None:
+                return max(1, min(round(expected), max_output_tokens))
+        return max(1, min(reported or max_output_tokens, max_output_tokens))
+
+    def learn(self, *, model: str, tenant: str, prompt_tokens: int, output_tokens: int) -> None:
+        """Count an output that came to its own end; one cut short says nothing about the model."""
+        for key in _groups(model, tenant, prompt_tokens):
+            outputs = self._groups.setdefault(key, _Outputs())
+            self._groups.move_to_end(key)
+            outputs.add(output_tokens)
+        while len(self._groups) > self._max_groups:
+            self._groups.popitem(last=False)
+
+
+def _groups(model: str, tenant: str, prompt_tokens: int) -> tuple[tuple[str, str | None, int], ...]:
+    """Prompts of about one length, within a factor of four: the tenant's own, and everybody's."""
+    length = prompt_tokens.bit_length() // 2
+    return (model, tenant, length), (model, None, length)

@@ -1,0 +1,32 @@
+"""A request that waits for a worker, as far as its order in the queue goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CLASS_COUNT = 4
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Waiter:
+    """One request. ``rank`` is its criticality: 0 is served first, ``CLASS_COUNT`` - 1 is shed first.
+
+    ``tokens`` are those that it is expected to hold in a KV cache: prompt and expected output. Times are by the clock
+    of whoever drives the queue: ``leaves_at`` is when waiting on is of no use, ``deadline_at`` when its client gives
+    up. ``number`` and ``is_waiting`` are the queue's.
+    """
+
+    tenant: str
+    rank: int
+    tokens: int
+    size_bytes: int
+    arrived_at: float
+    deadline_at: float
+    leaves_at: float
+    number: int = -1
+    is_waiting: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what has no place in a queue."""
+        if not 0 <= self.rank < CLASS_COUNT or self.tokens < 1 or self.size_bytes < 0:
+            raise ValueError(f"rank {self.rank}, {self.tokens} tokens, {self.size_bytes} bytes")

@@ -1,0 +1,157 @@
+"""The waiting room of one model, as a decision: who may wait, who goes next, who leaves, and when to come back.
+
+Whoever drives it calls ``offer`` for a newcomer, ``next`` whenever there may be room, ``expire`` when time has passed,
+and ``released`` when a job has ended. The clock is the caller's: seconds, and only their differences count.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from gateway.policy.queue import Queue
+from gateway.policy.rate import Drain
+from gateway.policy.wait_forecast import Supply, predicted_wait_s
+from gateway.policy.waiter import Waiter
+
+# Bounds of the advice when to come back, in seconds, and the advice while nothing is known of the drain.
+MIN_RETRY_S, MAX_RETRY_S, UNKNOWN_RETRY_S = 0.05, 30.0, 1.0
+# Added to the advice by chance, up to this share: what was refused together is not to return together.
+_JITTER = 0.1
+# A forecast that was good enough to let somebody in has to become so much worse before it sends him away.
+_HYSTERESIS = 1.25
+_SWEEP_INTERVAL_S = 0.1
+
+
+class Bound(Enum):
+    """What a request met that did not get to a worker. The names travel as ErrorInfo.metadata["limit"]."""
+
+    QUEUE_BYTES = "queue_bytes"
+    MAX_WAIT = "max_wait"
+    DEADLINE = "deadline"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A request may not wait. ``predicted_wait_s`` is None while nothing is known of the drain."""
+
+    bound: Bound
+    predicted_wait_s: float | None
+    allowed_wait_s: float
+    retry_after_s: float
+
+
+class WaitingLine:
+    """Everything that waits for workers of one model."""
+
+    def __init__(self, *, max_bytes: int, max_wait_s: float, weights: Mapping[str, float], rng: random.Random) -> None:
+        """Nobody waits longer than ``max_wait_s``; ``weights`` are tenants' shares, 1 where none is given."""
+        self.max_wait_s = max_wait_s
+        self.queue = Queue(max_bytes=max_bytes, weights=weights)
+        self._drain = Drain()
+        self._rng = rng
+        self._swept_at = float("-inf")
+
+    def offer(self, waiter: Waiter, supply: Supply, now: float) -> Refusal | list[Waiter]:
+        """Let ``waiter`` wait, and name those that had to go for it; or say why it may not."""
+        predicted_s = self.predicted_wait_s(waiter, supply, now)
+        allowed_s = waiter.leaves_at - now
+        # Who has no time at all may not even ask whether there is room.
+        if allowed_s <= 0 or (predicted_s is not None and predicted_s > allowed_s):
+            return self.refusal(waiter, self.bound_of(waiter), supply, now)
+        victims = self.queue.victims(waiter)
+        if victims is None:
+            return self.refusal(waiter, Bound.QUEUE_BYTES, supply, now)
+        for victim in victims:
+            self.queue.remove(victim)
+        self.queue.add(waiter, now)
+        self._note_length(now)
+        return victims
+
+    def next(self, fits: Callable[[Waiter], bool], now: float) -> Waiter | None:
+        """The next to go to a worker, if it ``fits`` somewhere now. Ask again until None comes back."""
+        waiter = self.queue.pop(fits)
+        self._note_length(now)
+        return waiter
+
+    def put_back(self, waiter: Waiter, now: float, *, tokens: int | None = None) -> None:
+        """A worker had no room after all for one that ``next`` gave: it has its old place again.
+
+        ``tokens`` is what the worker said it needs, if it did.
+        """
+        self.queue.put_back(waiter, tokens=waiter.tokens if tokens is None else tokens)
+        self._note_length(now)
+
+    def leave(self, waiter: Waiter, now: float) -> None:
+        """``waiter`` has given up; no matter if it waits no more."""
+        self.queue.remove(waiter)
+        self._note_length(now)
+
+    def expire(self, supply: Supply, now: float) -> list[Waiter]:
+        """Send away those whose time is over, and now and then those who can no longer be in time."""
+        gone = self.queue.expire(now)
+        if now - self._swept_at >= _SWEEP_INTERVAL_S:
+            self._swept_at = now
+            gone += self._hopeless(supply, now)
+        self._note_length(now)
+        return gone
+
+    def released(self, waiter: Waiter, tokens: int, now: float) -> None:
+        """The job of ``waiter``, which ``next`` gave, has ended and has used ``tokens``: prompt and output."""
+        self._drain.release(waiter.tokens, now)
+        self.queue.classes[waiter.rank].settle(waiter.tenant, expected_tokens=waiter.tokens, tokens=tokens)
+
+    def predicted_wait_s(self, waiter: Waiter, supply: Supply, now: float) -> float | None:
+        """How long ``waiter`` will wait from now on; None while nothing is known of the drain."""
+        if not self.queue and waiter.tokens <= supply.free_tokens:
+            return 0.0
+        tokens_per_s = self.tokens_per_s(supply, now)
+        if tokens_per_s is None:
+            return None
+        return predicted_wait_s(waiter, self.queue, free_tokens=supply.free_tokens, tokens_per_s=tokens_per_s, now=now)
+
+    def tokens_per_s(self, supply: Supply, now: float) -> float | None:
+        """The rate at which room comes free for this gateway; None while it is not known."""
+        return self._drain.tokens_per_s(now) or supply.tokens_per_s
+
+    def retry_after_s(self, waiter: Waiter, supply: Supply, now: float) -> float:
+        """When ``waiter`` had better come back: when it would have been served, had it been let in."""
+        predicted_s = self.predicted_wait_s(waiter, supply, now)
+        wait_s = UNKNOWN_RETRY_S if predicted_s is None else predicted_s
+        return min(MAX_RETRY_S, max(MIN_RETRY_S, wait_s * (1 + self._rng.uniform(0, _JITTER))))
+
+    def refusal(self, waiter: Waiter, bound: Bound, supply: Supply, now: float) -> Refusal:
+        """What to tell one that met ``bound``."""
+        return Refusal(
+            bound=bound,
+            predicted_wait_s=self.predicted_wait_s(waiter, supply, now),
+            allowed_wait_s=max(0.0, waiter.leaves_at - now),
+            retry_after_s=self.retry_after_s(waiter, supply, now),
+        )
+
+    def bound_of(self, waiter: Waiter) -> Bound:
+        """Which bound makes ``waiter`` leave when it does."""
+        return Bound.DEADLINE if waiter.leaves_at < waiter.arrived_at + self.max_wait_s else Bound.MAX_WAIT
+
+    def _hopeless(self, supply: Supply, now: float) -> list[Waiter]:
+        """Those at the ends of their lines whose wait will be too long. Nobody behind them was let in for less."""
+        gone: list[Waiter] = []
+        tokens_per_s = self.tokens_per_s(supply, now)
+        if tokens_per_s is None:
+            return gone
+        for flows in self.queue.classes:
+            for _, flow in list(flows):
+                while flow:
+                    wait_s = predicted_wait_s(
+                        flow.tail, self.queue, free_tokens=supply.free_tokens, tokens_per_s=tokens_per_s, now=now
+                    )
+                    if wait_s <= _HYSTERESIS * (flow.tail.leaves_at - now):
+                        break
+                    gone.append(flow.tail)
+                    self.queue.remove(flow.tail)
+        return gone
+
+    def _note_length(self, now: float) -> None:
+        self._drain.set_busy(bool(len(self.queue)), now)

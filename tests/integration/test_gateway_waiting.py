@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from tests.fakes.running_gateway import RunningGateway, running_gateway, text_of, text_request
+from tests.fakes.scripted_worker import ScriptedWorker, answer, at_capacity, load_report, serving
+from tidegate.inference.v1 import generation_pb2
+
+pytestmark = pytest.mark.usefixtures("data_plane")
+
+PLUS = generation_pb2.CRITICALITY_CRITICAL_PLUS
+CRITICAL = generation_pb2.CRITICALITY_CRITICAL
+SHEDDABLE = generation_pb2.CRITICALITY_SHEDDABLE
+FULL = {"reserved_block_count": 64}
+
+
+async def start(stack: AsyncExitStack, worker: ScriptedWorker, **settings: Any) -> RunningGateway:
+    """A gateway whose only worker is full."""
+    worker.load = load_report(**FULL)
+    await stack.enter_async_context(serving(worker))
+    return await stack.enter_async_context(running_gateway(worker.target, **settings))
+
+
+async def until_waiting(gateway: RunningGateway, count: int) -> None:
+    """Until so many requests wait."""
+    async with asyncio.timeout(10):
+        while len(gateway.gateway.waiting_room) != count:  # noqa: ASYNC110 - a window for tests alone is none
+            await asyncio.sleep(0.005)
+
+
+async def test_a_request_waits_until_a_worker_reports_room(stack: AsyncExitStack) -> None:
+    """No worker is asked before, and the client notices nothing but the time."""
+    worker = ScriptedWorker(scripts=[answer("yes")])
+    gateway = await start(stack, worker, max_wait_s=60)
+    call = asyncio.create_task(gateway.generate(text_request()))
+    await until_waiting(gateway, 1)
+    assert [] == worker.jobs
+    await worker.push()
+    responses, error = await call
+    assert ("yes", None) == (text_of(responses), error)
+
+
+async def test_the_more_critical_go_first(stack: AsyncExitStack) -> None:
+    """In whichever order they came; each gets the one free block when the one before has ended."""
+    worker = ScriptedWorker()
+    gateway = await start(stack, worker, max_wait_s=60)
+    calls = []
+    for number, criticality in enumerate((SHEDDABLE, CRITICAL, PLUS), start=1):
+        request = text_request()
+        request.criticality = criticality
+        calls.append(asyncio.create_task(gateway.generate(request)))
+        await until_waiting(gateway, number)
+    await worker.push(reserved_block_count=63)
+    assert [None, None, None] == [error for _, error in await asyncio.gather(*calls)]
+    assert [PLUS, CRITICAL, SHEDDABLE] == [job.criticality for job in worker.jobs]
+
+
+async def test_a_refusal_for_want_of_room_is_not_the_clients(stack: AsyncExitStack) -> None:
+    """The request waits on at its old place, and is asked for again when the worker has reported."""
+    worker = ScriptedWorker(scripts=[[at_capacity()], answer("yes")])
+    gateway = await start(stack, worker, max_wait_s=60)
+    await worker.push()
+    responses, error = await gateway.generate(text_request())
+    assert ("yes", None, 2) == (text_of(responses), error, len(worker.jobs))
+
+
+async def test_who_waits_in_vain_is_told_before_the_deadline(stack: AsyncExitStack) -> None:
+    """With what was missing, and when to come back."""
+    gateway = await start(stack, ScriptedWorker())
+    error = await gateway.error(text_request(), timeout=0.5)
+    assert ("KV_EXHAUSTED", "deadline", "0") == (error.reason, error.metadata["limit"], error.metadata["free_tokens"])
+    assert error.retry_after_s is not None
+
+
+async def test_a_client_that_gives_up_leaves_no_trace(stack: AsyncExitStack) -> None:
+    """Its place is free at once."""
+    gateway = await start(stack, ScriptedWorker(), max_wait_s=60)
+    call = gateway.stub.Generate(text_request())
+    await until_waiting(gateway, 1)
+    call.cancel()
+    await until_waiting(gateway, 0)
+    async with asyncio.timeout(5):
+        await gateway.gateway.until_idle()
+
+
+async def test_who_waits_for_a_worker_that_goes_waits_for_the_next(stack: AsyncExitStack) -> None:
+    """In a rolling update one worker goes before another one comes; newcomers are told at once, and go elsewhere."""
+    worker = ScriptedWorker()
+    gateway = await start(stack, worker, max_wait_s=60)
+    call = asyncio.create_task(gateway.generate(text_request()))
+    await until_waiting(gateway, 1)
+    await worker.push(is_draining=True)
+    await gateway.until_workers(0)
+    assert "NO_WORKER_AVAILABLE" == (await gateway.error(text_request())).reason
+    await worker.push()
+    assert (await call)[1] is None
+
+
+async def test_who_waits_for_a_worker_that_stays_away_is_told_so(stack: AsyncExitStack) -> None:
+    """At the end of its wait: the blocks were not the reason."""
+    worker = ScriptedWorker()
+    gateway = await start(stack, worker)
+    call = asyncio.create_task(gateway.error(text_request(), timeout=1))
+    await until_waiting(gateway, 1)
+    await worker.push(is_draining=True)
+    assert "NO_WORKER_AVAILABLE" == (await call).reason

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Iterable, Mapping
+from statistics import median
+
+import pytest
+
+from gateway.policy.wait_forecast import Supply
+from gateway.policy.waiter import Waiter
+from gateway.policy.waiting_line import Bound, Refusal, WaitingLine
+from tests.fakes.virtual_fleet import Trip, VirtualFleet, poisson
+
+CAPACITY_TOKENS = 50_000
+# 540 expected tokens each, for 4.1 s on average.
+CAPACITY_PER_S = 22.6
+
+
+def line(*, max_bytes: int = 2**26, weights: Mapping[str, float] | None = None, seed: int = 0) -> WaitingLine:
+    """A waiting line of the default length."""
+    return WaitingLine(max_bytes=max_bytes, max_wait_s=1.5, weights=weights or {}, rng=random.Random(seed))
+
+
+def run(*traces: Iterable[Trip], gateways: int = 1) -> list[Trip]:
+    """What becomes of the traces, sent at one time."""
+    lines = [line(seed=number) for number in range(gateways)]
+    fleet = VirtualFleet(lines=lines, capacity_tokens=CAPACITY_TOKENS)
+    return fleet.run(heapq.merge(*traces, key=lambda trip: trip.arrived_at))
+
+
+def trips(of: Iterable[Trip], **fields: object) -> list[Trip]:
+    """Those that have such ``fields``, without the first seconds, in which the pool fills."""
+    return [
+        trip
+        for trip in of
+        if trip.arrived_at > 10 and all(getattr(trip, name) == value for name, value in fields.items())
+    ]
+
+
+def p99_wait_s(of: Iterable[Trip]) -> float:
+    """Of those that were served."""
+    waits = sorted(trip.wait_s for trip in of if trip.started_at is not None)
+    return waits[int(len(waits) * 0.99)]
+
+
+def newcomer(**fields: object) -> Waiter:
+    """A request that has just come; ``fields`` go over what stands here."""
+    values = {
+        "tenant": "a",
+        "rank": 1,
+        "tokens": 100,
+        "size_bytes": 10,
+        "arrived_at": 0.0,
+        "deadline_at": 600.0,
+        "leaves_at": 1.5,
+    }
+    return Waiter(**(values | fields))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("load", [1.5, 2, 10])
+def test_the_advice_when_to_come_back_is_right(load: float) -> None:
+    """Half of it is off by less than 30 %, against when a request of this kind that came later was served."""
+    all_trips = run(poisson(random.Random(3), per_s=load * CAPACITY_PER_S, for_s=60))
+    errors = [trip.hint_error for trip in trips(all_trips) if trip.hint_error is not None]
+    assert len(errors) > 100
+    assert median(errors) < 0.3
+
+
+@pytest.mark.parametrize("load", [1.5, 2, 10])
+def test_overload_does_not_make_the_served_wait_longer_than_they_may(load: float) -> None:
+    """Nor does it lower how many are served."""
+    all_trips = run(poisson(random.Random(4), per_s=load * CAPACITY_PER_S, for_s=60))
+    assert p99_wait_s(trips(all_trips)) <= 1.5
+    served = sum(trip.started_at is not None for trip in trips(all_trips))
+    assert served >= 0.95 * 50 * CAPACITY_PER_S
+
+
+def test_the_critical_lose_nothing_while_the_sheddable_are_shed() -> None:
+    """At five times what there is, of which four fifths would be enough for the critical ones."""
+    all_trips = run(
+        poisson(random.Random(1), per_s=0.8 * CAPACITY_PER_S, for_s=60, rank=1),
+        poisson(random.Random(2), per_s=5 * CAPACITY_PER_S, for_s=60, rank=3),
+    )
+    critical, sheddable = trips(all_trips, rank=1), trips(all_trips, rank=3)
+    assert [] == [trip for trip in critical if trip.started_at is None]
+    assert sum(trip.refusal is not None for trip in sheddable) > 0.8 * len(sheddable)
+
+
+def test_the_sheddable_do_not_stand_still() -> None:
+    """When the critical ones alone are too many, a fiftieth is left for the others."""
+    all_trips = run(
+        poisson(random.Random(1), per_s=2 * CAPACITY_PER_S, for_s=60, rank=1),
+        poisson(random.Random(2), per_s=CAPACITY_PER_S, for_s=60, rank=3),
+    )
+    served = [sum(trip.started_at is not None for trip in trips(all_trips, rank=rank)) for rank in (1, 3)]
+    assert 0.005 < served[1] / sum(served) < 0.03
+
+
+def test_who_cannot_be_in_time_is_refused_at_once() -> None:
+    """Nobody waits whose deadline passes before the room comes."""
+    room = line()
+    assert [] == room.offer(newcomer(), Supply(free_tokens=0, tokens_per_s=1_000), 0.0)
+    late = newcomer(leaves_at=0.15)
+    refusal = room.offer(late, Supply(free_tokens=0, tokens_per_s=1_000), 0.0)
+    assert isinstance(refusal, Refusal)
+    assert (Bound.DEADLINE, 0.2) == (refusal.bound, refusal.predicted_wait_s)
+    assert 0.2 <= refusal.retry_after_s <= 0.22
+    assert not late.is_waiting
+
+
+def test_who_has_no_time_at_all_is_refused_even_where_there_is_room() -> None:
+    """Its first token would come too late."""
+    refusal = line().offer(newcomer(leaves_at=-0.01), Supply(free_tokens=10**6, tokens_per_s=None), 0.0)
+    assert isinstance(refusal, Refusal)
+    assert (Bound.DEADLINE, 0.0, 0.0) == (refusal.bound, refusal.allowed_wait_s, refusal.predicted_wait_s)
+
+
+def test_a_wait_that_nothing_is_known_of_is_allowed() -> None:
+    """And the advice for those who are sent away meanwhile is a second."""
+    room = line(max_bytes=15)
+    supply = Supply(free_tokens=0, tokens_per_s=None)
+    assert [] == room.offer(newcomer(), supply, 0.0)
+    refusal = room.offer(newcomer(), supply, 0.0)
+    assert isinstance(refusal, Refusal)
+    assert (Bound.QUEUE_BYTES, None) == (refusal.bound, refusal.predicted_wait_s)
+    assert 1.0 <= refusal.retry_after_s <= 1.1
+
+
+def test_a_full_queue_makes_room_for_the_more_critical() -> None:
+    """The least critical goes, and of these the one that would have been served last."""
+    room = line(max_bytes=40)
+    supply = Supply(free_tokens=0, tokens_per_s=None)
+    critical, plus, first, last = (newcomer(rank=rank, deadline_at=at) for rank, at in ((1, 9), (2, 9), (3, 8), (3, 9)))
+    for one in (critical, plus, first, last):
+        assert [] == room.offer(one, supply, 0.0)
+    assert [last] == room.offer(newcomer(rank=2), supply, 0.0)
+    assert [first] == room.offer(newcomer(rank=0), supply, 0.0)
+
+
+def test_a_full_queue_makes_room_for_the_tenant_that_holds_less() -> None:
+    """But not the other way round."""
+    room = line(max_bytes=40)
+    supply = Supply(free_tokens=0, tokens_per_s=None)
+    greedy = [newcomer(tenant="greedy", deadline_at=number) for number in range(4)]
+    for one in greedy:
+        room.offer(one, supply, 0.0)
+    assert [greedy[3]] == room.offer(newcomer(tenant="modest"), supply, 0.0)
+    assert isinstance(room.offer(newcomer(tenant="greedy"), supply, 0.0), Refusal)
+
+
+def test_the_tails_of_lines_leave_as_soon_as_it_is_known_that_they_wait_in_vain() -> None:
+    """When the drain turns out slow; those in front stay."""
+    room = line()
+    waiting = [newcomer() for _ in range(10)]
+    for one in waiting:
+        assert [] == room.offer(one, Supply(free_tokens=0, tokens_per_s=None), 0.0)
+    gone = room.expire(Supply(free_tokens=0, tokens_per_s=200), 0.5)
+    assert waiting[:1:-1] == gone
+
+
+def test_each_gateway_predicts_by_its_own_share_of_the_drain() -> None:
+    """Three gateways of different load, none of which sees the others' queues."""
+    loads = (0.5, 0.7, 1.2)
+    all_trips = run(
+        *(
+            poisson(random.Random(number), per_s=load * CAPACITY_PER_S, for_s=60, gateway=number)
+            for number, load in enumerate(loads)
+        ),
+        gateways=3,
+    )
+    errors = [trip.hint_error for trip in trips(all_trips) if trip.hint_error is not None]
+    assert len(errors) > 200
+    assert median(errors) < 0.4
