@@ -1,11 +1,11 @@
-"""Chooses the worker for a job: the better one of two, by the predicted time to its first token.
+"""Chooses the worker for a job: one of those with the shortest predicted time to its first token.
 
 It only chooses among those it is given. It never refuses a job for want of blocks: what a job will need is an estimate
 here, and the worker alone knows its ledger. What is left out is a worker whose whole pool is smaller than the job.
 
 Three steps. Each worker takes part with a chance of its ``weight``, so that one that has just come, come back or grown
 slow gets no more than that share. Of these, workers stay whose prediction is as good as the best one, as far as figures
-of this age can tell. Of these, two are drawn and the better one is taken: gateways that see the same do not all choose
+of this age can tell. Of these, two are drawn and the emptier one is taken: gateways that see the same do not all choose
 the same.
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from gateway.policy.candidate import Candidate
 from gateway.policy.demand import Demand
-from gateway.policy.prediction import predicted_ttft_s, typical_prefill_rate
+from gateway.policy.prediction import best_prefill_rate, predicted_ttft_s
 
 # Two workers whose predictions differ by less are equally good: a report is up to so old when the next one is due, and
 # every gateway may have sent a job since.
@@ -50,14 +50,14 @@ def pick(
     if not fitting:
         return None
     taking_part = [candidate for candidate in fitting if candidate.is_probe] or _drawn_by_weight(fitting, rng)
-    rate = typical_prefill_rate(fitting)
-    predicted = {
-        candidate.worker_id: predicted_ttft_s(candidate, demand, typical_rate=rate) for candidate in taking_part
-    }
+    rate = best_prefill_rate(fitting)
+    predicted = {candidate.worker_id: predicted_ttft_s(candidate, demand, best_rate=rate) for candidate in taking_part}
     limit = min(predicted.values()) + _TOLERANCE_S
     near = [candidate for candidate in taking_part if predicted[candidate.worker_id] <= limit]
     drawn = rng.sample(near, _CHOICES) if len(near) > _CHOICES else near
-    chosen = min(drawn, key=lambda candidate: (predicted[candidate.worker_id], candidate.in_flight, rng.random()))
+    chosen = min(
+        drawn, key=lambda candidate: (candidate.is_doubtful, candidate.used_share, candidate.in_flight, rng.random())
+    )
     return Choice(worker=chosen, predicted_ttft_s=predicted)
 
 

@@ -34,6 +34,11 @@ class Candidate:
         """Blocks that a further job would find. Negative when more was sent than is free."""
         return self.load.available_blocks - self.unseen_blocks
 
+    @property
+    def used_share(self) -> float:
+        """The part of its pool that is in use, promised or on its way. Above 1 when more was sent than is free."""
+        return 1 - self.room_blocks / max(1, self.load.total_blocks)
+
     def blocks_for(self, tokens: int) -> int:
         """Blocks of this worker that ``tokens`` fill."""
         return math.ceil(tokens / self.load.block_size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from statistics import median
 
 from gateway.policy.candidate import Candidate
 from gateway.policy.demand import Demand
@@ -11,6 +10,10 @@ from gateway.policy.demand import Demand
 # For fleets in which nobody has measured anything yet. Any value does: all workers are held to the same one.
 _UNMEASURED_PREFILL_RATE = 10_000.0  # tokens per second
 _UNMEASURED_DECODE_RATE = 1_000.0
+# A rate measured on short prompts is the step's overhead, not the worker's speed: only with so much to do does it tell
+# one worker from the other. An idle worker is taken for the equal of the best; else it would have to wait for ever to
+# show that it is.
+_TELLING_TOKENS = 2048
 _MIN_RELEASE_RATE = 0.1  # blocks per second; what is slower is no prediction any more
 # A worker with changes reports every 20 ms, one without at least once a second.
 _REPORT_INTERVAL_S = 1.0
@@ -21,25 +24,28 @@ _MAX_PRESSURE_S = 1.0
 _DOUBT_S = 1.0
 
 
-def predicted_ttft_s(candidate: Candidate, demand: Demand, *, typical_rate: float) -> float:
+def predicted_ttft_s(candidate: Candidate, demand: Demand, *, best_rate: float) -> float:
     """The prefills before the job's own, its own less what is cached, and the wait for the blocks that are missing.
 
-    ``typical_rate``: prompt tokens per second of a worker that has measured none. A report that is overdue says nothing
+    ``best_rate``: prompt tokens per second of the worker that has measured most. A report that is overdue says nothing
     of the time since: the worker may have stood still for all of it.
     """
     load = candidate.load
     pending = load.pending_prefill_tokens + candidate.unseen_prefill_tokens
     own = max(1, demand.prompt_tokens - candidate.cached_tokens)
-    prefill_s = (pending + own) / (load.prefill_tokens_per_s or typical_rate)
+    is_measured_now = load.prefill_tokens_per_s and load.pending_prefill_tokens >= _TELLING_TOKENS
+    rate = load.prefill_tokens_per_s if is_measured_now else max(load.prefill_tokens_per_s, best_rate)
+    prefill_s = (pending + own) / rate
     overdue_s = max(0.0, candidate.load_age_s - _REPORT_INTERVAL_S)
     doubt_s = _DOUBT_S if candidate.is_doubtful else 0.0
     return prefill_s + _memory_s(candidate, demand) + overdue_s + doubt_s
 
 
-def typical_prefill_rate(candidates: Iterable[Candidate]) -> float:
-    """Prompt tokens per second of the median worker that has measured some."""
-    rates = [rate for candidate in candidates if (rate := candidate.load.prefill_tokens_per_s)]
-    return median(rates) if rates else _UNMEASURED_PREFILL_RATE
+def best_prefill_rate(candidates: Iterable[Candidate]) -> float:
+    """Prompt tokens per second of the worker that has measured most."""
+    return (
+        max((candidate.load.prefill_tokens_per_s for candidate in candidates), default=0.0) or _UNMEASURED_PREFILL_RATE
+    )
 
 
 def _memory_s(candidate: Candidate, demand: Demand) -> float:

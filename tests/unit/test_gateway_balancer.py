@@ -9,7 +9,7 @@ import pytest
 from gateway.policy.balancer import pick
 from gateway.policy.candidate import Candidate
 from gateway.policy.demand import Demand
-from gateway.policy.prediction import predicted_ttft_s, typical_prefill_rate
+from gateway.policy.prediction import best_prefill_rate, predicted_ttft_s
 from tests.fakes.worker_loads import worker_load
 
 FIELDS = {"unseen_blocks", "unseen_prefill_tokens", "in_flight", "cached_tokens", "weight", "is_probe", "is_doubtful"}
@@ -37,7 +37,7 @@ def picked(
 
 def predicted(worker: Candidate, job: Demand | None = None) -> float:
     """Seconds to the first token, where nobody has measured anything."""
-    return predicted_ttft_s(worker, job or demand(), typical_rate=10_000.0)
+    return predicted_ttft_s(worker, job or demand(), best_rate=10_000.0)
 
 
 def test_the_worker_with_the_shorter_backlog_is_chosen() -> None:
@@ -49,15 +49,17 @@ def test_the_worker_with_the_shorter_backlog_is_chosen() -> None:
 
 def test_a_backlog_counts_by_the_time_that_it_takes() -> None:
     """A fast worker may have the longer one."""
-    fast = candidate("a", pending_prefill_tokens=2000, prefill_tokens_per_s=20_000.0)
-    slow = candidate("b", pending_prefill_tokens=1000, prefill_tokens_per_s=2_000.0)
+    fast = candidate("a", pending_prefill_tokens=5000, prefill_tokens_per_s=20_000.0)
+    slow = candidate("b", pending_prefill_tokens=3000, prefill_tokens_per_s=2_000.0)
     assert "a" == picked(fast, slow)
 
 
-def test_a_worker_that_has_measured_nothing_is_taken_for_a_typical_one() -> None:
-    """The median of those that have."""
-    rates = [candidate(f"w{rate}", prefill_tokens_per_s=rate) for rate in (0.0, 1.0, 2.0, 9.0)]
-    assert 2.0 == typical_prefill_rate(rates)
+def test_an_idle_worker_is_taken_for_the_equal_of_the_best() -> None:
+    """Short prompts show a low rate on any machine; who is given nothing else could never show a better one."""
+    short_prompts = candidate("a", prefill_tokens_per_s=1_000.0)
+    proven = candidate("b", prefill_tokens_per_s=40_000.0, in_flight=1)
+    assert 40_000.0 == best_prefill_rate([short_prompts, proven])
+    assert "a" == picked(short_prompts, proven, job=demand(prompt_tokens=1500, need_tokens=1600))
 
 
 def test_blocks_that_are_promised_are_not_free() -> None:
@@ -105,12 +107,13 @@ def test_chance_decides_the_rest() -> None:
 
 
 def test_differences_smaller_than_the_figures_age_do_not_decide() -> None:
-    """The second best of three is chosen as often as the draw leaves the best one out."""
-    fleet = [candidate(name, pending_prefill_tokens=tokens) for name, tokens in (("a", 0), ("b", 50), ("c", 5000))]
-    fleet.append(candidate("d", pending_prefill_tokens=100))
+    """Among those the emptier of two is taken, and never one that is clearly worse."""
+    pending = {"a": (0, 90), "b": (50, 95), "c": (5000, 100), "d": (100, 95)}
+    fleet = [
+        candidate(name, pending_prefill_tokens=tokens, free_blocks=free) for name, (tokens, free) in pending.items()
+    ]
     counts = Counter(picked(*fleet, seed=seed) for seed in range(300))
-    assert counts["a"] > counts["b"] > 0
-    assert 0 == counts["c"]
+    assert {"b", "d"} == set(counts)
 
 
 def test_doubtful_workers_come_last_but_come() -> None:
