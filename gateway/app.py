@@ -22,6 +22,7 @@ from gateway.errors import DrainingError, to_rpc
 from gateway.generation import Generation
 from gateway.http2_service import Http2Service
 from gateway.observers import observe_fleet, observe_process, observe_traffic
+from gateway.policy.continuation import ContinuationLimits
 from gateway.policy.limit import Limit
 from gateway.preparation import Preparation
 from gateway.service import InferenceService, add_to_server
@@ -91,7 +92,7 @@ class Gateway:
             running=running,
             admission=self._admission,
             preparation=preparation,
-            dispatch=Dispatch(self.waiting_room, tracer),
+            dispatch=Dispatch(self.waiting_room, self.fleet, tracer, _continuation_limits(settings), random.Random()),
             traffic=self.traffic,
         )
         service = InferenceService(
@@ -170,6 +171,10 @@ class Gateway:
 
 def _grace_is_over() -> DrainingError:
     return DrainingError("this gateway is shutting down, and its grace is over", retry_after_s=1.0)
+
+
+def _continuation_limits(settings: GatewaySettings) -> ContinuationLimits:
+    return ContinuationLimits(max_losses=settings.max_lost_workers, max_pause_s=settings.max_pause_s)
 
 
 def _limit(total: int) -> Limit:

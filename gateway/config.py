@@ -84,6 +84,10 @@ class GatewaySettings(BaseSettings):
     """longest wait for a worker's KV blocks; what would wait longer is refused at once"""
     queue_bytes: Annotated[int, Field(ge=_MIN_QUEUE_BYTES)] = 64 * 2**20
     """requests that may wait for a worker, in bytes for each model; less critical ones leave for more critical ones"""
+    max_pause_s: Annotated[float, Field(ge=0)] = 10.0
+    """how long a stream whose worker was lost may wait for another one to go on with it"""
+    max_lost_workers: Annotated[int, Field(ge=0)] = 4
+    """how many workers one stream may lose; 0 never goes on with another worker"""
 
     @field_validator("workers", mode="before")
     @classmethod

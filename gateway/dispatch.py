@@ -1,24 +1,29 @@
 """Runs a prepared request on a worker and has its messages carried to the client.
 
-Another worker may be tried only as long as the client has seen nothing: the first event decides (docs/adr/0004). How
-messages are carried is the data plane's business; that there is one, is not known here.
+As long as the client has seen nothing, another worker may begin anew (docs/adr/0004); from the first event on, another
+one can only go on where the stream broke off (docs/adr/0011). How messages are carried is the data plane's business;
+that there is one, is not known here.
 """
 
 from __future__ import annotations
 
+import random
 from typing import Protocol
 
 from opentelemetry.trace import Tracer
 
 from gateway.call import Call
+from gateway.continuing import Continuing
 from gateway.errors import DeadlineExceededError
-from gateway.jobs import PreparedRequest
+from gateway.jobs import Delivered, PreparedRequest
 from gateway.passage import Passage
 from gateway.policy.attempts import Attempts
-from gateway.policy.outcomes import Outcome, client_error, judge
+from gateway.policy.continuation import Continuation, ContinuationLimits
+from gateway.policy.outcomes import Outcome, judge
 from gateway.spans import AttemptSpan
 from gateway.waiting_room import Place, WaitingRoom
 from gateway.workers.errors import WorkerCallError
+from gateway.workers.fleet import Fleet
 from gateway.workers.seat import Lease
 
 
@@ -38,58 +43,85 @@ class Carrier(Protocol):
 class Dispatch:
     """Finds a worker for each request, and another one while that is possible."""
 
-    def __init__(self, waiting_room: WaitingRoom, tracer: Tracer) -> None:
+    def __init__(
+        self, waiting_room: WaitingRoom, fleet: Fleet, tracer: Tracer, limits: ContinuationLimits, rng: random.Random
+    ) -> None:
+        """``limits`` hold for going on after the first event."""
         self._waiting_room = waiting_room
+        self._fleet = fleet
         self._tracer = tracer
+        self._limits = limits
+        self._rng = rng
 
     async def generate(self, prepared: PreparedRequest, call: Call, carrier: Carrier) -> None:
         """Carry the generation to the client. Being cancelled frees the request's blocks on its worker.
 
         Raises the ``GatewayError`` that the client is told.
         """
-        await _Run(self._waiting_room.place(prepared, call), self._tracer, prepared, call, carrier).to_end()
+        passage = Passage()
+        continuing = Continuing(self._fleet, Continuation(self._limits, self._rng), prepared, call, passage)
+        run = _Run(self._tracer, prepared, call, carrier, passage)
+        await run.to_end(self._waiting_room.place(prepared, call), continuing)
 
 
 class _Run:
     """One request, from its first attempt to its last."""
 
-    def __init__(self, place: Place, tracer: Tracer, prepared: PreparedRequest, call: Call, carrier: Carrier) -> None:
-        self._place = place
+    def __init__(
+        self, tracer: Tracer, prepared: PreparedRequest, call: Call, carrier: Carrier, passage: Passage
+    ) -> None:
         self._tracer = tracer
         self._prepared = prepared
         self._call = call
         self._carrier = carrier
         self._attempts = Attempts()
-        self._passage = Passage()
+        self._passage = passage
+        self._count = 0
 
-    async def to_end(self) -> None:
-        place, attempts, passage = self._place, self._attempts, self._passage
+    async def to_end(self, place: Place, continuing: Continuing) -> None:
+        passage = self._passage
         try:
-            while lease := await place.lease(exclude=attempts.unfit):
+            while True:
+                lease = await continuing.lease() if passage.has_begun else await self._lease_to_begin(place)
                 try:
-                    await self._attempt(lease)
+                    await self._attempt(lease, continuing.delivered)
                     return
                 except WorkerCallError as failure:
+                    if passage.is_complete:  # only the news of its good end was lost
+                        return
                     if passage.has_begun:
-                        raise client_error(failure.error, tokens_sent=passage.tokens) from failure
-                    attempts.record(lease.worker_id, failure.error)
-                    if not attempts.can_move_on(has_budget=place.can_retry):
-                        raise attempts.error() from failure
-                    place.fail(failure.error)
-            raise attempts.error()
+                        continuing.lose(lease, failure)
+                    else:
+                        self._move_on(place, lease, failure)
         finally:
             place.end(passage.finished, output_tokens=passage.tokens)
 
-    async def _attempt(self, lease: Lease) -> None:
+    async def _lease_to_begin(self, place: Place) -> Lease:
+        lease = await place.lease(exclude=self._attempts.unfit)
+        if lease is None:
+            raise self._attempts.error()
+        return lease
+
+    def _move_on(self, place: Place, lease: Lease, failure: WorkerCallError) -> None:
+        """Another worker may begin anew; otherwise raises what the client is told."""
+        self._attempts.record(lease.worker_id, failure.error)
+        if not self._attempts.can_move_on(has_budget=place.can_retry):
+            raise self._attempts.error() from failure
+        place.fail(failure.error)
+
+    async def _attempt(self, lease: Lease, delivered: Delivered | None) -> None:
         """One call to one worker. However it ends, the call, the lease and the span end with it."""
         prepared, call, passage = self._prepared, self._call, self._passage
-        span = AttemptSpan(self._tracer, prepared, lease, number=self._attempts.count + 1)
+        self._count += 1
+        tokens = passage.tokens
+        span = AttemptSpan(self._tracer, prepared, lease, number=self._count, delivered_tokens=tokens)
         passage.expect(lease.begin)
         outcome, error = Outcome.IGNORED, None  # unless it ends by itself, the client is gone
         try:
             if not call.remaining_s:
                 raise DeadlineExceededError("the deadline passed before a worker was asked")
-            job = prepared.job(prepared.budget(lease.load, remaining_s=call.remaining_s)).SerializeToString()
+            budget = prepared.budget(lease.load, remaining_s=call.remaining_s, delivered_tokens=tokens)
+            job = prepared.job(budget, delivered).SerializeToString()
             await self._carrier.carry(lease, job, passage, timeout_s=call.remaining_s, metadata=span.metadata)
             passage.end()
             outcome = Outcome.SUCCESS
@@ -101,7 +133,7 @@ class _Run:
             lease.close(
                 outcome,
                 is_lost=error is not None and judge(error).is_lost,
-                output_tokens=passage.tokens,
+                output_tokens=passage.tokens - tokens,
                 cached_tokens=passage.cached_tokens,
             )
             span.end(outcome, passage, error)

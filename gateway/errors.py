@@ -220,7 +220,8 @@ ERROR_TABLE: dict[type[GatewayError], ErrorSpec] = {
         code=StatusCode.UNAVAILABLE,
         reason=Reason.ERROR_REASON_STREAM_INTERRUPTED,
         details=(),
-        remedy="Send the request again, or with the received text as an assistant message to be continued.",
+        remedy="No other worker went on; metadata tells why. Send the request again, or with the received text as an"
+        " assistant message to be continued.",
     ),
     DeadlineExceededError: ErrorSpec(
         code=StatusCode.DEADLINE_EXCEEDED,

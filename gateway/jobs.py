@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from google.protobuf.message import DecodeError
 
@@ -22,6 +22,18 @@ from tidegate.worker.v1 import worker_service_pb2
 
 # What Python takes for a request beside its tokens, and for each of these: a reference and an int.
 _REQUEST_BYTES, _TOKEN_BYTES = 4_096, 36
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """What the client has of a generation that another worker is to go on with.
+
+    ``text_bytes`` is how much of the tokens' text, in UTF-8; ``continuations`` are those that gave tokens.
+    """
+
+    token_ids: Sequence[int]
+    text_bytes: int
+    continuations: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,18 +78,26 @@ class PreparedRequest:
         """About how much memory the request takes while it waits."""
         return _REQUEST_BYTES + _TOKEN_BYTES * len(self.prompt.token_ids)
 
-    def budget(self, load: WorkerLoad, *, remaining_s: float) -> OutputBudget:
-        """The output for which a worker with this ``load`` has the time. Raises ``DeadlineTooShortError``."""
-        demand = OutputDemand(
-            prompt_tokens=len(self.prompt.token_ids),
-            min_output_tokens=self.request.sampling.min_output_tokens,
-            max_output_tokens=self.max_output_tokens,
-            may_clamp=self.request.short_deadline_policy != generation_pb2.SHORT_DEADLINE_POLICY_REFUSE,
-        )
-        return output_budget(demand, load, remaining_s=remaining_s)
+    def budget(self, load: WorkerLoad, *, remaining_s: float, delivered_tokens: int = 0) -> OutputBudget:
+        """The output for which a worker with this ``load`` has the time, together with the ``delivered_tokens``.
 
-    def job(self, budget: OutputBudget) -> worker_service_pb2.GenerateRequest:
-        """The worker's request. It always asks for token ids: should the worker be lost, those sent are counted."""
+        Raises ``DeadlineTooShortError``, but never once there is output.
+        """
+        may_clamp = self.request.short_deadline_policy != generation_pb2.SHORT_DEADLINE_POLICY_REFUSE
+        left = self.max_output_tokens - delivered_tokens
+        if not left or (delivered_tokens and not may_clamp):
+            return OutputBudget(max_output_tokens=self.max_output_tokens, is_clamped=False)
+        demand = OutputDemand(
+            prompt_tokens=len(self.prompt.token_ids) + delivered_tokens,
+            min_output_tokens=max(0, self.request.sampling.min_output_tokens - delivered_tokens),
+            max_output_tokens=left,
+            may_clamp=may_clamp,
+        )
+        budget = output_budget(demand, load, remaining_s=remaining_s)
+        return replace(budget, max_output_tokens=budget.max_output_tokens + delivered_tokens)
+
+    def job(self, budget: OutputBudget, delivered: Delivered | None = None) -> worker_service_pb2.GenerateRequest:
+        """The worker's request. It always asks for token ids: should the worker be lost, another one needs them."""
         request = self.request
         job = worker_service_pb2.GenerateRequest(
             response_id=self.response_id,
@@ -91,4 +111,11 @@ class PreparedRequest:
         )
         job.sampling.max_output_tokens = budget.max_output_tokens
         job.output.include_token_ids = True
+        if delivered is not None:
+            job.is_started = True
+            job.continued_token_ids.extend(delivered.token_ids)
+            job.continued_text_byte_count = delivered.text_bytes
+            job.continuation_count = delivered.continuations
+            if delivered.token_ids:  # with the first of them came those of the prompt
+                job.output.ClearField("prompt_logprobs")
         return job

@@ -28,6 +28,7 @@ class ServedModel:
     constraint_kinds: frozenset[model_pb2.ConstraintKind.ValueType]
     sampling_defaults: generation_pb2.SamplingOptions
     renderer: Renderer
+    can_continue: bool = False  # whether its worker goes on with the output of another one
     calibration: PromptHistogram | None = None  # the prompts that its checkpoint was calibrated with
 
     def __post_init__(self) -> None:
@@ -57,5 +58,6 @@ class ServedModel:
             constraint_kinds=frozenset(model.capabilities.constraint_kinds),
             sampling_defaults=response.sampling_defaults,
             renderer=renderer,
+            can_continue=response.supports_continuation,
             calibration=PromptHistogram.from_handshake(response),
         )

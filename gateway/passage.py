@@ -2,7 +2,7 @@
 
 Messages come here as the wire has them, whole and with their prefixes, one or several at a time, and leave for the
 client as this says. They are not parsed on the way. What was delivered is kept, so that it can be read when a worker is
-lost; it is read into token ids, four bytes each, whenever it has grown to a few kilobytes.
+lost; it is read into token ids, four bytes each, whenever it has grown to a few kilobytes. So another worker can go on.
 """
 
 from __future__ import annotations
@@ -21,20 +21,29 @@ _UNFINISHED = RpcError(
     code=StatusCode.INTERNAL, reason="ENGINE_ERROR", domain=WORKER_DOMAIN, message="OK without Finished"
 )
 _MAX_UNREAD_BYTES = 4096
+# A megabyte of them.
+_MAX_KEPT_TOKENS = 2**18
 
 
 class Passage:
     """Follows the messages of a request on their way to the client."""
 
-    __slots__ = ("_last", "_on_next", "_token_ids", "_unread", "finished", "has_begun")
+    __slots__ = (
+        *("_last", "_on_next", "_max_kept_tokens", "_text_bytes", "_token_ids", "_tokens", "_unread"),
+        *("finished", "has_begun"),
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_kept_tokens: int = _MAX_KEPT_TOKENS) -> None:
+        """Of an output of more than ``max_kept_tokens`` none are kept: ``is_whole`` is false then."""
         self.has_begun = False
         self.finished: generation_pb2.Finished | None = None  # once the generation has ended well
         self._last = b""
         self._unread = bytearray()
         self._token_ids = array("i")
         self._on_next: Callable[[], None] | None = None
+        self._tokens = 0
+        self._text_bytes = 0
+        self._max_kept_tokens = max_kept_tokens
 
     def expect(self, on_next: Callable[[], None]) -> None:
         """Call ``on_next`` when the next message comes, before it goes to the client."""
@@ -54,11 +63,14 @@ class Passage:
 
     def end(self) -> None:
         """The worker ended the stream with OK. Raises ``WorkerCallError`` if it did so too early."""
-        *_, last = messages_of(self._last) if self._last else (b"",)
-        response = inference_service_pb2.GenerateResponse.FromString(last)
-        if not response.HasField("finished"):
+        if not self.is_complete:
             raise WorkerCallError(_UNFINISHED)
-        self.finished = response.finished
+        self.finished = inference_service_pb2.GenerateResponse.FromString(self._last_message).finished
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the client has been sent Finished, whatever the status that follows it."""
+        return self._last_message[:1] == _FINISHED_TAG
 
     @property
     def cached_tokens(self) -> int | None:
@@ -67,24 +79,54 @@ class Passage:
 
     @property
     def token_ids(self) -> array[int]:
-        """The tokens that the client has been sent."""
+        """The tokens that the client has been sent, if ``is_whole``."""
         self._read()
         return self._token_ids
 
     @property
+    def text_bytes(self) -> int:
+        """How much of their text, in UTF-8."""
+        self._read()
+        return self._text_bytes
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the tokens were kept."""
+        self._read()
+        return self._tokens <= self._max_kept_tokens
+
+    @property
     def tokens(self) -> int:
         """How many tokens the client has been sent."""
-        return self.finished.usage.output_token_count if self.finished is not None else len(self.token_ids)
+        if self.finished is not None:
+            return self.finished.usage.output_token_count
+        self._read()
+        return self._tokens
+
+    @property
+    def _last_message(self) -> bytes:
+        *_, last = messages_of(self._last) if self._last else (b"",)
+        return last
 
     def _read(self) -> None:
         # Laid end to end, responses with a Delta are their merge. Started and Finished, of which the merge keeps but
         # the last of a kind, hold no tokens; being of one oneof they would clear a Delta, and so are left out.
+        if not self._unread:
+            return
         deltas = b"".join([message for message in messages_of(bytes(self._unread)) if message[:1] == _DELTA_TAG])
         self._unread.clear()
-        self._token_ids.extend(inference_service_pb2.GenerateResponse.FromString(deltas).delta.token_ids)
+        delta = inference_service_pb2.GenerateResponse.FromString(deltas).delta
+        self._tokens += len(delta.token_ids)
+        self._text_bytes += sum(len(piece.encode()) for piece in delta.text)
+        if self._tokens <= self._max_kept_tokens:
+            self._token_ids.extend(delta.token_ids)
+        else:
+            self._token_ids = array("i")
 
 
+# Each is the first byte of a response with that event.
 _DELTA_TAG = bytes((inference_service_pb2.GenerateResponse.DELTA_FIELD_NUMBER << 3 | 2,))
+_FINISHED_TAG = bytes((inference_service_pb2.GenerateResponse.FINISHED_FIELD_NUMBER << 3 | 2,))
 
 
 def messages_of(chunk: bytes) -> Iterator[bytes]:

@@ -20,16 +20,18 @@ from tidegate.rpc.telemetry import ERROR_TYPE, outgoing_metadata
 class AttemptSpan:
     """Begins when it is made; end it once."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is known of an attempt when it begins
         self,
         tracer: Tracer,
         prepared: PreparedRequest,
         lease: Lease,
         *,
         number: int,
+        delivered_tokens: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``number`` counts the request's attempts from 1."""
+        """``number`` counts the request's attempts from 1; ``delivered_tokens`` came from those before."""
+        self._delivered_tokens = delivered_tokens
         model = prepared.request.model.name
         operation = "chat" if isinstance(prepared.request.prompt, Chat) else "text_completion"
         self._span = tracer.start_span(
@@ -43,6 +45,7 @@ class AttemptSpan:
                 "gen_ai.usage.input_tokens": len(prepared.prompt.token_ids),
                 "server.address": lease.worker_id,
                 "tidegate.attempt.number": number,
+                "tidegate.attempt.continued_tokens": delivered_tokens,
                 "tidegate.worker.available_blocks": lease.load.available_blocks,
                 "tidegate.worker.load_age_s": clock() - lease.load.received_at,
             },
@@ -56,7 +59,7 @@ class AttemptSpan:
 
     def end(self, outcome: Outcome, passage: Passage, error: RpcError | None) -> None:
         """The attempt has ended; ``error`` is the worker's."""
-        self._span.set_attribute("gen_ai.usage.output_tokens", passage.tokens)
+        self._span.set_attribute("gen_ai.usage.output_tokens", passage.tokens - self._delivered_tokens)
         self._span.set_attribute("tidegate.attempt.outcome", outcome.value)
         if passage.finished is not None:
             reason = generation_pb2.FinishReason.Name(passage.finished.reason).removeprefix("FINISH_REASON_")

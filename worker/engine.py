@@ -59,8 +59,23 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Continued:
+    """The part of an output that the client has already, from another worker.
+
+    ``text_bytes`` is how much of the tokens' text it has, in UTF-8: what was held back there is still to be sent.
+    """
+
+    token_ids: tuple[int, ...]
+    text_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationJob:
-    """One generation, validated. ``job_id`` is unique in the process and made by the worker, never by a caller."""
+    """One generation, validated. ``job_id`` is unique in the process and made by the worker, never by a caller.
+
+    With ``continued`` the engine goes on behind those tokens, which count as output: for the limits in ``sampling``,
+    for penalties and for the constraint.
+    """
 
     job_id: str
     prompt_token_ids: Sequence[int]
@@ -69,6 +84,17 @@ class GenerationJob:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     trace_headers: Mapping[str, str] = field(default_factory=dict)
+    continued: Continued | None = None
+
+    @property
+    def continued_tokens(self) -> int:
+        """How many output tokens the client has already."""
+        return 0 if self.continued is None else len(self.continued.token_ids)
+
+    @property
+    def computed_token_ids(self) -> Sequence[int]:
+        """What the engine has to compute before it can go on: the prompt, and the output that was continued."""
+        return self.prompt_token_ids if self.continued is None else [*self.prompt_token_ids, *self.continued.token_ids]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +122,10 @@ class EngineFinish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOutput:
-    """One or more new tokens; the last output of a generation carries ``finish`` and may hold no token."""
+    """One or more new tokens; the last output of a generation carries ``finish`` and may hold no token.
+
+    The first output of a continued generation carries ``continued_text``, the text that the client has already.
+    """
 
     token_ids: Sequence[int] = ()
     text: str = ""
@@ -104,6 +133,7 @@ class EngineOutput:
     prompt_logprobs: Sequence[TokenLogprob] = ()
     cached_prompt_tokens: int = 0  # the same in every output of a generation
     finish: EngineFinish | None = None
+    continued_text: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +150,7 @@ class EngineFacts:
     max_batched_tokens: int  # in one step
     supports_seed: bool
     constraint_kinds: tuple[ConstraintKind, ...]
+    supports_continuation: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

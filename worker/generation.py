@@ -51,16 +51,17 @@ class Generation:
         had_work = model.pace.has_work
         reservation = model.ledger.admit(
             tenant=self._request.tenant,
-            prompt_tokens=len(job.prompt_token_ids),
-            max_output_tokens=job.sampling.max_output_tokens,
-            prompt_names=shareable_names(job.prompt_token_ids, model.facts.block_size),
+            # What was generated elsewhere is to this engine a longer prompt.
+            prompt_tokens=len(job.computed_token_ids),
+            max_output_tokens=max(1, job.sampling.max_output_tokens - job.continued_tokens),
+            prompt_names=shareable_names(job.computed_token_ids, model.facts.block_size),
         )
         is_complete = False
         try:
             model.pace.give_work(had_work=had_work)
             model.load_feed.changed()
             async with aclosing(model.engine.generate(job)) as outputs:
-                is_started = False
+                is_started = self._request.is_started
                 while not is_complete:
                     output = await _before(deadline, anext(outputs))
                     model.ledger.begin(reservation, cached_tokens=output.cached_prompt_tokens)
@@ -69,6 +70,8 @@ class Generation:
                     if not is_started:
                         is_started = True
                         yield self._started()
+                    if job.constraint is not None:
+                        self._text.append(output.continued_text + output.text)
                     if output.token_ids or output.text:
                         yield self._delta(output)
                     if output.finish is not None:
@@ -76,7 +79,8 @@ class Generation:
                         is_complete = True
                         yield finished
         finally:
-            model.ledger.release(reservation, is_complete=is_complete)
+            # Part of an output teaches nothing about whole ones.
+            model.ledger.release(reservation, is_complete=is_complete and job.continued is None)
             model.load_feed.changed()
 
     def _started(self) -> _Response:
@@ -89,8 +93,6 @@ class Generation:
         )
 
     def _delta(self, output: EngineOutput) -> _Response:
-        if self._job.constraint is not None:
-            self._text.append(output.text)
         delta = generation_pb2.Delta(text=(output.text,) if output.text else ())
         if self._request.output.include_token_ids:
             delta.token_ids.extend(output.token_ids)
@@ -102,17 +104,19 @@ class Generation:
 
     async def _finished(self, finish: EngineFinish, reservation: Reservation, deadline: float | None) -> _Response:
         is_budget = finish.reason is FinishReason.LENGTH and self._request.is_budget_clamped
+        prompt_tokens = len(self._job.prompt_token_ids)
         tokens = reservation.prompt_tokens + reservation.output_tokens
         finished = generation_pb2.Finished(
             reason=generation_pb2.FINISH_REASON_BUDGET if is_budget else _REASONS[finish.reason],
             usage=generation_pb2.Usage(
-                prompt_token_count=reservation.prompt_tokens,
-                cached_prompt_token_count=finish.cached_prompt_tokens,
-                output_token_count=reservation.output_tokens,
+                prompt_token_count=prompt_tokens,
+                cached_prompt_token_count=min(prompt_tokens, finish.cached_prompt_tokens),
+                output_token_count=tokens - prompt_tokens,
                 # The last token was made, but never computed on.
                 kv_block_count=self._model.ledger.blocks_for(max(reservation.prompt_tokens, tokens - 1)),
             ),
             constraint_verdict=await self._verdict(finish, deadline),
+            continuation_count=self._request.continuation_count,
         )
         if finish.stop_string is not None:
             finished.stop_string = finish.stop_string

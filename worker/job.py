@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from tidegate.inference.v1 import generation_pb2
 from tidegate.rpc.status import Violation
 from tidegate.worker.v1 import worker_service_pb2
-from worker.engine import Constraint, ConstraintKind, EngineFacts, GenerationJob, Sampling
+from worker.engine import Constraint, ConstraintKind, Continued, EngineFacts, GenerationJob, Sampling
 from worker.errors import InvalidJobError
 
 _MAX_LOGPROBS = 20
@@ -50,6 +50,7 @@ def parse_job(
         *_scalar_violations(options, facts),
         *_list_violations(options, facts),
         *_output_violations(request.output),
+        *_continuation_violations(request, facts),
     ]
     constraint = _constraint(request.constraint)
     if constraint is not None and constraint.kind not in facts.constraint_kinds:
@@ -65,6 +66,7 @@ def parse_job(
         logprobs=output.logprobs if output.HasField("logprobs") else None,
         prompt_logprobs=output.prompt_logprobs if output.HasField("prompt_logprobs") else None,
         trace_headers=trace_headers,
+        continued=_continued(request),
     )
 
 
@@ -130,6 +132,26 @@ def _output_violations(output: generation_pb2.OutputOptions) -> Iterator[Violati
         yield _violation("output.logprobs", f"must be from 0 to {_MAX_LOGPROBS}")
     if not 0 <= output.prompt_logprobs <= _MAX_LOGPROBS:
         yield _violation("output.prompt_logprobs", f"must be from 0 to {_MAX_LOGPROBS}")
+
+
+def _continuation_violations(request: worker_service_pb2.GenerateRequest, facts: EngineFacts) -> Iterator[Violation]:
+    continued = request.continued_token_ids
+    if continued and not facts.supports_continuation:
+        yield _violation("continued_token_ids", f"{facts.name} does not continue outputs")
+    if continued and (min(continued) < 0 or max(continued) >= facts.vocabulary_size):
+        yield _violation("continued_token_ids", f"ids go from 0 to {facts.vocabulary_size - 1}")
+    if len(continued) > request.sampling.max_output_tokens:
+        yield _violation("continued_token_ids", "are more than sampling.max_output_tokens")
+    if request.continued_text_byte_count < 0:
+        yield _violation("continued_text_byte_count", "must be at least 0")
+    if continued and request.output.HasField("prompt_logprobs"):
+        yield _violation("output.prompt_logprobs", "came with the first tokens; a continuation cannot repeat them")
+
+
+def _continued(request: worker_service_pb2.GenerateRequest) -> Continued | None:
+    if not request.continued_token_ids:
+        return None
+    return Continued(token_ids=tuple(request.continued_token_ids), text_bytes=request.continued_text_byte_count)
 
 
 def _sampling(options: generation_pb2.SamplingOptions) -> Sampling:

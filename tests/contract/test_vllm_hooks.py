@@ -16,6 +16,7 @@ from worker.constraint_compiler import _choice_grammar
 from worker.engine import EngineError, FinishReason, GenerationJob, Sampling
 from worker.step_meter import StepMeter
 from worker.vllm_child import end_with_parent
+from worker.vllm_continuation import PLUGIN, continuation_arguments, install
 from worker.vllm_output import engine_output
 from worker.vllm_settings import VllmSettings, engine_arguments
 
@@ -151,3 +152,92 @@ def test_vllm_runs_our_plugin_in_its_processes() -> None:
 
     (plugin,) = (plugin for plugin in entry_points(group=DEFAULT_PLUGINS_GROUP) if plugin.name == "tidegate")
     assert plugin.load() is end_with_parent
+
+
+def test_vllm_runs_our_plugin_for_continued_outputs() -> None:
+    """Under the name for which the engine looks."""
+    from vllm.plugins import DEFAULT_PLUGINS_GROUP, load_plugins_by_group
+
+    assert load_plugins_by_group(DEFAULT_PLUGINS_GROUP)[PLUGIN] is install
+
+
+def _continued_request(*, has_penalties: bool) -> Any:
+    from vllm.sampling_params import SamplingParams
+    from vllm.v1.engine import EngineCoreRequest
+    from vllm.v1.request import Request
+
+    install()
+    arguments = continuation_arguments(2, has_penalties=has_penalties)
+    core = EngineCoreRequest(
+        request_id="request",
+        prompt_token_ids=[1, 2, 3, 4],
+        mm_features=None,
+        sampling_params=SamplingParams(max_tokens=9, extra_args=arguments),
+        pooling_params=None,
+        arrival_time=0.0,
+        lora_request=None,
+        cache_salt=None,
+        data_parallel_rank=None,
+    )
+    return Request.from_engine_core_request(core, None)
+
+
+def test_a_continued_output_is_prompt_to_the_scheduler() -> None:
+    """As long as nothing depends on the difference."""
+    request = _continued_request(has_penalties=False)
+    assert ([1, 2, 3, 4], []) == (request.prompt_token_ids, list(request.output_token_ids))
+
+
+def test_a_continued_output_is_output_where_penalties_count_it() -> None:
+    """To the scheduler, and to the model runner, which is given it as vLLM's two kinds of runner expect it."""
+    from vllm.v1.core.sched.output import NewRequestData
+    from vllm.v1.worker.gpu_input_batch import CachedRequestState, InputBatch
+
+    request = _continued_request(has_penalties=True)
+    assert ([1, 2], 2) == (request.prompt_token_ids, request.num_prompt_tokens)
+    assert ([3, 4], [1, 2, 3, 4]) == (list(request.output_token_ids), list(request.all_token_ids))
+    # The scheduler asserts that what is cached of the first run of a request is prompt.
+    assert 0 < request.num_preemptions
+
+    second = NewRequestData.from_request(request, ([0],), request._all_token_ids)
+    assert ([1, 2], [1, 2, 3, 4]) == (second.prompt_token_ids, second.prefill_token_ids)
+
+    first = NewRequestData.from_request(request, ([0],))
+    state = CachedRequestState(
+        req_id="request",
+        prompt_token_ids=first.prompt_token_ids,
+        mm_features=[],
+        sampling_params=first.sampling_params,
+        generator=None,
+        block_ids=([0],),
+        num_computed_tokens=0,
+        output_token_ids=[],
+    )
+    with pytest.raises(AttributeError):  # what stands in for the batch has nothing, and comes after the split
+        InputBatch.add_request(SimpleNamespace(), state)
+    assert ([1, 2], [3, 4], 2, 4) == (
+        state.prompt_token_ids,
+        state.output_token_ids,
+        state.num_prompt_tokens,
+        state.num_tokens,
+    )
+
+
+def test_the_grammar_of_a_continued_output_is_advanced() -> None:
+    """Over the tokens that are there; what the grammar rejects fails the request."""
+    from vllm.v1.structured_output import StructuredOutputManager
+
+    accepted: list[list[int]] = []
+
+    class Grammar:
+        def accept_tokens(self, request_id: str, token_ids: list[int]) -> bool:
+            accepted.append(token_ids)
+            return len(accepted) == 1
+
+    manager = SimpleNamespace(backend=SimpleNamespace(compile_grammar=lambda *_, **__: Grammar()))
+    request = _continued_request(has_penalties=False)
+    request.structured_output_request = SimpleNamespace(structured_output_key=("regex", "a"))
+    StructuredOutputManager._create_grammar(manager, request)
+    with pytest.raises(ValueError, match="form"):
+        StructuredOutputManager._create_grammar(manager, request)
+    assert [[3, 4], [3, 4]] == accepted

@@ -30,6 +30,7 @@ FACTS = EngineFacts(
     max_batched_tokens=512,
     supports_seed=False,
     constraint_kinds=tuple(ConstraintKind),
+    supports_continuation=True,
 )
 
 

@@ -111,6 +111,7 @@ class ScriptedWorker(worker_service_pb2_grpc.WorkerServiceServicer):
     jobs: list[worker_service_pb2.GenerateRequest] = field(default_factory=list)
     metadata: list[dict[str, str]] = field(default_factory=list)
     time_remaining_s: list[float] = field(default_factory=list)
+    can_continue: bool = False
     handshakes: int = 0
     tokenizer_fetches: int = 0
     called: asyncio.Event = field(default_factory=asyncio.Event)
@@ -192,6 +193,7 @@ class ScriptedWorker(worker_service_pb2_grpc.WorkerServiceServicer):
             canaries=self.canaries,
             block_size=self.load.block_size,
             engine="scripted",
+            supports_continuation=self.can_continue,
         )
 
     async def Drain(

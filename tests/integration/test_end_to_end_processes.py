@@ -45,6 +45,11 @@ async def connect(stack: AsyncExitStack, target: str) -> inference_service_pb2_g
     return stub
 
 
+def tokens_of(responses: list[Response]) -> list[int]:
+    """The output's tokens."""
+    return [token for response in responses for token in response.delta.token_ids]
+
+
 async def take(stream: AsyncIterator[Response], responses: list[Response]) -> None:
     """Add to ``responses`` what comes, also before an error."""
     async for response in stream:
@@ -84,10 +89,27 @@ async def test_a_gateway_with_100_streams_stays_small(stack: AsyncExitStack) -> 
         call.cancel()
 
 
-async def test_a_worker_killed_in_the_middle_interrupts_its_streams(stack: AsyncExitStack) -> None:
+async def test_a_worker_killed_in_the_middle_is_replaced_in_its_streams(stack: AsyncExitStack) -> None:
+    """The clients get the tokens that they would have got, each of them once."""
+    workers = [await stack.enter_async_context(service_process("worker", *SIM)) for _ in range(2)]
+    gateway = await stack.enter_async_context(running_gateway(*(worker.address for worker in workers)))
+    request = text_request(model="sim", max_output_tokens=300, seed=7)
+    expected, _ = await gateway.generate(request)
+    calls = [aiter(gateway.stub.Generate(request)) for _ in range(8)]
+    seen = [[await anext(call) for _ in range(5)] for call in calls]
+    workers[0].process.kill()
+    await asyncio.gather(*(take(call, responses) for call, responses in zip(calls, seen, strict=True)))
+    for responses in seen:
+        assert tokens_of(expected) == tokens_of(responses)
+        assert text_of(expected) == text_of(responses)
+        assert expected[-1].finished.usage.output_token_count == responses[-1].finished.usage.output_token_count
+    assert {0, 1} == {responses[-1].finished.continuation_count for responses in seen}
+
+
+async def test_a_lone_worker_killed_in_the_middle_interrupts_its_streams(stack: AsyncExitStack) -> None:
     """The client keeps what it has and is told how much that is; the next request goes to the other worker."""
     doomed, other = [await stack.enter_async_context(service_process("worker", *SIM)) for _ in range(2)]
-    gateway = await stack.enter_async_context(running_gateway(doomed.address))
+    gateway = await stack.enter_async_context(running_gateway(doomed.address, max_pause_s=0.2))
     stream = aiter(gateway.stub.Generate(text_request(model="sim", max_output_tokens=3000)))
     responses = [await anext(stream) for _ in range(3)]
     doomed.process.kill()
@@ -95,7 +117,8 @@ async def test_a_worker_killed_in_the_middle_interrupts_its_streams(stack: Async
         await take(stream, responses)
     error = RpcError.from_call(raised.value)
     tokens = sum(len(response.delta.token_ids) for response in responses)
-    assert ("STREAM_INTERRUPTED", {"tokens_sent": str(tokens)}) == (error.reason, error.metadata)
+    assert "STREAM_INTERRUPTED" == error.reason
+    assert {"tokens_sent": str(tokens), "not_continued": "paused_too_long"} == error.metadata
     both = await stack.enter_async_context(running_gateway(doomed.address, other.address, ready=1))
     responses, after = await both.generate(text_request(model="sim"))
     assert after is None

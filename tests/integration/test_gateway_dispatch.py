@@ -66,12 +66,13 @@ async def test_goes_elsewhere_when_a_worker_fails_before_its_first_event(
     assert (1, 1) == (len(first.jobs), len(second.jobs))
 
 
-async def test_a_worker_lost_after_the_first_event_interrupts_the_stream(stack: AsyncExitStack) -> None:
-    """No second worker is asked, and the client learns how many tokens it had."""
+async def test_a_worker_of_the_release_before_interrupts_the_stream_when_it_is_lost(stack: AsyncExitStack) -> None:
+    """It cannot continue outputs: no second one is asked, and the client learns how many tokens it had."""
     gateway, (_, second) = await start(stack, [*beginning("a", "b"), LOST], answer("never"))
     responses, error = await gateway.generate(text_request())
     assert error is not None
-    assert ("STREAM_INTERRUPTED", LOST, {"tokens_sent": "2"}) == (error.reason, error.code, error.metadata)
+    assert ("STREAM_INTERRUPTED", LOST) == (error.reason, error.code)
+    assert {"tokens_sent": "2", "not_continued": "not_supported"} == error.metadata
     assert ("ab", []) == (text_of(responses), second.jobs)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 
@@ -13,7 +14,16 @@ from tidegate.inference.v1 import generation_pb2
 from tidegate.worker.v1 import worker_service_pb2
 from worker.checkpoint import open_checkpoint
 from worker.constraints import ConstraintChecker
-from worker.engine import Constraint, ConstraintKind, EngineFinish, EngineOutput, FinishReason, GenerationJob, Sampling
+from worker.engine import (
+    Constraint,
+    ConstraintKind,
+    Continued,
+    EngineFinish,
+    EngineOutput,
+    FinishReason,
+    GenerationJob,
+    Sampling,
+)
 from worker.errors import ConstraintViolatedError, DeadlineExceededError
 from worker.generation import Generation
 from worker.ledger import Capacity, Ledger
@@ -58,6 +68,17 @@ def _generation(model: ServedModel, constraint: Constraint | None = None) -> Gen
         job_id="job-1", prompt_token_ids=[1], sampling=Sampling(max_output_tokens=5), constraint=constraint
     )
     return Generation(model, job, worker_service_pb2.GenerateRequest())
+
+
+def _continuing(model: ServedModel, constraint: Constraint | None = None) -> Generation:
+    job = GenerationJob(
+        job_id="job-1",
+        prompt_token_ids=[1],
+        sampling=Sampling(max_output_tokens=5),
+        constraint=constraint,
+        continued=Continued(token_ids=(5, 6), text_bytes=2),
+    )
+    return Generation(model, job, worker_service_pb2.GenerateRequest(is_started=True, continuation_count=2))
 
 
 def _output(text: str, reason: FinishReason) -> EngineOutput:
@@ -121,3 +142,32 @@ def test_sim_model_has_the_canaries_of_the_contract() -> None:
 
     assert 8 <= len(canaries)
     assert all(canary["rendered_prompt"] and canary["token_ids"] for canary in canaries)
+
+
+async def test_a_continued_output_is_billed_once_and_as_a_whole() -> None:
+    """Its Usage is that of an output without a break, and Started is not repeated."""
+    model = _model(ScriptedEngine((_output("a", FinishReason.STOP),)))
+
+    responses = [response async for response in _continuing(model).run(None)]
+
+    finished = responses[-1].finished
+    assert ["delta", "finished"] == [response.WhichOneof("event") for response in responses]
+    assert (1, 3, 2) == (
+        finished.usage.prompt_token_count,
+        finished.usage.output_token_count,
+        finished.continuation_count,
+    )
+
+
+@pytest.mark.parametrize(("before", "is_violated"), [("42", False), ("4a", True)])
+async def test_the_verdict_is_on_the_whole_of_a_continued_text(before: str, *, is_violated: bool) -> None:
+    """What another worker generated counts as what this one did."""
+    output = EngineOutput(
+        token_ids=(7,), text="3", continued_text=before, finish=EngineFinish(reason=FinishReason.STOP)
+    )
+    responses = _continuing(_model(ScriptedEngine((output,))), _DIGITS).run(None)
+
+    expectation = pytest.raises(ConstraintViolatedError) if is_violated else contextlib.nullcontext()
+    with expectation:
+        async for _ in responses:
+            pass

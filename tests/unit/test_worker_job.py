@@ -26,6 +26,12 @@ def _prompt(*token_ids: int) -> worker_service_pb2.GenerateRequest:
     return request
 
 
+def _continued(*token_ids: int, **fields: Any) -> worker_service_pb2.GenerateRequest:
+    request = _request()
+    request.MergeFrom(worker_service_pb2.GenerateRequest(continued_token_ids=token_ids, **fields))
+    return request
+
+
 def _parse(
     request: worker_service_pb2.GenerateRequest, defaults: generation_pb2.SamplingOptions | None = None
 ) -> GenerationJob:
@@ -79,6 +85,10 @@ def test_unset_options_take_the_checkpoints_defaults() -> None:
         ("sampling.logit_bias", _request(logit_bias={1: math.nan})),
         ("sampling.logit_bias", _request(logit_bias={1: 101})),
         ("sampling.logit_bias", _request(logit_bias={460: 1})),
+        ("continued_token_ids", _continued(460)),
+        ("continued_token_ids", _continued(*range(11))),
+        ("continued_text_byte_count", _continued(1, continued_text_byte_count=-1)),
+        ("output.prompt_logprobs", _continued(1, output=generation_pb2.OutputOptions(prompt_logprobs=1))),
         ("sampling.logit_bias", _request(logit_bias=dict.fromkeys(range(-50, 256), 0.0))),
     ],
 )

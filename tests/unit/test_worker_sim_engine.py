@@ -10,6 +10,7 @@ import worker
 from worker.engine import (
     Constraint,
     ConstraintKind,
+    Continued,
     EngineDeadError,
     EngineError,
     EngineFinish,
@@ -134,3 +135,20 @@ async def test_greatest_logit_bias_makes_its_token_certain(engine: SimEngine) ->
 
     assert [word] * 3 == words
     assert (40, word) == (len(tokens), finish.stop_token_id)
+
+
+@pytest.mark.parametrize("cut", [1, 7, 19, 20])
+async def test_a_continued_output_is_the_rest_of_the_whole(engine: SimEngine, cut: int) -> None:
+    """The same tokens, text and end as without a break, and those that the client has are not repeated."""
+    sampling = Sampling(max_output_tokens=20, min_output_tokens=20, seed=3)
+    tokens, text, whole_finish = await _run(engine, sampling)
+    continued = Continued(token_ids=tuple(tokens[:cut]), text_bytes=5)
+    job = GenerationJob(job_id="job-2", prompt_token_ids=[3, 4], sampling=sampling, continued=continued)
+
+    outputs = [output async for output in engine.generate(job)]
+
+    finish = outputs[-1].finish
+    assert tokens[cut:] == [token for output in outputs for token in output.token_ids]
+    assert text == outputs[0].continued_text + "".join(output.text for output in outputs)
+    assert finish is not None
+    assert whole_finish.reason == finish.reason

@@ -127,6 +127,10 @@ class GenerateRequest(_message.Message):
     CRITICALITY_FIELD_NUMBER: _builtins.int
     IS_BUDGET_CLAMPED_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
+    CONTINUED_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    CONTINUED_TEXT_BYTE_COUNT_FIELD_NUMBER: _builtins.int
+    CONTINUATION_COUNT_FIELD_NUMBER: _builtins.int
+    IS_STARTED_FIELD_NUMBER: _builtins.int
     response_id: _builtins.str
     """Goes into Started.response_id and into logs. The engine's own request id is made by the worker."""
     checkpoint_sha256: _builtins.str
@@ -137,6 +141,14 @@ class GenerateRequest(_message.Message):
     """Whether max_output_tokens was lowered to fit the deadline, so that reaching it is FINISH_REASON_BUDGET."""
     tenant: _builtins.str
     """Whom the request belongs to: separates the statistics of output lengths. Empty when tenants are not told apart."""
+    continued_text_byte_count: _builtins.int
+    """How much text of those tokens the client has, in bytes of UTF-8. The rest of it is sent before any new text: what
+    was held back for a stop string, or ended inside a character.
+    """
+    continuation_count: _builtins.int
+    """Goes into Finished.continuation_count."""
+    is_started: _builtins.bool
+    """Whether to leave out Started, because the client has had it."""
     @_builtins.property
     def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The prompt, special tokens included."""
@@ -153,6 +165,13 @@ class GenerateRequest(_message.Message):
     def output(self) -> _generation_pb2.OutputOptions:
         """What to return beside the text."""
 
+    @_builtins.property
+    def continued_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The output that another worker has generated for this very request already, and that the client has. The generation
+        goes on behind it: token budgets and penalties count these tokens, and so does Usage. Only where GetModel says
+        `supports_continuation`.
+        """
+
     def __init__(
         self,
         *,
@@ -165,10 +184,14 @@ class GenerateRequest(_message.Message):
         criticality: _generation_pb2.Criticality.ValueType = ...,
         is_budget_clamped: _builtins.bool = ...,
         tenant: _builtins.str = ...,
+        continued_token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        continued_text_byte_count: _builtins.int = ...,
+        continuation_count: _builtins.int = ...,
+        is_started: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["constraint", b"constraint", "output", b"output", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_sha256", b"checkpoint_sha256", "constraint", b"constraint", "criticality", b"criticality", "is_budget_clamped", b"is_budget_clamped", "output", b"output", "prompt_token_ids", b"prompt_token_ids", "response_id", b"response_id", "sampling", b"sampling", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_sha256", b"checkpoint_sha256", "constraint", b"constraint", "continuation_count", b"continuation_count", "continued_text_byte_count", b"continued_text_byte_count", "continued_token_ids", b"continued_token_ids", "criticality", b"criticality", "is_budget_clamped", b"is_budget_clamped", "is_started", b"is_started", "output", b"output", "prompt_token_ids", b"prompt_token_ids", "response_id", b"response_id", "sampling", b"sampling", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -353,10 +376,13 @@ class GetModelResponse(_message.Message):
     BLOCK_SIZE_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     CALIBRATION_FIELD_NUMBER: _builtins.int
+    SUPPORTS_CONTINUATION_FIELD_NUMBER: _builtins.int
     block_size: _builtins.int
     """Tokens in a KV cache block."""
     engine: _builtins.str
     """The engine and its version, such as "vllm 0.32.0" or "sim"."""
+    supports_continuation: _builtins.bool
+    """Whether GenerateRequest.continued_token_ids is obeyed."""
     @_builtins.property
     def model(self) -> _model_pb2.Model:
         """Name, limits, digests and capabilities, as the public API shows them."""
@@ -384,10 +410,11 @@ class GetModelResponse(_message.Message):
         block_size: _builtins.int = ...,
         engine: _builtins.str = ...,
         calibration: Global___PromptHistogram | None = ...,
+        supports_continuation: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "model", b"model", "sampling_defaults", b"sampling_defaults"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_size", b"block_size", "calibration", b"calibration", "canaries", b"canaries", "engine", b"engine", "model", b"model", "sampling_defaults", b"sampling_defaults"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_size", b"block_size", "calibration", b"calibration", "canaries", b"canaries", "engine", b"engine", "model", b"model", "sampling_defaults", b"sampling_defaults", "supports_continuation", b"supports_continuation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
