@@ -78,6 +78,11 @@ proto: $(INSTALLED) ## Generate code, types and descriptor set from protos/
 	@$(BIN)/python -m grpc_tools.protoc --proto_path=protos --include_imports --include_source_info \
 	  --descriptor_set_out=$(OUT)/protos/tidegate.binpb $(PROTOS)
 
+# Debian's packages are installed when this runs as root; Envoy and SMG go into build/bench.
+.PHONY: bench
+bench: $(INSTALLED) ## Measure the data plane beside Envoy, nginx, haproxy and SMG; ARGS="--help" shows the choices
+	@$(BIN)/python -m bench.data_plane $(ARGS)
+
 .PHONY: docs
 docs: $(INSTALLED) ## Write what docs/ and deploy/ hold of generated files
 	@$(BIN)/python -m docs.errors

