@@ -8,6 +8,7 @@ import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import NoReturn
 
 import grpc.aio
@@ -21,9 +22,13 @@ from gateway.dispatch import Dispatch
 from gateway.errors import DrainingError, to_rpc
 from gateway.generation import Generation
 from gateway.http2_service import Http2Service
+from gateway.intake import Intake
 from gateway.observers import observe_fleet, observe_process, observe_traffic
 from gateway.policy.continuation import ContinuationLimits
 from gateway.policy.limit import Limit
+from gateway.policy.quota import Quotas
+from gateway.policy.tenants import Tenants, TenantTerms
+from gateway.policy.waiting_line import WaitingLine
 from gateway.preparation import Preparation
 from gateway.service import InferenceService, add_to_server
 from gateway.traffic_sketches import TrafficSketches
@@ -61,13 +66,9 @@ class Gateway:
         self.admin_address = ""  # empty while there is none
         self.fleet = Fleet(random.Random())
         self.metrics = Metrics()
-        self.waiting_room = WaitingRoom(
-            self.fleet,
-            random.Random(),
-            max_wait_s=settings.max_wait_s,
-            max_bytes=settings.queue_bytes,
-            weights={},
-        )
+        tenants = _tenants(settings)
+        intake = Intake(self.fleet, Quotas(tenants, gateways=settings.quota_gateways), max_wait_s=settings.max_wait_s)
+        self.waiting_room = WaitingRoom(self.fleet, intake, partial(_waiting_line, settings, tenants))
         self._settings = settings
         self._upstreams: Upstreams | None = None
         self._executor = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
@@ -94,6 +95,7 @@ class Gateway:
             preparation=preparation,
             dispatch=Dispatch(self.waiting_room, self.fleet, tracer, _continuation_limits(settings), random.Random()),
             traffic=self.traffic,
+            tenants=tenants,
         )
         service = InferenceService(
             self.fleet, self._admission, preparation, generation, max_duration_s=settings.max_duration_s
@@ -175,6 +177,23 @@ def _grace_is_over() -> DrainingError:
 
 def _continuation_limits(settings: GatewaySettings) -> ContinuationLimits:
     return ContinuationLimits(max_losses=settings.max_lost_workers, max_pause_s=settings.max_pause_s)
+
+
+def _tenants(settings: GatewaySettings) -> Tenants:
+    return Tenants(
+        {name: TenantTerms(**terms.model_dump()) for name, terms in settings.tenants.items()},
+        trusts_claims=settings.trust_tenant_metadata,
+        max_tenants=settings.max_tenants,
+    )
+
+
+def _waiting_line(settings: GatewaySettings, tenants: Tenants) -> WaitingLine:
+    return WaitingLine(
+        max_bytes=settings.queue_bytes,
+        max_wait_s=settings.max_wait_s,
+        weights=tenants.weights,
+        rng=random.Random(),
+    )
 
 
 def _limit(total: int) -> Limit:

@@ -1,4 +1,4 @@
-"""What a call brings with it beside its message: an id and a deadline."""
+"""What a call brings with it beside its message: an id, a deadline, and whose it says to be."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tidegate.rpc.metadata import REQUEST_ID
+from tidegate.rpc.metadata import REQUEST_ID, TENANT
 
 _REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -19,10 +19,11 @@ _ANSWER_MARGIN_SHARE = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call. ``deadline_at`` is by the event loop's clock."""
+    """One call. ``deadline_at`` is by the event loop's clock. ``tenant_claim`` is what it says, trusted or not."""
 
     response_id: str
     deadline_at: float
+    tenant_claim: str = ""
 
     @classmethod
     def begin(
@@ -32,11 +33,13 @@ class Call:
 
         ``client_s`` is the time in which the client wants its answer, None for no limit.
         """
-        named = str(dict(metadata).get(REQUEST_ID, ""))
+        values = dict(metadata)
+        named = str(values.get(REQUEST_ID, ""))
         is_usable = _REQUEST_ID_FORM.fullmatch(named) is not None
         return cls(
             response_id=named if is_usable else uuid.uuid4().hex,
             deadline_at=asyncio.get_running_loop().time() + _duration_s(client_s, max_duration_s),
+            tenant_claim=str(values.get(TENANT, "")),
         )
 
     @property

@@ -9,12 +9,12 @@ import argparse
 import json
 import os
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     CliApp,
@@ -33,7 +33,18 @@ _MIN_BACKLOG_BYTES = 4 * 2**20
 _MIN_QUEUE_BYTES = 16 * 2**20
 
 _Count = Annotated[int, Field(ge=1)]
+_TenantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 _Seconds = Annotated[float, Field(gt=0)]
+
+
+class TenantSettings(BaseModel):
+    """What one tenant may have; [tenants.NAME] in a file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    tokens_per_minute: _Count | None = None
+    requests_per_minute: _Count | None = None
 
 
 class GatewaySettings(BaseSettings):
@@ -88,6 +99,14 @@ class GatewaySettings(BaseSettings):
     """how long a stream whose worker was lost may wait for another one to go on with it"""
     max_lost_workers: Annotated[int, Field(ge=0)] = 4
     """how many workers one stream may lose; 0 never goes on with another worker"""
+    trust_tenant_metadata: bool = False
+    """whether the metadata x-tidegate-tenant tells whose a call is; otherwise all are of the tenant "default\""""
+    max_tenants: _Count = 1000
+    """tenants told apart at one time, beside those with terms of their own; more are one together, "other\""""
+    tenants: dict[_TenantName, TenantSettings] = Field(default_factory=dict)
+    """terms by tenant: weight, tokens_per_minute, requests_per_minute; those of "default" hold for all without"""
+    quota_gateways: _Count = 1
+    """gateways among which tenants' calls are spread evenly: each enforces this part of their quotas"""
 
     @field_validator("workers", mode="before")
     @classmethod
@@ -130,7 +149,13 @@ class GatewaySettings(BaseSettings):
     def to_toml(self) -> str:
         """The settings as a file that ``--config`` reads. TOML has no null: what is None is left out."""
         values = self.model_dump(mode="json", exclude_none=True)
-        return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items())
+        tenants = values.pop("tenants")
+        sections = "".join(f'\n[tenants."{name}"]\n{_lines(terms)}' for name, terms in tenants.items())
+        return _lines(values) + sections
+
+
+def _lines(values: Mapping[str, object]) -> str:
+    return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items())
 
 
 class ConfigError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 
 from gateway.admission import Admission
@@ -9,6 +10,7 @@ from gateway.call import Call
 from gateway.dispatch import Carrier, Dispatch
 from gateway.jobs import PreparedRequest
 from gateway.policy.outcomes import no_worker_available
+from gateway.policy.tenants import Tenants
 from gateway.preparation import Preparation
 from gateway.traffic_sketches import TrafficSketches
 from gateway.workers.fleet import Fleet
@@ -27,6 +29,7 @@ class Generation:
         preparation: Preparation,
         dispatch: Dispatch,
         traffic: TrafficSketches,
+        tenants: Tenants,
     ) -> None:
         self._fleet = fleet
         self._running = running
@@ -34,6 +37,7 @@ class Generation:
         self._preparation = preparation
         self._dispatch = dispatch
         self._traffic = traffic
+        self._tenants = tenants
 
     async def run(self, request: bytes, call: Call, carrier: Carrier) -> None:
         """Serve ``request``, a serialised GenerateRequest; returns when the client has been sent all of the answer.
@@ -44,8 +48,9 @@ class Generation:
             models = self._fleet.models
             if not models:  # before any worker was seen, nothing can be said of a model's name
                 raise no_worker_available()
+            tenant = self._tenants.resolve(call.tenant_claim, asyncio.get_running_loop().time())
             prepared = await self._preparation.run(
-                partial(PreparedRequest.from_public, request, models, response_id=call.response_id),
+                partial(PreparedRequest.from_public, request, models, response_id=call.response_id, tenant=tenant),
                 size_bytes=len(request),
                 deadline_at=call.deadline_at,
             )

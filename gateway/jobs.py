@@ -41,13 +41,16 @@ class PreparedRequest:
     """A valid request with its prompt's tokens. ``max_output_tokens`` is resolved, and fits context and KV pool."""
 
     response_id: str
+    tenant: str
     request: ValidRequest
     prompt: Prompt
     max_output_tokens: int
     demand: Demand
 
     @classmethod
-    def from_public(cls, request: bytes, models: Mapping[str, ServedModel], *, response_id: str) -> PreparedRequest:
+    def from_public(
+        cls, request: bytes, models: Mapping[str, ServedModel], *, response_id: str, tenant: str
+    ) -> PreparedRequest:
         """Parse, validate, render, tokenise and fit a serialised GenerateRequest. Raises ``GatewayError``.
 
         Costs CPU: call it in a thread.
@@ -62,6 +65,7 @@ class PreparedRequest:
         stride = prefix_stride(valid.model.block_size)
         return cls(
             response_id=response_id,
+            tenant=tenant,
             request=valid,
             prompt=prompt,
             max_output_tokens=max_output_tokens,
@@ -108,6 +112,7 @@ class PreparedRequest:
             output=request.output,
             criticality=request.criticality,
             is_budget_clamped=budget.is_clamped,
+            tenant=self.tenant,
         )
         job.sampling.max_output_tokens = budget.max_output_tokens
         job.output.include_token_ids = True

@@ -7,18 +7,17 @@ the ends of streams, and gives each request whose turn has come the lease with w
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 
 from gateway.call import Call
-from gateway.errors import GatewayError, KvExhaustedError
+from gateway.errors import KvExhaustedError
+from gateway.guest import Guest
+from gateway.intake import Intake
 from gateway.jobs import PreparedRequest
 from gateway.model import ServedModel
-from gateway.policy.expected_output import ExpectedOutput
 from gateway.policy.outcomes import Outcome, judge, no_worker_available
 from gateway.policy.refusals import evicted, refused, waited_in_vain
-from gateway.policy.supply import first_token_s, supply_of
+from gateway.policy.supply import WorkerRoom, supply_of
 from gateway.policy.wait_forecast import Supply
 from gateway.policy.waiter import Waiter
 from gateway.policy.waiting_line import Refusal, WaitingLine
@@ -27,32 +26,11 @@ from gateway.workers.seat import Lease
 from tidegate.inference.v1 import generation_pb2
 from tidegate.rpc.status import RpcError
 
-# An output that ended so has come to its own end, and tells something of those to come.
-_COMPLETE = (
-    generation_pb2.FINISH_REASON_STOP,
-    generation_pb2.FINISH_REASON_LENGTH,
-    generation_pb2.FINISH_REASON_REPETITION,
-)
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class _Guest(Waiter):
-    """A waiting request. ``answer`` is its lease, or None when no worker is left that could ever take it."""
-
-    prepared: PreparedRequest
-    answer: asyncio.Future[Lease | None]
-    exclude: Collection[str] = ()
-    retry_hint_s: float | None = None  # the shortest that a worker gave
-
-    @property
-    def model(self) -> ServedModel:
-        return self.prepared.request.model
-
 
 class Place:
     """One request's place, from when it comes until its stream has ended."""
 
-    def __init__(self, room: WaitingRoom, guest: _Guest) -> None:
+    def __init__(self, room: WaitingRoom, guest: Guest) -> None:
         self._room = room
         self._guest = guest
         self._lease: Lease | None = None
@@ -93,30 +71,18 @@ class Place:
 
     def end(self, finished: generation_pb2.Finished | None, *, output_tokens: int) -> None:
         """The request is over, however it went. ``finished`` is None unless the generation is complete."""
-        self._room.leave(self._guest, output_tokens=output_tokens, was_served=self._is_served)
-        if finished is not None:
-            self._room.learn(self._guest, finished)
+        used_tokens = self._guest.prompt_tokens + output_tokens if self._is_served else None
+        self._room.leave(self._guest, finished, used_tokens=used_tokens)
 
 
 class WaitingRoom:
     """All requests that wait, by model. Make it inside a running event loop."""
 
-    def __init__(
-        self,
-        fleet: Fleet,
-        rng: random.Random,
-        *,
-        max_wait_s: float,
-        max_bytes: int,
-        weights: Mapping[str, float],
-    ) -> None:
-        """``max_bytes`` holds for each model; ``weights`` are the shares of tenants, 1 where none is given."""
+    def __init__(self, fleet: Fleet, intake: Intake, make_line: Callable[[], WaitingLine]) -> None:
+        """``make_line`` makes the empty line of a model."""
         self._fleet = fleet
-        self._rng = rng
-        self._max_wait_s = max_wait_s
-        self._max_bytes = max_bytes
-        self._weights = weights
-        self._expected = ExpectedOutput()
+        self._intake = intake
+        self._make_line = make_line
         self._lines: dict[str, WaitingLine] = {}
         self._loop = asyncio.get_running_loop()
         self._is_woken = False
@@ -129,14 +95,14 @@ class WaitingRoom:
         return sum(len(line.queue) for line in self._lines.values())
 
     def place(self, prepared: PreparedRequest, call: Call) -> Place:
-        """A place for the request; ``end`` it."""
-        return Place(self, self._guest(prepared, call))
+        """A place for the request; ``end`` it. Raises ``QuotaExceededError``."""
+        return Place(self, self._intake.guest(prepared, call))
 
-    def can_retry(self, guest: _Guest) -> bool:
+    def can_retry(self, guest: Guest) -> bool:
         """Whether a failed attempt of ``guest`` may be followed by another one."""
         return self._fleet.can_retry(guest.model)
 
-    def enter(self, guest: _Guest) -> None:
+    def enter(self, guest: Guest) -> None:
         """``guest`` comes for the first time. Raises ``GatewayError`` when it may not wait."""
         line, supply, now = self._line(guest.model), self._supply(guest.model), self._loop.time()
         if not self._fleet.seats_for(guest.model):
@@ -145,75 +111,44 @@ class WaitingRoom:
         if isinstance(answer, Refusal):
             raise refused(answer, guest, supply, queue_bytes=line.queue.bytes)
         for victim in answer:
-            _send_away(victim, evicted(victim, retry_after_s=line.retry_after_s(victim, supply, now)))
+            _as_guest(victim).send_away(evicted(victim, retry_after_s=line.retry_after_s(victim, supply, now)))
         self._serve(line)
 
-    def come_back(self, guest: _Guest, lease: Lease, failure: RpcError | None) -> None:
+    def come_back(self, guest: Guest, lease: Lease, failure: RpcError | None) -> None:
         """``guest`` has been to a worker and is here again."""
         now, tokens = self._loop.time(), guest.tokens
         if failure is not None and judge(failure).error is KvExhaustedError:
             tokens = max(tokens, _needed_tokens(failure, lease))
             hints = (guest.retry_hint_s, failure.retry_after_s)
             guest.retry_hint_s = min((hint for hint in hints if hint is not None), default=None)
-        else:  # what it has waited for was not there: its wait begins anew
-            guest.leaves_at = self._leaves_at(guest.prepared, now, guest.deadline_at)
+        else:
+            self._intake.begin_anew(guest)
         line = self._line(guest.model)
         line.put_back(guest, now, tokens=min(tokens, guest.prepared.demand.need_tokens))
         self._serve(line)
 
-    def learn(self, guest: _Guest, finished: generation_pb2.Finished) -> None:
-        """How long the output was, if it came to its own end."""
-        if finished.reason in _COMPLETE:
-            self._expected.learn(
-                model=guest.model.name,
-                tenant=guest.tenant,
-                prompt_tokens=len(guest.prepared.prompt.token_ids),
-                output_tokens=finished.usage.output_token_count,
-            )
-
-    def leave(self, guest: _Guest, *, output_tokens: int, was_served: bool) -> None:
-        """``guest`` is over. ``was_served``: it had a lease, which is closed."""
+    def leave(self, guest: Guest, finished: generation_pb2.Finished | None, *, used_tokens: int | None) -> None:
+        """``guest`` is over, and its lease closed. ``used_tokens``: prompt and output; None if it was not served."""
         line, now = self._line(guest.model), self._loop.time()
         line.leave(guest, now)
-        if was_served:
-            line.released(guest, len(guest.prepared.prompt.token_ids) + output_tokens, now)
-
-    def _guest(self, prepared: PreparedRequest, call: Call) -> _Guest:
-        prompt_tokens, now = len(prepared.prompt.token_ids), self._loop.time()
-        tenant = ""
-        expected_output = self._expected.expect(
-            model=prepared.request.model.name,
-            tenant=tenant,
-            prompt_tokens=prompt_tokens,
-            max_output_tokens=prepared.max_output_tokens,
-        )
-        return _Guest(
-            tenant=tenant,
-            rank=prepared.request.criticality - generation_pb2.CRITICALITY_CRITICAL_PLUS,
-            tokens=prompt_tokens + expected_output,
-            size_bytes=prepared.size_bytes,
-            arrived_at=now,
-            deadline_at=call.deadline_at,
-            leaves_at=self._leaves_at(prepared, now, call.deadline_at),
-            prepared=prepared,
-            answer=self._loop.create_future(),
-        )
-
-    def _leaves_at(self, prepared: PreparedRequest, now: float, deadline_at: float) -> float:
-        loads = (seat.load for seat in self._fleet.seats_for(prepared.request.model))
-        prefill_s = first_token_s(loads, prompt_tokens=len(prepared.prompt.token_ids))
-        return min(now + self._max_wait_s, deadline_at - prefill_s)
+        if used_tokens is not None:
+            line.released(guest, used_tokens, now)
+        self._intake.settle(guest, finished, used_tokens=used_tokens)
 
     def _line(self, model: ServedModel) -> WaitingLine:
         line = self._lines.get(model.name)
         if line is None:
-            line = self._lines[model.name] = WaitingLine(
-                max_bytes=self._max_bytes, max_wait_s=self._max_wait_s, weights=self._weights, rng=self._rng
-            )
+            line = self._lines[model.name] = self._make_line()
         return line
 
     def _supply(self, model: ServedModel) -> Supply:
-        return supply_of((seat.load, seat.unseen.blocks) for seat in self._fleet.seats_for(model))
+        seats = self._fleet.seats_for(model)
+        return supply_of(
+            [
+                WorkerRoom(load=seat.load, unseen_blocks=seat.unseen.blocks, own_blocks=seat.in_flight_blocks)
+                for seat in seats
+            ]
+        )
 
     def _wake(self) -> None:
         # Once for all that happens in this turn of the loop, and not in the middle of it.
@@ -229,7 +164,8 @@ class WaitingRoom:
     def _serve(self, line: WaitingLine) -> None:
         """Give leases to those whose turn it is and who have room, and send away those who wait in vain."""
         now = self._loop.time()
-        while isinstance(head := line.queue.head(), _Guest):
+        while waiter := line.queue.head():
+            head = _as_guest(waiter)
             if head.answer.done():  # cancelled, and about to leave by itself
                 line.leave(head, now)
             elif self._is_hopeless(head):
@@ -239,7 +175,7 @@ class WaitingRoom:
                 break
         self._set_timer()
 
-    def _is_hopeless(self, guest: _Guest) -> bool:
+    def _is_hopeless(self, guest: Guest) -> bool:
         """Whether no worker that is there could ever take it. Where all have gone since it came, one may come back."""
         need_tokens = guest.prepared.demand.need_tokens
         can_hope = not self._fleet.seats_for(guest.model) and not guest.exclude
@@ -247,20 +183,19 @@ class WaitingRoom:
 
     def _expire(self, line: WaitingLine, supply: Supply, now: float) -> bool:
         """Send away those who wait in vain; whether there were any."""
-        gone = line.expire(supply, now)
+        gone = [_as_guest(waiter) for waiter in line.expire(supply, now)]
         for guest in gone:
-            if isinstance(guest, _Guest) and not self._fleet.seats_for(guest.model):
-                _send_away(guest, no_worker_available())
+            if not self._fleet.seats_for(guest.model):
+                guest.send_away(no_worker_available())
                 continue
             hint_s = line.retry_after_s(guest, supply, now)
-            if line.tokens_per_s(supply, now) is None and isinstance(guest, _Guest) and guest.retry_hint_s is not None:
+            if guest.retry_hint_s is not None and line.tokens_per_s(supply, now) is None:
                 hint_s = guest.retry_hint_s
-            _send_away(guest, waited_in_vain(guest, supply, line.bound_of(guest), now=now, retry_after_s=hint_s))
+            guest.send_away(waited_in_vain(guest, supply, line.bound_of(guest), now=now, retry_after_s=hint_s))
         return bool(gone)
 
-    def _take_lease(self, guest: Waiter) -> bool:
-        if not isinstance(guest, _Guest):
-            raise TypeError(guest)
+    def _take_lease(self, waiter: Waiter) -> bool:
+        guest = _as_guest(waiter)
         lease = self._fleet.lease(
             guest.model, guest.prepared.demand, exclude=guest.exclude, expected_tokens=guest.tokens
         )
@@ -282,9 +217,11 @@ class WaitingRoom:
         self._serve_all()
 
 
-def _send_away(guest: Waiter, error: GatewayError) -> None:
-    if isinstance(guest, _Guest) and not guest.answer.done():
-        guest.answer.set_exception(error)
+def _as_guest(waiter: Waiter) -> Guest:
+    """What the line was given as a waiter."""
+    if not isinstance(waiter, Guest):
+        raise TypeError(waiter)
+    return waiter
 
 
 def _needed_tokens(failure: RpcError, lease: Lease) -> int:

@@ -13,8 +13,10 @@ from gateway.errors import (
     EvictedError,
     GatewayError,
     KvExhaustedError,
+    QuotaExceededError,
     WaitTooLongError,
 )
+from gateway.policy.quota import QuotaRefusal
 from gateway.policy.wait_forecast import Supply
 from gateway.policy.waiter import Waiter
 from gateway.policy.waiting_line import Bound, Refusal
@@ -72,6 +74,25 @@ def waited_in_vain(waiter: Waiter, supply: Supply, bound: Bound, *, now: float, 
         f"no worker had KV blocks for the request within {waited_ms} ms",
         metadata={"limit": bound.value, "waited_ms": waited_ms, **_tokens(waiter, supply)},
         retry_after_s=retry_after_s,
+    )
+
+
+def over_quota(refusal: QuotaRefusal, tenant: str) -> GatewayError:
+    """Its tenant has used up what it may have."""
+    unit = refusal.limit.removesuffix("_per_minute")
+    per_minute = math.floor(refusal.per_minute)
+    return QuotaExceededError(
+        f"tenant {tenant!r} may use {per_minute} {unit} per minute; {refusal.needed} are needed, and {refusal.passing}"
+        " are left",
+        quota_subject=f"tenant:{tenant}/{refusal.limit}",
+        metadata={
+            "limit": refusal.limit,
+            "tenant": tenant,
+            "per_minute": str(per_minute),
+            f"needed_{unit}": str(refusal.needed),
+            f"passing_{unit}": str(refusal.passing),
+        },
+        retry_after_s=refusal.retry_after_s,
     )
 
 

@@ -22,18 +22,23 @@ class UnseenWork:
 
     def __init__(self) -> None:
         self._report = 0
-        # Blocks and prefill tokens, for the latest _REPORTS_UNTIL_SEEN reports only.
-        self._by_report: dict[int, tuple[int, int]] = {0: (0, 0)}
+        # Requests, blocks and prefill tokens, for the latest _REPORTS_UNTIL_SEEN reports only.
+        self._by_report: dict[int, tuple[int, int, int]] = {0: (0, 0, 0)}
+
+    @property
+    def requests(self) -> int:
+        """How many jobs have not been seen yet."""
+        return sum(requests for requests, _, _ in self._by_report.values())
 
     @property
     def blocks(self) -> int:
         """KV blocks of all jobs not seen yet."""
-        return sum(blocks for blocks, _ in self._by_report.values())
+        return sum(blocks for _, blocks, _ in self._by_report.values())
 
     @property
     def prefill_tokens(self) -> int:
         """Prompt tokens that all jobs not seen yet will have computed."""
-        return sum(tokens for _, tokens in self._by_report.values())
+        return sum(tokens for _, _, tokens in self._by_report.values())
 
     def send(self, *, blocks: int, prefill_tokens: int) -> Sent:
         """A job with so much work goes to the worker."""
@@ -49,9 +54,13 @@ class UnseenWork:
     def receive_report(self) -> None:
         """A new load report has come in."""
         self._report += 1
-        self._by_report[self._report] = (0, 0)
+        self._by_report[self._report] = (0, 0, 0)
         self._by_report.pop(self._report - _REPORTS_UNTIL_SEEN, None)
 
     def _add(self, sent: Sent, sign: int) -> None:
-        blocks, tokens = self._by_report[sent.at_report]
-        self._by_report[sent.at_report] = (blocks + sign * sent.blocks, tokens + sign * sent.prefill_tokens)
+        requests, blocks, tokens = self._by_report[sent.at_report]
+        self._by_report[sent.at_report] = (
+            requests + sign,
+            blocks + sign * sent.blocks,
+            tokens + sign * sent.prefill_tokens,
+        )

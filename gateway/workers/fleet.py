@@ -171,7 +171,7 @@ class Fleet:
         kept = reprieved(out, total=len(seats))
         slow = self._peers[model.name].outliers.weights(now) if seats else {}
         for seat in seats:
-            if expected_tokens is not None and not seat.has_room(expected_tokens):
+            if expected_tokens is not None and not seat.has_room(demand, expected_tokens=expected_tokens):
                 continue
             if seat.worker_id not in out:
                 weight = seat.standing.weight(now) * slow.get(seat.worker_id, 1.0)

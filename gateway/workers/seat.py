@@ -38,6 +38,7 @@ class Seat:
         stride = prefix_stride(load.block_size)
         self.prefixes = PrefixIndex(max_entries=load.total_blocks * load.block_size // stride)
         self.in_flight = 0
+        self.in_flight_blocks = 0
         self.joined_at = clock()
         self.lost = asyncio.Event()  # or standing still: who waits there for a first token had better go elsewhere
         self.clock = clock
@@ -64,10 +65,19 @@ class Seat:
         self._is_doubtful = True
         self._has_refused = self._has_refused or has_refused
 
-    def has_room(self, tokens: int) -> bool:
-        """Whether a job of so many tokens would find its blocks now, by the last report and by what was sent since."""
-        blocks = -(-tokens // self.load.block_size)
-        return not self._has_refused and blocks <= self.load.available_blocks - self.unseen.blocks
+    def has_room(self, demand: Demand, *, expected_tokens: int) -> bool:
+        """Whether a job would find room now, by the last report and by what was sent since.
+
+        That is: its blocks, if it fills ``expected_tokens``, a place in the batch or before it, and time to prefill.
+        """
+        load, unseen = self.load, self.unseen
+        blocks = -(-expected_tokens // load.block_size)
+        has_place = load.admissible_requests is None or unseen.requests < load.admissible_requests
+        has_time = (
+            load.admissible_prompt_tokens is None
+            or demand.prompt_tokens + unseen.prefill_tokens <= load.admissible_prompt_tokens
+        )
+        return not self._has_refused and has_place and has_time and blocks <= load.available_blocks - unseen.blocks
 
     def is_out(self, now: float) -> bool:
         """Whether no job is to go there, in this gateway's opinion."""
@@ -137,6 +147,7 @@ class Lease:
         )
         seat.prefixes.send(demand.prefix)
         seat.in_flight += 1
+        seat.in_flight_blocks += blocks
 
     @property
     def lost(self) -> asyncio.Event:
@@ -165,6 +176,7 @@ class Lease:
         """
         now = self._seat.clock()
         self._seat.in_flight -= 1
+        self._seat.in_flight_blocks -= self._sent.blocks
         self._seat.unseen.end(self._sent)
         if outcome in (Outcome.FAILED, Outcome.REFUSED):
             self._seat.doubt(has_refused=outcome is Outcome.REFUSED)

@@ -108,3 +108,38 @@ async def test_who_waits_for_a_worker_that_stays_away_is_told_so(stack: AsyncExi
     await until_waiting(gateway, 1)
     await worker.push(is_draining=True)
     assert "NO_WORKER_AVAILABLE" == (await call).reason
+
+
+async def test_a_tenant_beyond_its_quota_is_told_what_is_left(stack: AsyncExitStack) -> None:
+    """And when more will be; the worker is told the tenant of those that pass."""
+    worker = ScriptedWorker()
+    terms = {"small": {"tokens_per_minute": 12}}
+    gateway = await start(stack, worker, trust_tenant_metadata=True, tenants=terms)
+    await worker.push()
+    small, large = (("x-tidegate-tenant", "small"),), (("x-tidegate-tenant", "large"),)
+    assert (await gateway.generate(text_request(), metadata=small))[1] is None
+    error = await gateway.error(text_request(), metadata=small)
+    assert ("QUOTA_EXCEEDED", "tenant:small/tokens_per_minute") == (error.reason, error.quota_subject)
+    assert ("tokens_per_minute", "12") == (error.metadata["limit"], error.metadata["per_minute"])
+    assert int(error.metadata["passing_tokens"]) < int(error.metadata["needed_tokens"])
+    assert error.retry_after_s is not None
+    assert (await gateway.generate(text_request(), metadata=large))[1] is None
+    assert ["small", "large"] == [job.tenant for job in worker.jobs]
+
+
+async def test_a_request_larger_than_a_quota_is_told_not_to_come_back(stack: AsyncExitStack) -> None:
+    """No wait would help it."""
+    worker = ScriptedWorker()
+    gateway = await start(stack, worker, tenants={"default": {"tokens_per_minute": 5}})
+    error = await gateway.error(text_request())
+    assert ("QUOTA_EXCEEDED", None, []) == (error.reason, error.retry_after_s, worker.jobs)
+
+
+async def test_what_was_not_served_counts_against_no_quota(stack: AsyncExitStack) -> None:
+    """One request a minute, of which the first found no room."""
+    worker = ScriptedWorker()
+    gateway = await start(stack, worker, tenants={"default": {"requests_per_minute": 1}})
+    assert "KV_EXHAUSTED" == (await gateway.error(text_request(), timeout=0.3)).reason
+    await worker.push()
+    assert (await gateway.generate(text_request()))[1] is None
+    assert "QUOTA_EXCEEDED" == (await gateway.error(text_request())).reason

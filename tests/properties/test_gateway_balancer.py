@@ -100,6 +100,7 @@ class UnseenWorkMachine(RuleBasedStateMachine):
     @invariant()
     def counts_running_jobs_until_the_second_report(self) -> None:
         unseen = [sent for sent in self.running if sent.at_report > self.reports - 2]
+        assert len(unseen) == self.unseen.requests
         assert sum(sent.blocks for sent in unseen) == self.unseen.blocks
         assert sum(sent.prefill_tokens for sent in unseen) == self.unseen.prefill_tokens
 

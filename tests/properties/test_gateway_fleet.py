@@ -108,10 +108,11 @@ class FleetMachine(RuleBasedStateMachine):
     @rule(checkpoint=st.sampled_from(sorted(MODELS)), need=st.integers(1, 1600), share=st.floats(0, 1))
     def lease_where_there_is_room(self, checkpoint: str, need: int, share: float) -> None:
         expected = max(1, round(need * share))
+        model = MODELS[checkpoint]
         roomy = {
             seat.worker_id
-            for seat in self.fleet.seats
-            if seat.model.checkpoint_sha256 == checkpoint and not seat.load.is_draining and seat.has_room(expected)
+            for seat in self.fleet.seats_for(model)
+            if seat.has_room(demand(need), expected_tokens=expected)
         }
         lease = self.fleet.lease(MODELS[checkpoint], demand(need), exclude=(), expected_tokens=expected)
         out = self.out(MODELS[checkpoint].checkpoint_sha256)
@@ -128,7 +129,7 @@ class FleetMachine(RuleBasedStateMachine):
                 lease.begin()
             lease.close(outcome, is_lost=lost, output_tokens=9, cached_tokens=0)
             assert told < self.told
-            assert outcome is not Outcome.REFUSED or not lease._seat.has_room(1)
+            assert outcome is not Outcome.REFUSED or not lease._seat.has_room(demand(1), expected_tokens=1)
 
     @invariant()
     def some_worker_is_in_whatever_was_thought_of_them(self) -> None:

@@ -85,3 +85,33 @@ def test_an_admin_address_has_a_port() -> None:
     assert "" == read_command(["--workers", "a:1", "--admin-listen", ""]).settings.admin_listen
     with pytest.raises(ConfigError, match="'localhost' is not host:port"):
         read_command(["--workers", "a:1", "--admin-listen", "localhost"])
+
+
+def test_tenants_have_sections_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the file as it is written and printed."""
+    file = tmp_path / "gateway.toml"
+    file.write_text(
+        'workers = ["a:1"]\n[tenants.gold]\nweight = 3\n[tenants."b.c"]\ntokens_per_minute = 9\n',
+        encoding="utf-8",
+    )
+    settings = read_command(["--config", str(file)]).settings
+    assert (3.0, None) == (settings.tenants["gold"].weight, settings.tenants["gold"].tokens_per_minute)
+    assert 0 == main(["--config", str(file), "--print-config"])
+    file.write_text(capsys.readouterr().out, encoding="utf-8")
+    assert settings == read_command(["--config", str(file)]).settings
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("[tenants.a]\nweigth = 1\n", "tenants.a.weigth: Extra inputs"),
+        ("[tenants.a]\nweight = 0\n", "tenants.a.weight: Input should be greater than 0"),
+        ('[tenants."a b"]\nweight = 1\n', "tenants.a b"),
+    ],
+)
+def test_unusable_terms_are_named(tmp_path: Path, section: str, message: str) -> None:
+    """With the tenant's name."""
+    file = tmp_path / "gateway.toml"
+    file.write_text(f'workers = ["a:1"]\n{section}', encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        read_command(["--config", str(file)])

@@ -8,7 +8,8 @@ Conventions that hold for every method:
 - Every error is a google.rpc.Status with exactly one google.rpc.ErrorInfo whose `reason` is the name of an
   ErrorReason without its prefix and whose `domain` is "tidegate.inference.v1". docs/errors.md is the table.
 - Metadata that is read: `x-request-id` (echoed in Started.response_id when it is 1 to 128 characters of
-  [A-Za-z0-9._-]), `traceparent` and `tracestate` (W3C Trace Context).
+  [A-Za-z0-9._-]), `traceparent` and `tracestate` (W3C Trace Context), and, where the deployment trusts it,
+  `x-tidegate-tenant` (whose the call is; 1 to 64 of the same characters).
 """
 
 from collections import abc as _abc

@@ -1,0 +1,40 @@
+"""A request in the waiting room."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from gateway.errors import GatewayError
+from gateway.jobs import PreparedRequest
+from gateway.model import ServedModel
+from gateway.policy.quota import Reservation
+from gateway.policy.waiter import Waiter
+from gateway.workers.seat import Lease
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Guest(Waiter):
+    """A request that waits for a worker. ``answer`` is its lease, or None when no worker is left that could take it."""
+
+    prepared: PreparedRequest
+    answer: asyncio.Future[Lease | None]
+    quota: Reservation
+    exclude: Collection[str] = ()
+    retry_hint_s: float | None = None  # the shortest that a worker gave
+
+    @property
+    def model(self) -> ServedModel:
+        """What it asks for."""
+        return self.prepared.request.model
+
+    @property
+    def prompt_tokens(self) -> int:
+        """The length of its prompt."""
+        return len(self.prepared.prompt.token_ids)
+
+    def send_away(self, error: GatewayError) -> None:
+        """It has waited in vain. Does nothing where nobody waits for the answer any more."""
+        if not self.answer.done():
+            self.answer.set_exception(error)

@@ -1,0 +1,81 @@
+"""What a request is let in with: its expected size, its time, its tenant's quota; and what is learned from it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.call import Call
+from gateway.guest import Guest
+from gateway.jobs import PreparedRequest
+from gateway.policy.expected_output import ExpectedOutput
+from gateway.policy.quota import QuotaRefusal, Quotas
+from gateway.policy.refusals import over_quota
+from gateway.policy.supply import first_token_s, reported_output_tokens
+from gateway.workers.fleet import Fleet
+from tidegate.inference.v1 import generation_pb2
+
+# An output that ended so has come to its own end, and tells something of those to come.
+_COMPLETE = (
+    generation_pb2.FINISH_REASON_STOP,
+    generation_pb2.FINISH_REASON_LENGTH,
+    generation_pb2.FINISH_REASON_REPETITION,
+)
+
+
+class Intake:
+    """Makes guests of requests, and settles with them. Make it inside a running event loop."""
+
+    def __init__(self, fleet: Fleet, quotas: Quotas, *, max_wait_s: float) -> None:
+        self._fleet = fleet
+        self._quotas = quotas
+        self._max_wait_s = max_wait_s
+        self._expected = ExpectedOutput()
+        self._loop = asyncio.get_running_loop()
+
+    def guest(self, prepared: PreparedRequest, call: Call) -> Guest:
+        """``prepared`` as it begins to wait; ``settle`` it in any case. Raises ``QuotaExceededError``."""
+        now, prompt_tokens = self._loop.time(), len(prepared.prompt.token_ids)
+        model = prepared.request.model
+        expected_output = self._expected.expect(
+            model=model.name,
+            tenant=prepared.tenant,
+            prompt_tokens=prompt_tokens,
+            max_output_tokens=prepared.max_output_tokens,
+            reported=reported_output_tokens(seat.load for seat in self._fleet.seats_for(model)),
+        )
+        tokens = prompt_tokens + expected_output
+        quota = self._quotas.reserve(prepared.tenant, tokens=tokens, now=now)
+        if isinstance(quota, QuotaRefusal):
+            raise over_quota(quota, prepared.tenant)
+        return Guest(
+            tenant=prepared.tenant,
+            rank=prepared.request.criticality - generation_pb2.CRITICALITY_CRITICAL_PLUS,
+            tokens=tokens,
+            size_bytes=prepared.size_bytes,
+            arrived_at=now,
+            deadline_at=call.deadline_at,
+            leaves_at=self._leaves_at(prepared, call.deadline_at),
+            prepared=prepared,
+            answer=self._loop.create_future(),
+            quota=quota,
+        )
+
+    def begin_anew(self, guest: Guest) -> None:
+        """What ``guest`` waited for was not there: it may wait as long as a newcomer."""
+        guest.leaves_at = self._leaves_at(guest.prepared, guest.deadline_at)
+
+    def settle(self, guest: Guest, finished: generation_pb2.Finished | None, *, used_tokens: int | None) -> None:
+        """``guest`` is over. ``used_tokens``: prompt and output; None if no worker began with it."""
+        self._quotas.settle(guest.quota, used_tokens=used_tokens, now=self._loop.time())
+        if finished is not None and finished.reason in _COMPLETE:
+            self._expected.learn(
+                model=guest.model.name,
+                tenant=guest.tenant,
+                prompt_tokens=guest.prompt_tokens,
+                output_tokens=finished.usage.output_token_count,
+            )
+
+    def _leaves_at(self, prepared: PreparedRequest, deadline_at: float) -> float:
+        loads = (seat.load for seat in self._fleet.seats_for(prepared.request.model))
+        first_s = first_token_s(loads, prompt_tokens=len(prepared.prompt.token_ids))
+        return min(self._loop.time() + self._max_wait_s, deadline_at - first_s)
