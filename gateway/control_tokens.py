@@ -28,6 +28,7 @@ class ControlTokens:
     """
 
     def __init__(self, special: Sequence[str], structural: Sequence[str]) -> None:
+        self.has_structural = bool(structural)
         self._tokens = (*special, *structural)
         self._places = {token: place for place, token in enumerate(self._tokens)}
         self._any = _pattern(self._tokens)

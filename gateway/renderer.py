@@ -14,12 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from gateway.chat import Chat, caller_texts
+from gateway.chat import Chat, caller_texts, template_input
 from gateway.chat_template import MAX_NAMED_FIELDS, ChatTemplate, rejected
 from gateway.control_tokens import has_escaped_marks, uses_reserved_characters
 from gateway.errors import InvalidRequestError
 from gateway.prompt_tokenizer import PromptTokenizer
 from tidegate.rpc.status import Violation
+
+_MAX_KEPT_FORMS, _MAX_KEPT_FORM_CHARACTERS = 1024, 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,7 @@ class Renderer:
         """``template`` is None for a model that knows no conversations."""
         self._tokenizer = tokenizer
         self._template = template
+        self._expected_of: dict[str, list[int]] = {}  # by the form of the conversation
 
     @classmethod
     def from_files(
@@ -76,12 +79,12 @@ class Renderer:
             raise rejected("the model has no chat template")
         tokenizer = self._tokenizer
         text = self._template.render(chat)
-        expected = tokenizer.find_specials(self._template.render(chat, tokenizer.control_tokens.silencer()))
-        if tokenizer.find_specials(text) == expected and not self._is_structural(chat):
-            ids = tokenizer.encode(text)
+        expected = self._expected(self._template, chat)
+        if not self._is_structural(chat):
+            encoded = tokenizer.encode(text)
             # A vocabulary that holds control tokens can find one where no added token was.
-            if tokenizer.specials(ids) == tokenizer.specials(expected):
-                return Prompt(token_ids=ids, rendered_prompt=text)
+            if encoded.written == expected and encoded.specials == tokenizer.specials(expected):
+                return Prompt(token_ids=encoded.ids, rendered_prompt=text)
         return self._disarmed(self._template, chat, expected)
 
     def encode_text(self, text: str) -> list[int]:
@@ -94,9 +97,25 @@ class Renderer:
         except ValueError as error:
             raise InvalidRequestError([Violation(field="text", description=str(error))]) from error
 
+    def _expected(self, template: ChatTemplate, chat: Chat) -> list[int]:
+        """The special tokens that the template writes by itself.
+
+        They follow from the conversation's form, and most conversations have one of a few forms.
+        """
+        silencer = self._tokenizer.control_tokens.silencer
+        form = repr((template_input(chat, silencer()), chat.add_generation_prompt, chat.continue_final_message))
+        expected = self._expected_of.get(form)
+        if expected is None:
+            expected = self._tokenizer.find_specials(template.render(chat, silencer()))
+            if len(form) <= _MAX_KEPT_FORM_CHARACTERS and len(self._expected_of) < _MAX_KEPT_FORMS:
+                self._expected_of[form] = expected
+        return expected
+
     def _is_structural(self, chat: Chat) -> bool:
         control_tokens = self._tokenizer.control_tokens
-        return any(control_tokens.is_structural(text.text) for text in caller_texts(chat) if not text.is_answer)
+        return control_tokens.has_structural and any(
+            control_tokens.is_structural(text.text) for text in caller_texts(chat) if not text.is_answer
+        )
 
     def _disarmed(self, template: ChatTemplate, chat: Chat, expected: list[int]) -> Prompt:
         """The prompt of a chat in which some text reads as a control token; ``expected`` are the template's own."""
