@@ -8,7 +8,7 @@ from functools import partial
 from gateway.admission import Admission
 from gateway.call import Call
 from gateway.dispatch import Carrier, Dispatch
-from gateway.jobs import PreparedRequest
+from gateway.jobs import PreparedRequest, is_light
 from gateway.policy.outcomes import no_worker_available
 from gateway.policy.tenants import Tenants
 from gateway.preparation import Preparation
@@ -53,6 +53,7 @@ class Generation:
                 partial(PreparedRequest.from_public, request, models, response_id=call.response_id, tenant=tenant),
                 size_bytes=len(request),
                 deadline_at=call.deadline_at,
+                is_light=is_light(request),
             )
             self._traffic.note(prepared)
             await self._dispatch.generate(prepared, call, carrier)

@@ -22,6 +22,8 @@ from tidegate.worker.v1 import worker_service_pb2
 
 # What Python takes for a request beside its tokens, and for each of these: a reference and an int.
 _REQUEST_BYTES, _TOKEN_BYTES = 4_096, 36
+# Preparing a small request without a constraint takes 0.1 to 0.5 ms, and a thread costs the event loop a tenth of it.
+_MAX_LIGHT_BYTES = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,3 +126,13 @@ class PreparedRequest:
             if delivered.token_ids:  # with the first of them came those of the prompt
                 job.output.ClearField("prompt_logprobs")
         return job
+
+
+def is_light(request: bytes) -> bool:
+    """Whether a serialised GenerateRequest is quickly prepared: it is small, and has no constraint to be compiled."""
+    if len(request) > _MAX_LIGHT_BYTES:
+        return False
+    try:
+        return not inference_service_pb2.GenerateRequest.FromString(request).HasField("constraint")
+    except DecodeError:
+        return True

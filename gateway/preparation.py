@@ -20,11 +20,15 @@ class Preparation:
         self._executor = executor
         self._backlog_bytes = backlog_bytes
 
-    async def run(self, work: Callable[[], _T], *, size_bytes: int, deadline_at: float) -> _T:
+    async def run(self, work: Callable[[], _T], *, size_bytes: int, deadline_at: float, is_light: bool = False) -> _T:
         """Do ``work`` for a message of ``size_bytes``. ``deadline_at`` is by the event loop's clock.
+
+        ``is_light`` says that the work takes no longer than to hand it to a thread and back: it is done here, at once.
 
         Raises ``AdmissionQueueFullError``, ``DeadlineExceededError`` and what ``work`` raises.
         """
+        if is_light:
+            return work()
         if not self._backlog_bytes.can_take(size_bytes):
             raise AdmissionQueueFullError(
                 f"{self._backlog_bytes.in_use} bytes of requests wait to be prepared",

@@ -14,7 +14,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, models
 
 from gateway.control_tokens import ControlTokens, uses_reserved_characters
-from gateway.segment_cache import Encoded, SegmentCache, can_split
+from gateway.segment_cache import Encoded, SegmentCache, dividers
 
 _NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -37,18 +37,15 @@ class PromptTokenizer:
         self._copy, self._own_ids = _copy_with(self.control_tokens.spellings(), self._own)
         self._finder, self._found_ids = _finder_of(self._own, special)
         self._beginning_of_text = self._find_beginning_of_text(config)
-        self._segments = self._segment_cache()
+        divided_by = {
+            token: Encoded((token_id,), self.find_specials(token), self.specials((token_id,)))
+            for token, token_id in dividers(self._own, lambda text: _encode(self._own, text)).items()
+        }
+        self._segments = SegmentCache(self._encode_piece, divided_by) if divided_by else None
 
     def encode(self, text: str) -> Encoded:
         """The ids of ``text``, control tokens recognised: what transformers gives without special tokens added."""
-        if self._segments is not None:
-            return self._segments.encode(text)
-        ids = _encode(self._own, text)
-        return Encoded(ids, self.find_specials(text), self.specials(ids))
-
-    def missing_characters(self, text: str) -> int:
-        """How much of ``text`` was not encoded of late, and will cost time."""
-        return len(text) if self._segments is None else self._segments.missing_characters(text)
+        return self._encode_piece(text) if self._segments is None else self._segments.encode(text)
 
     def encode_respelled(self, text: str) -> list[int]:
         """The ids of ``text``, control tokens recognised in private spelling only.
@@ -79,14 +76,9 @@ class PromptTokenizer:
         found = (self._found_ids.get(token_id) for token_id in _encode(self._finder, text))
         return [token_id for token_id in found if token_id is not None]
 
-    def _segment_cache(self) -> SegmentCache | None:
-        def encode(text: str) -> list[int]:
-            return _encode(self._own, text)
-
-        if not can_split(self._own, encode):
-            return None
-        added = {token.content: token_id for token_id, token in self._own.get_added_tokens_decoder().items()}
-        return SegmentCache(encode, added, written_ids=self._found_ids.values(), special_ids=self._special_ids)
+    def _encode_piece(self, text: str) -> Encoded:
+        ids = _encode(self._own, text)
+        return Encoded(ids, self.find_specials(text), self.specials(ids))
 
     def _find_beginning_of_text(self, config: Mapping[str, Any]) -> list[int]:
         """What the tokenizer puts before a text by itself, without what it puts behind."""
