@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -37,7 +37,7 @@ class Call:
         named = str(values.get(REQUEST_ID, ""))
         is_usable = _REQUEST_ID_FORM.fullmatch(named) is not None
         return cls(
-            response_id=named if is_usable else uuid.uuid4().hex,
+            response_id=named if is_usable else os.urandom(16).hex(),
             deadline_at=asyncio.get_running_loop().time() + _duration_s(client_s, max_duration_s),
             tenant_claim=str(values.get(TENANT, "")),
         )

@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import grpc.aio
-from grpc import StatusCode
 
 from gateway.passage import Passage, messages_of
 from gateway.workers.errors import WorkerCallError
@@ -17,9 +16,6 @@ from tidegate.http2.messages import framed
 from tidegate.http2.relay import Relay
 from tidegate.http2.server_call import ServerCall
 from tidegate.rpc.http2_status import from_status
-from tidegate.rpc.status import RpcError
-
-_TIMED_OUT = RpcError(code=StatusCode.DEADLINE_EXCEEDED, reason="", domain="", message="deadline exceeded")
 
 
 class GrpcCarrier:
@@ -49,21 +45,16 @@ class Http2Carrier:
         self, lease: Lease, job: bytes, passage: Passage, *, timeout_s: float, metadata: tuple[tuple[str, str], ...]
     ) -> None:
         """As ``Carrier.carry``."""
+        relay = Relay(self._call, on_messages=passage.pass_on, max_message_bytes=self._upstreams.max_message_bytes)
         try:
-            async with asyncio.timeout(timeout_s):
-                relay = Relay(
-                    self._call,
-                    on_messages=passage.pass_on,
-                    max_message_bytes=self._upstreams.max_message_bytes,
-                )
-                await self._upstreams.open(lease.worker_id, job, relay, timeout_s=timeout_s, metadata=metadata)
-                try:
-                    status = await relay.ended()
-                finally:
-                    relay.cancel()
-        except TimeoutError:
-            raise WorkerCallError(_TIMED_OUT) from None
+            await self._upstreams.open(lease.worker_id, job, relay, timeout_s=timeout_s, metadata=metadata)
         except CallError as error:
             raise WorkerCallError(from_status(error.status)) from error
+        expiry = asyncio.get_running_loop().call_later(timeout_s, relay.expire)
+        try:
+            status = await relay.ended()
+        finally:
+            expiry.cancel()
+            relay.cancel()
         if not status.is_ok:
             raise WorkerCallError(from_status(status))

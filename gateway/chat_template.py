@@ -63,6 +63,7 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             raise ValueError(f"the chat template cannot be compiled: {error}") from error
         self._source = source
+        self._globals = {**self._template.globals, **special_tokens}
         self._special_tokens = dict(special_tokens)
         self._monotonic = monotonic
         self._knows_tools = "tools" in variables
@@ -90,13 +91,18 @@ class ChatTemplate:
         pieces: list[str] = []
         size = 0
         try:
-            for piece in self._template.generate(
-                messages=given.messages,
-                tools=given.tools,
-                documents=None,
-                add_generation_prompt=add_generation_prompt,
-                **self._special_tokens,
-            ):
+            # As Template.generate does it, but that the globals are copied from one dictionary, and not from a chain.
+            context = self._template.new_context(
+                {
+                    **self._globals,
+                    "messages": given.messages,
+                    "tools": given.tools,
+                    "documents": None,
+                    "add_generation_prompt": add_generation_prompt,
+                },
+                shared=True,
+            )
+            for piece in self._template.root_render_func(context):
                 pieces.append(piece)
                 size += len(piece)
                 if size > _MAX_RENDERED_CHARACTERS or self._monotonic() > give_up_at:

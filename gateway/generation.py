@@ -44,7 +44,11 @@ class Generation:
 
         Raises the ``GatewayError`` that the client is told.
         """
-        async with self._running.hold(), self._admission.admit():
+        with self._running.hold():
+            await self._admitted(request, call, carrier)
+
+    async def _admitted(self, request: bytes, call: Call, carrier: Carrier) -> None:
+        async with self._admission.admit():
             models = self._fleet.models
             if not models:  # before any worker was seen, nothing can be said of a model's name
                 raise no_worker_available()

@@ -22,6 +22,9 @@ from tidegate.rpc.status import Violation
 
 _MAX_NAMED_IDS = 16  # a request may hold a million
 
+_CRITICALITIES = frozenset(generation_pb2.Criticality.values())
+_SHORT_DEADLINE_POLICIES = frozenset(generation_pb2.ShortDeadlinePolicy.values())
+
 # A conversation, plain text, or token ids.
 PromptSource = Chat | str | tuple[int, ...]
 
@@ -60,9 +63,9 @@ def parse_generate(request: inference_service_pb2.GenerateRequest, models: Mappi
     constraint = None
     if is_constrained:
         constraint = parse_constraint(request.constraint, model.constraint_kinds, violations)
-    if request.criticality not in generation_pb2.Criticality.values():
+    if request.criticality not in _CRITICALITIES:
         violations.add("criticality", "is not a known criticality")
-    if request.short_deadline_policy not in generation_pb2.ShortDeadlinePolicy.values():
+    if request.short_deadline_policy not in _SHORT_DEADLINE_POLICIES:
         violations.add("short_deadline_policy", "is not a known policy")
     check_output(request.output, violations)
     violations.raise_if_any()

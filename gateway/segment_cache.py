@@ -85,7 +85,14 @@ class SegmentCache:
             at = end
         if at < len(text):
             parts.append(self._piece(text[at:]))
-        return Encoded(*([value for part in parts for value in part[kind]] for kind in range(3)))
+        ids: list[int] = []
+        written: list[int] = []
+        specials: list[int] = []
+        for part in parts:
+            ids.extend(part.ids)
+            written.extend(part.written)
+            specials.extend(part.specials)
+        return Encoded(ids, written, specials)
 
     def _piece(self, piece: str) -> Encoded:
         with self._lock:

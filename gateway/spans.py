@@ -5,7 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from opentelemetry.trace import SpanKind, StatusCode, Tracer, use_span
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    NoOpTracer,
+    Span,
+    SpanKind,
+    StatusCode,
+    Tracer,
+    get_current_span,
+    use_span,
+)
 
 from gateway.chat import Chat
 from gateway.jobs import PreparedRequest
@@ -32,6 +41,9 @@ class AttemptSpan:
     ) -> None:
         """``number`` counts the request's attempts from 1; ``delivered_tokens`` came from those before."""
         self._delivered_tokens = delivered_tokens
+        self._span: Span = INVALID_SPAN
+        if isinstance(tracer, NoOpTracer) and get_current_span() is INVALID_SPAN:
+            return  # part of no trace, and begins none
         model = prepared.request.model.name
         operation = "chat" if isinstance(prepared.request.prompt, Chat) else "text_completion"
         self._span = tracer.start_span(
@@ -54,11 +66,15 @@ class AttemptSpan:
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """The W3C trace context of this span, for the worker's call."""
+        if self._span is INVALID_SPAN:
+            return ()
         with use_span(self._span):
             return outgoing_metadata()
 
     def end(self, outcome: Outcome, passage: Passage, error: RpcError | None) -> None:
         """The attempt has ended; ``error`` is the worker's."""
+        if not self._span.is_recording():
+            return
         self._span.set_attribute("gen_ai.usage.output_tokens", passage.tokens - self._delivered_tokens)
         self._span.set_attribute("tidegate.attempt.outcome", outcome.value)
         if passage.finished is not None:

@@ -14,8 +14,10 @@ from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
 from tidegate.http2.grpc_status import Status
+from tidegate.http2.messages import framed
 from tidegate.http2.server import Handler
 from tidegate.http2.server_call import ServerCall, time_left_s
+from tidegate.inference.v1 import inference_service_pb2
 from tidegate.rpc.http2_calls import guarded
 from tidegate.rpc.running_calls import RunningCalls
 from tidegate.rpc.status import Violation
@@ -24,6 +26,10 @@ from worker.errors import InvalidJobError, to_rpc
 from worker.service import WorkerService, finished_trailers
 
 _LOGGER = logging.getLogger(__name__)
+
+# Each is the first byte of a response with that event.
+_STARTED_TAG = bytes((inference_service_pb2.GenerateResponse.STARTED_FIELD_NUMBER << 3 | 2,))
+_FINISHED_TAG = bytes((inference_service_pb2.GenerateResponse.FINISHED_FIELD_NUMBER << 3 | 2,))
 
 
 class Http2Service:
@@ -39,15 +45,20 @@ class Http2Service:
 
     async def _serve(self, call: ServerCall) -> Status:
         trailers: tuple[tuple[str, bytes], ...] = ()
-        async with self._running.hold():
+        started = b""
+        with self._running.hold():
             request = _parsed(await call.receive_only())
             async with aclosing(self._service.responses(request, call.metadata, time_left_s(call))) as responses:
                 async for response in responses:
-                    if response.HasField("finished"):
+                    message = response.SerializeToString()
+                    if message[:1] == _STARTED_TAG:  # the first token is there, too, and they go together
+                        started = framed(message)
+                        continue
+                    if message[:1] == _FINISHED_TAG:
                         trailers = finished_trailers(response)
-                    call.send(response.SerializeToString())
-                    if call.held_bytes:
+                    if not call.send_frames(started + framed(message)):
                         await call.drained()
+                    started = b""
         return Status(code=StatusCode.OK, metadata=trailers)
 
 

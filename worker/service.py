@@ -41,7 +41,7 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
     ) -> None:
         """Run one generation."""
         # Writes by itself, so that it is here, and not in grpc, that the end of a shutdown's grace finds the call.
-        async with self._running.hold():
+        with self._running.hold():
             metadata: Any = context.invocation_metadata() or ()
             async with aclosing(self.responses(request, metadata, context.time_remaining())) as responses:
                 async for response in responses:

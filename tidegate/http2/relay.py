@@ -44,6 +44,12 @@ class Relay:
         """How the upstream call ended; its trailers are the status's metadata. Not yet told to the client."""
         return await self._ended
 
+    def expire(self) -> None:
+        """End the upstream call for its deadline, and say so: clocks of our own do not rely on the server's."""
+        if not self._ended.done():
+            self.stream.reset(ErrorCode.CANCEL)
+            self._end(Status(code=StatusCode.DEADLINE_EXCEEDED, message="deadline exceeded"))
+
     def cancel(self) -> None:
         """End the upstream call; a no-op once it has ended."""
         self.stream.reset(ErrorCode.CANCEL)

@@ -18,6 +18,7 @@ from tidegate.http2.request_head import RequestHead
 from tidegate.http2.streams import Stream, StreamEnd
 
 RESPONSE_HEAD = ((b":status", b"200"), (b"content-type", CONTENT_TYPE))
+_RESPONSE_BLOCK = encode(RESPONSE_HEAD)
 
 
 class Source(Protocol):
@@ -33,6 +34,7 @@ class ServerCall:
     __slots__ = (
         "_head_sent",
         "_inbox",
+        "_metadata",
         "_on_end",
         "_outbox",
         "deadline_s",
@@ -62,6 +64,7 @@ class ServerCall:
         self.is_ended = False
         self.source: Source | None = None  # whence ``send_frames`` comes
         self._head_sent = False
+        self._metadata: Metadata | None = None
         self._inbox = Inbox(stream, max_message_bytes)
         self._outbox = Outbox(stream)
         self._on_end = on_end
@@ -71,7 +74,9 @@ class ServerCall:
     @property
     def metadata(self) -> Metadata:
         """The caller's metadata."""
-        return self.head.metadata
+        if self._metadata is None:
+            self._metadata = self.head.metadata
+        return self._metadata
 
     @property
     def held_bytes(self) -> int:
@@ -93,7 +98,8 @@ class ServerCall:
         """Send the response's head, once; the first message sends an empty one."""
         if not self._head_sent:
             self._head_sent = True
-            self.stream.send_headers(encode((*RESPONSE_HEAD, *encode_metadata(metadata))))
+            block = encode((*RESPONSE_HEAD, *encode_metadata(metadata))) if metadata else _RESPONSE_BLOCK
+            self.stream.send_headers(block)
 
     def send(self, message: bytes) -> None:
         """Send a message, or hold it for a client that lags: see ``held_bytes`` and ``drained``."""

@@ -14,7 +14,7 @@ from tidegate.http2.server import Handler
 from tidegate.http2.server_call import ServerCall, time_left_s
 from tidegate.rpc.http2_status import to_status
 from tidegate.rpc.status import RpcError
-from tidegate.rpc.telemetry import ServerSpan, cancelled_code
+from tidegate.rpc.telemetry import ServerSpan, cancelled_code, is_untraced
 
 # Serves a call, and returns the trailing metadata of its OK.
 Serve = Callable[[ServerCall], Awaitable[Status]]
@@ -41,6 +41,8 @@ def traced(handler: Handler, tracer: Tracer) -> Handler:
     """``handler`` inside a SERVER span, which is current in it."""
 
     async def outer(call: ServerCall) -> Status:
+        if is_untraced(tracer, call.metadata):
+            return await handler(call)
         span = ServerSpan(tracer, call.head.method.removeprefix("/"), call.metadata)
         code = StatusCode.UNKNOWN
         try:

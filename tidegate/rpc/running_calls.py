@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class RunningCalls:
@@ -16,8 +16,8 @@ class RunningCalls:
         self._tasks: set[asyncio.Task[object]] = set()
         self._is_ending = False
 
-    @asynccontextmanager
-    async def hold(self) -> AsyncIterator[None]:
+    @contextmanager
+    def hold(self) -> Iterator[None]:
         """Count the calling task among the calls. Raises what ``ended`` makes when ``end_all`` ends it."""
         task = asyncio.current_task()
         if task is None:

@@ -94,6 +94,11 @@ def outgoing_metadata() -> tuple[tuple[str, str], ...]:
     return tuple(carrier.items())
 
 
+def is_untraced(tracer: Tracer, metadata: Iterable[tuple[str, str | bytes]]) -> bool:
+    """Whether a call with this ``metadata`` is part of no trace and begins none: then there is no need of spans."""
+    return isinstance(tracer, NoOpTracer) and not any(key == TRACEPARENT for key, _ in metadata)
+
+
 class ServerSpan:
     """The span of one call served, below its caller's; current in the task that makes it. End it once."""
 
