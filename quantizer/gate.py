@@ -45,6 +45,7 @@ class DomainFigures:
     rtn_top1: float
     top1: float
     kl_ratio_interval: tuple[float, float]  # 95 %
+    gap_ratio_interval: tuple[float, float] | None  # 95 %
 
     @property
     def kl_ratio(self) -> float:

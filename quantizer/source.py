@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from quantizer.errors import SourceError
@@ -57,7 +58,7 @@ def load_source(directory: Path, *, device: str) -> Source:
         model, loading = AutoModelForCausalLM.from_pretrained(
             directory, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise SourceError(f"{directory}: cannot be loaded: {error}") from error
     source = Source(directory=directory, config=config, model=model.to(device).eval(), tokenizer=tokenizer)
     problems = check_model(model, config, tokenizer)

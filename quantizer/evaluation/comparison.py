@@ -88,6 +88,24 @@ def kl_ratio_interval(model: Scores, baseline: Scores, rng: Random) -> tuple[flo
     return ratios[int(0.025 * _RESAMPLES)], ratios[int(0.975 * _RESAMPLES) - 1]
 
 
+def gap_ratio_interval(model: Scores, baseline: Scores, source: Scores, rng: Random) -> tuple[float, float] | None:
+    """As ``kl_ratio_interval``, of the perplexity above the source's; None where the baseline has hardly any.
+
+    It is wider: perplexity rises where the source was wrong and falls where it was, by luck, right.
+    """
+    triples = list(zip(model.passages, baseline.passages, source.passages, strict=True))
+    ratios = []
+    for _ in range(_RESAMPLES):
+        drawn = rng.choices(triples, k=len(triples))
+        ours, theirs, least = (Scores([triple[i] for triple in drawn]).perplexity for i in range(3))
+        if theirs > least:
+            ratios.append((ours - least) / (theirs - least))
+    if len(ratios) < 0.99 * _RESAMPLES or not all(map(math.isfinite, ratios)):
+        return None
+    ratios.sort()
+    return ratios[int(0.025 * len(ratios))], ratios[int(0.975 * len(ratios)) - 1]
+
+
 def _log_probabilities(model: Any, passage: Passage) -> torch.Tensor:
     """float32 [scored tokens, vocabulary]: what stands at each position predicts the next token."""
     ids = torch.tensor([passage.token_ids], device=model.device)

@@ -16,7 +16,7 @@ from quantizer.calibration.documents import Document
 from quantizer.checkpoint import group_size, load_checkpoint
 from quantizer.errors import CheckpointError
 from quantizer.evaluation.answers import greedy_answers
-from quantizer.evaluation.comparison import Scores, compare, kl_ratio_interval
+from quantizer.evaluation.comparison import Scores, compare, gap_ratio_interval, kl_ratio_interval
 from quantizer.evaluation.held_out import ANSWER_TOKENS, prepare
 from quantizer.evaluation.reconstruction import layer_errors
 from quantizer.gate import DomainFigures, Figures
@@ -116,6 +116,7 @@ def _domain_figures(scores: dict[str, Scores]) -> DomainFigures:
         rtn_top1=rtn.top1,
         top1=checkpoint.top1,
         kl_ratio_interval=kl_ratio_interval(checkpoint, rtn, Random(0)),
+        gap_ratio_interval=gap_ratio_interval(checkpoint, rtn, source, Random(0)),
     )
 
 

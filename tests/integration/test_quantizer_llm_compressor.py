@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from quantizer.backends.llm_compressor import LlmCompressorBackend
+from quantizer.backends.llm_compressor import _OWN_VERSIONS, LlmCompressorBackend
 from quantizer.errors import BackendError
 from quantizer.gate import Limits
 from quantizer.pipeline import Job, run, verify
@@ -54,7 +54,8 @@ def test_its_last_words_are_told_when_it_fails(tmp_path: Path) -> None:
     python.parent.mkdir(parents=True)
     python.write_text("#!/bin/sh\necho 'no such model' >&2\nexit 3\n", encoding="utf-8")
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
-    (tmp_path / "environment" / ".llmcompressor-0.14.0.1").touch()
+    pins = "\n".join(f"{name}=={version}" for name, version in _OWN_VERSIONS.items())
+    (tmp_path / "environment" / "installed.txt").write_text(pins, encoding="utf-8")
     job = _job(tmp_path)
     with pytest.raises(BackendError, match="llm-compressor failed:\nno such model"):
         run(job, LlmCompressorBackend(tmp_path / "environment"), Silent())

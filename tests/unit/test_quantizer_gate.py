@@ -19,6 +19,7 @@ _GOOD = DomainFigures(
     rtn_top1=0.70,
     top1=0.80,
     kl_ratio_interval=(0.42, 0.45),
+    gap_ratio_interval=(0.35, 0.45),
 )
 
 

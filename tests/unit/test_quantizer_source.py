@@ -110,3 +110,12 @@ def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:
     """The message names the file that is not there."""
     with pytest.raises(SourceError, match=r"config\.json"):
         load_source(tmp_path, device="cpu")
+
+
+def test_a_cut_weight_file_is_refused_by_its_directory(model_directory: Path, tmp_path: Path) -> None:
+    """As a source that cannot be loaded, and not with the stack trace of a library."""
+    directory = _edit(model_directory, tmp_path / "cut", lambda config: config)
+    weights = directory / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(SourceError, match="cut: cannot be loaded"):
+        load_source(directory, device="cpu")

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# On a GPU: quantize a dense model through the gate, judge it on a second held-out set, serve it with vLLM through worker
+# and gateway, compare perplexity, and measure whether matched calibration pays.
+#
+#     tests/gpu/quantize.sh MODEL_DIR OUT_DIR [HELD_OUT.jsonl] [TEXT.txt]
+#
+# OUT_DIR gets figures and logs. What takes longest comes last, so that a run that is cut short has told the rest.
+set -euo pipefail
+model=$1 out=$2 held_out=${3:-bench/data/unseen_chats.jsonl} text=${4:-}
+cd "$(dirname "$0")/../.."
+mkdir -p "$out"
+work=$(mktemp -d)
+export HF_HUB_OFFLINE=1
+nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | tee "$out/machine.txt"
+
+pids=()
+stop() { for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done; wait || true; }
+trap stop EXIT
+
+wait_for() { # FILE TEXT SECONDS
+  for _ in $(seq "$3"); do
+    grep -q "$2" "$1" && return
+    kill -0 "${pids[@]}" 2>/dev/null || break
+    sleep 1
+  done
+  echo "no '$2' in $1 after $3 s" >&2; tail -30 "$1" >&2; return 1
+}
+
+echo "== quantize"
+began=$SECONDS
+python3 -m quantizer run --model "$model" --out "$work/awq" 2>&1 | grep -v Loading | tee "$out/run.log"
+echo "whole run: $((SECONDS - began)) s" | tee -a "$out/run.log"
+cp "$work"/awq/{tidegate_manifest.json,report.json,report.html} "$out/"
+
+echo "== judge on a second set"
+python3 -m quantizer verify --model "$model" --checkpoint "$work/awq" --held-out "$held_out" --json \
+  2>"$out/verify.log" >"$out/verify.json" || true
+cat "$out/verify.json"
+
+echo "== serve"
+python3 -m worker --engine vllm --model-dir "$work/awq" --model-name awq --context-length 2048 --eager \
+  --gpu-memory-utilization 0.2 --listen 127.0.0.1:26061 >"$out/worker.log" 2>&1 & pids+=($!)
+python3 -m gateway --workers 127.0.0.1:26061 --listen 127.0.0.1:26051 >"$out/gateway.log" 2>&1 & pids+=($!)
+if wait_for "$out/worker.log" "ready on" 180 && wait_for "$out/gateway.log" "serves awq" 60; then
+  python3 -m tidegate.client chat --target 127.0.0.1:26051 --temperature 0 --system "Answer in one sentence." \
+    "What is the capital of France?" 2>&1 | tee "$out/answer.txt"
+fi
+stop; pids=()
+
+echo "== does matched calibration pay"
+python3 -m bench.matched_calibration --model "$model" --work "$work/matched" ${text:+--text "$text"} \
+  2>"$out/matched.log" | tee "$out/matched.md"
