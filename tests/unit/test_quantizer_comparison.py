@@ -15,7 +15,7 @@ def test_a_gap_that_is_the_same_everywhere_has_no_width() -> None:
     """Each resample of equal passages is the same, and the ratio is that of the perplexities."""
     source, rtn, ours = _scores(*[20.0] * 8), _scores(*[30.0] * 8), _scores(*[25.0] * 8)
     expected = (ours.perplexity - source.perplexity) / (rtn.perplexity - source.perplexity)
-    assert (pytest.approx(expected), pytest.approx(expected)) == gap_ratio_interval(ours, rtn, source, Random(0))
+    assert pytest.approx((expected, expected)) == gap_ratio_interval(ours, rtn, source, Random(0))
 
 
 def test_passages_that_differ_make_an_interval_around_the_ratio() -> None:
