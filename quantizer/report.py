@@ -34,20 +34,22 @@ def write(
 
 
 def _lengths(calibration: Mapping[str, Any]) -> dict[str, Any]:
-    """Shares of prompts by length, of the calibration and, where a sketch came with it, of the traffic."""
-    used = Histogram.from_json(calibration["histogram"])
+    """Shares of prompts by length, of the calibration and, where a sketch came with it, of the traffic.
+
+    Buckets longer than any prompt are left out.
+    """
+    used = Histogram.from_json(calibration["histogram"]).by_length()
+    traffic = Histogram.from_json(calibration["traffic"]).by_length() if calibration["traffic"] else None
+    filled = [i for i, counts in enumerate(zip(used, traffic or used, strict=True)) if any(counts)]
+    shown = slice(0, max(filled, default=0) + 1)
     edges = calibration["histogram"]["prompt_token_edges"]
-    lengths: dict[str, Any] = {
-        "labels": [f"< {edges[0]}", *(f"{low}-{high - 1}" for low, high in pairwise(edges)), f">= {edges[-1]}"],
-        "calibration": _shares(used.by_length()),
-        "traffic": None,
-        "stability_index": None,
+    labels = [f"< {edges[0]}", *(f"{low} to {high - 1}" for low, high in pairwise(edges)), f">= {edges[-1]}"]
+    return {
+        "labels": labels[shown],
+        "calibration": _shares(used)[shown],
+        "traffic": _shares(traffic)[shown] if traffic else None,
+        "stability_index": population_stability_index(traffic, used) if traffic else None,
     }
-    if calibration["traffic"]:
-        traffic = Histogram.from_json(calibration["traffic"])
-        lengths["traffic"] = _shares(traffic.by_length())
-        lengths["stability_index"] = population_stability_index(traffic.by_length(), used.by_length())
-    return lengths
 
 
 def _shares(counts: Sequence[int]) -> list[float]:
