@@ -23,6 +23,7 @@ async def _child(log_path: Path, *lines: str) -> Child:
             "vLLM 0.32.0: loading /models/m",
         ),
         ("default model:   10 s  unpacking 135 million 4-bit weights", "unpacking 135 million 4-bit weights"),
+        ("quantizer: quantizing layers: 7 of 30, 95 s left", "quantizing layers: 7 of 30, 95 s left"),
         ("W1123 21:50:41 triton.py:53] Triton not available", ""),
     ],
 )

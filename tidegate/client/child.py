@@ -14,7 +14,9 @@ _CONTROLS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 _TAIL_BYTES = 65_536
 _TAIL_LINES = 12
 # What our own programs say of themselves, without time and logger; libraries' lines are for the log alone.
-_PROGRESS = re.compile(r" (?:INFO|WARNING|ERROR) (?:gateway|worker)[\w.]*: (.+)|^default model: +\d+ s  (.+)")
+_PROGRESS = re.compile(
+    r" (?:INFO|WARNING|ERROR) (?:gateway|worker)[\w.]*: (.+)|^default model: +\d+ s  (.+)|^quantizer: (.+)"
+)
 # Of an engine that ends with stack traces of three processes, this is what a person wants to read first.
 _CAUSE = re.compile(r"\b\w+(?:Error|Exception): .+")
 
@@ -72,7 +74,7 @@ class Child:
     def progress(self) -> str:
         """What it last said of its progress; empty before that."""
         found = [match for line in self._log_lines() if (match := _PROGRESS.search(line))]
-        return (found[-1][1] or found[-1][2]) if found else ""
+        return found[-1][found[-1].lastindex or 0] if found else ""
 
     def failure(self, what: str) -> ChildFailedError:
         """An error that says ``what`` went wrong, with the exceptions that the log names and the log's end."""

@@ -15,11 +15,10 @@ from pathlib import Path
 import grpc.aio
 
 from tidegate.client.child import Child, ChildFailedError
+from tidegate.client.embedded_model import EMBEDDED_MODEL, prepare_embedded_model
 from tidegate.client.health import GATEWAY, WORKER, check_health
 from tidegate.client.steps import Note, Steps
 from tidegate.rpc.server import CHANNEL_OPTIONS
-
-_DEFAULT_MODEL = "smollm2-135m-instruct"  # the directory's name is the name under which the model is served
 
 # 46,000 tokens of that model: enough for a few people, and no burden on a laptop. vLLM would take most of the memory.
 _DEFAULT_KV_CACHE_BYTES = 2**30
@@ -39,7 +38,7 @@ class EngineKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackOptions:
-    """What to start. ``model_dir`` None is the embedded model, prepared under ``state_dir``; sim needs none."""
+    """What to start. ``model_dir`` None is the embedded model, made under ``state_dir``; sim needs none."""
 
     engine: EngineKind
     model_dir: Path | None
@@ -80,8 +79,8 @@ async def local_stack(options: StackOptions, steps: Steps) -> AsyncIterator[Stac
     children: list[Child] = []
     is_serving = False
 
-    async def start(module: str, **arguments: str) -> Child:
-        command = [sys.executable, "-m", module]
+    async def start(module: str, *words: str, **arguments: str) -> Child:
+        command = [sys.executable, "-m", module, *words]
         for name, value in arguments.items():
             command += [f"--{name.replace('_', '-')}", value]
         log_path = options.state_dir / "logs" / f"{module}.log"
@@ -95,10 +94,9 @@ async def local_stack(options: StackOptions, steps: Steps) -> AsyncIterator[Stac
         arguments = {"engine": options.engine.value, "listen": worker_target}
         model_dir = options.model_dir
         if model_dir is None and options.engine is EngineKind.VLLM:
-            model_dir = options.state_dir / "models" / _DEFAULT_MODEL
+            model_dir = await prepare_embedded_model(options.state_dir / "models", start, steps)
+            arguments["model_name"] = EMBEDDED_MODEL
             arguments["kv_cache_bytes"] = str(_DEFAULT_KV_CACHE_BYTES)
-            with steps.step("Preparing the embedded model") as note:
-                await _run_to_end(await start("worker.default_model", out=str(model_dir)), note)
         if model_dir is not None:
             arguments["model_dir"] = str(model_dir)
         worker = await start("worker", **arguments)
@@ -120,15 +118,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-async def _run_to_end(child: Child, note: Note) -> None:
-    waiting = asyncio.ensure_future(child.wait())
-    while not waiting.done():
-        await asyncio.wait((waiting,), timeout=_POLL_S)
-        note(child.progress())
-    if code := waiting.result():
-        raise child.failure(f"ended with code {code}")
 
 
 async def _until_serving(child: Child, target: str, service: str, note: Note, *, beside: Child) -> None:
