@@ -4,6 +4,7 @@
 #
 #     tests/gpu/quantize.sh MODEL_DIR OUT_DIR [HELD_OUT.jsonl] [TEXT.txt]
 #
+# Meanwhile, on two of its processor's cores each: AutoAWQ as shipped beside ours, a whole run, and the first use's.
 # OUT_DIR gets figures and logs. What takes longest comes last, so that a run that is cut short has told the rest.
 set -euo pipefail
 model=$1 out=$2 held_out=${3:-bench/data/unseen_chats.jsonl} text=${4:-}
@@ -13,8 +14,8 @@ work=$(mktemp -d)
 export HF_HUB_OFFLINE=1
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | tee "$out/machine.txt" || true
 
-pids=()
-stop() { for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done; wait || true; }
+pids=() slow=()
+stop() { for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; wait "$pid" || true; done; }
 trap stop EXIT
 
 wait_for() { # FILE TEXT SECONDS
@@ -25,6 +26,19 @@ wait_for() { # FILE TEXT SECONDS
   done
   echo "no '$2' in $1 after $3 s" >&2; tail -30 "$1" >&2; return 1
 }
+
+on_two_cores() { # FIRST_CORE NAME COMMAND...
+  local first=$1 name=$2; shift 2
+  { time CUDA_VISIBLE_DEVICES='' OMP_NUM_THREADS=2 taskset -c "$first,$((first + 1))" python3 -m "$@"; } \
+    >"$out/$name.log" 2>&1
+  [ ! -f "$work/$name/report.json" ] || cp "$work/$name/report.json" "$out/$name-report.json"
+}
+if [ "$(nproc)" -ge 8 ]; then
+  on_two_cores 0 cpu-time bench.quantizer_time --model "$model" --layers 3 & slow=($!)
+  on_two_cores 2 cpu-whole quantizer run --model "$model" --out "$work/cpu-whole" & slow+=($!)
+  on_two_cores 4 cpu-first quantizer run --model "$model" --out "$work/cpu-first" --samples 16 --length 128 & slow+=($!)
+  taskset -pc "6-$(($(nproc) - 1))" $$ >/dev/null
+fi
 
 echo "== quantize"
 began=$SECONDS
@@ -52,3 +66,6 @@ stop; pids=()
 echo "== does matched calibration pay"
 python3 -m bench.matched_calibration --model "$model" --work "$work/matched" ${text:+--text "$text"} \
   2>"$out/matched.log" | tee "$out/matched.md"
+
+wait "${slow[@]:-}" || true
+tail -n 30 "$out"/cpu-*.log
