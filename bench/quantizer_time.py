@@ -51,7 +51,8 @@ def as_shipped(model: Path, blocks: Blocks, layers: int, group_size: int) -> Sec
 
     class FirstLayers(AwqQuantizer):  # type: ignore[misc]  # awq has no types
         def quantize(self) -> None:
-            self.modules = self.modules[:layers]
+            untyped: Any = self
+            untyped.modules = untyped.modules[:layers]
             with _timed(seconds):
                 super().quantize()
 
