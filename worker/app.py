@@ -126,7 +126,11 @@ class Worker:
                 facts.block_size,
             )
             self.ready.set()
-            await self._health.serve(self._model)
+            prefetching = asyncio.create_task(self._model.prefetcher.run(), name="prefetch")
+            try:
+                await self._health.serve(self._model)
+            finally:
+                prefetching.cancel()
         except (CheckpointError, EngineDeadError, EngineError, ValueError) as error:
             _LOGGER.error("cannot start: %s", error)  # noqa: TRY400 - the message says it all
             self._end_with_error()

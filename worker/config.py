@@ -55,6 +55,10 @@ class WorkerSettings(BaseSettings):
     """prompts that may wait inside the engine, in seconds of its measured pace"""
     output_quantile: Annotated[float, Field(ge=0, le=1)] = 0.7
     """share of past outputs that a reservation is long enough for, at first; preemptions and spare blocks tune it"""
+    prefix_file: Path | None = None
+    """prefixes to compute before the worker is ready, a JSON object with text or token_ids a line"""
+    prefetch_share: Annotated[float, Field(ge=0, le=0.9)] = 0.25
+    """share of the KV cache that is filled with frequent prefixes while nobody needs it; 0 prefetches none"""
     default_max_output_tokens: _Count = 1024
     """output tokens of a request that names no maximum"""
 

@@ -49,12 +49,13 @@ class Generation:
         if job.constraint is not None:
             await _before(deadline, model.constraints.check(job.constraint))
         had_work = model.pace.has_work
+        names = shareable_names(job.computed_token_ids, model.facts.block_size)
         reservation = model.ledger.admit(
             tenant=self._request.tenant,
             # What was generated elsewhere is to this engine a longer prompt.
             prompt_tokens=len(job.computed_token_ids),
             max_output_tokens=max(1, job.sampling.max_output_tokens - job.continued_tokens),
-            prompt_names=shareable_names(job.computed_token_ids, model.facts.block_size),
+            prompt_names=names,
         )
         is_complete = False
         try:
@@ -69,6 +70,7 @@ class Generation:
                         model.ledger.extend(reservation, len(output.token_ids))
                     if not is_started:
                         is_started = True
+                        model.prefetcher.note(job.computed_token_ids, names)
                         yield self._started()
                     if job.constraint is not None:
                         self._text.append(output.continued_text + output.text)

@@ -100,6 +100,7 @@ class Ledger:
     ) -> None:
         self.capacity = capacity
         self.requests = 0
+        self.admissions = 0
         self.refusals = 0  # for want of blocks
         self.pending_prefill_tokens = 0  # of all reservations
         self._lengths = lengths
@@ -161,6 +162,7 @@ class Ledger:
         self._shared.hold(shared_names)
         self._own_blocks += blocks
         self.requests += 1
+        self.admissions += 1
         self.pending_prefill_tokens += prompt_tokens
         return Reservation(
             tenant=tenant,

@@ -14,6 +14,7 @@ from worker.ledger import Ledger
 from worker.load import LoadFeed
 from worker.manifest import PromptHistogram
 from worker.pace import Pace
+from worker.prefetch import Prefetcher
 
 _KINDS = {
     ConstraintKind.JSON_SCHEMA: model_pb2.CONSTRAINT_KIND_JSON_SCHEMA,
@@ -37,6 +38,7 @@ class ServedModel:
     ledger: Ledger
     pace: Pace
     load_feed: LoadFeed
+    prefetcher: Prefetcher
 
     def describe(self) -> worker_service_pb2.GetModelResponse:
         """What a gateway has to know of it."""

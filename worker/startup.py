@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +15,12 @@ from worker.config import WorkerSettings
 from worker.constraints import ConstraintChecker
 from worker.engine import Engine, EngineFacts, GenerationJob, Sampling
 from worker.generation import Generation
+from worker.hot_prefixes import HotPrefixes
+from worker.ledger import Ledger
 from worker.load import LoadFeed
 from worker.model import ServedModel
+from worker.prefetch import Prefetcher
+from worker.prefix_file import read_prefix_file
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -57,6 +62,7 @@ async def start_model(
         books.after_step()
         load_feed.changed()
 
+    prefetcher = _prefetcher(settings, checkpoint, engine, facts, books.ledger)
     constraints = ConstraintChecker(checkpoint.directory, facts.vocabulary_size)
     if facts.constraint_kinds:
         constraints.start()
@@ -71,11 +77,27 @@ async def start_model(
         ledger=books.ledger,
         pace=books.pace,
         load_feed=load_feed,
+        prefetcher=prefetcher,
     )
     request = GenerateRequest(tenant=_WARM_UP_TENANT)
     async for _ in Generation(model, _warm_up_job(facts, first_token=1), request).run(None):
         pass
+    await prefetcher.prefill_all()
     return model
+
+
+def _prefetcher(
+    settings: WorkerSettings, checkpoint: Checkpoint, engine: Engine, facts: EngineFacts, ledger: Ledger
+) -> Prefetcher:
+    prefixes = HotPrefixes(
+        block_size=facts.block_size,
+        total_blocks=facts.total_blocks,
+        max_blocks=math.floor(facts.total_blocks * settings.prefetch_share),
+    )
+    if settings.prefix_file is not None:
+        for token_ids in read_prefix_file(settings.prefix_file, checkpoint.tokenizer_json):
+            prefixes.give(token_ids[: facts.context_length - 2])
+    return Prefetcher(engine, facts, ledger, prefixes)
 
 
 def _warm_up_job(facts: EngineFacts, *, first_token: int) -> GenerationJob:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncIterable, AsyncIterator, Callable
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -169,6 +171,18 @@ async def test_full_ledger_refuses_with_its_numbers(slow_sim: RunningWorker) -> 
     assert error.retry_after_s is not None
     assert 0.05 <= error.retry_after_s <= 30
     first.cancel()
+
+
+async def test_given_prefix_is_cached_at_its_first_request(tmp_path: Path) -> None:
+    """A worker that was given a file of prefixes has computed them when it says that it is ready."""
+    path = tmp_path / "prefixes.jsonl"
+    path.write_text(json.dumps({"token_ids": list(range(3, 203))}), encoding="utf-8")
+    async with running_worker(WorkerSettings(engine="sim", listen="127.0.0.1:0", prefix_file=path)) as running:
+        responses = [
+            response async for response in running.stub.Generate(running.request(range(3, 300), max_output_tokens=1))
+        ]
+
+    assert 192 == responses[-1].finished.usage.cached_prompt_token_count
 
 
 async def test_invalid_job_names_every_field(sim: RunningWorker) -> None:

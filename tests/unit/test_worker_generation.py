@@ -26,11 +26,13 @@ from worker.engine import (
 )
 from worker.errors import ConstraintViolatedError, DeadlineExceededError
 from worker.generation import Generation
+from worker.hot_prefixes import HotPrefixes
 from worker.ledger import Capacity, Ledger
 from worker.load import LoadFeed
 from worker.model import ServedModel
 from worker.output_lengths import OutputLengths
 from worker.pace import Pace
+from worker.prefetch import Prefetcher
 
 _CHECKPOINT = open_checkpoint(Path(worker.__file__).parent / "sim_model")
 _DIGITS = Constraint(kind=ConstraintKind.REGEX, text="[0-9]+")
@@ -50,6 +52,7 @@ def _model(engine: ScriptedEngine) -> ServedModel:
     capacity = Capacity(total_blocks=64, block_size=16, max_running_requests=8)
     ledger = Ledger(capacity, OutputLengths(quantile=0.7), wide_feed())
     pace = Pace(ledger, engine.load)
+    prefixes = HotPrefixes(block_size=16, total_blocks=64, max_blocks=16)
     return ServedModel(
         name="test",
         default_max_output_tokens=100_000,
@@ -60,6 +63,7 @@ def _model(engine: ScriptedEngine) -> ServedModel:
         ledger=ledger,
         pace=pace,
         load_feed=LoadFeed(ledger, pace, engine.load, lambda: False),
+        prefetcher=Prefetcher(engine, FACTS, ledger, prefixes),
     )
 
 
