@@ -53,6 +53,12 @@ test: $(INSTALLED) ## Run all tests, those with the real vLLM on the CPU among t
 test-fast: $(INSTALLED) ## Run all tests but those that load vLLM
 	@$(BIN)/python -m pytest -m "not vllm"
 
+SEED ?= 7
+RATE ?= 34
+.PHONY: bench-overload
+bench-overload: $(INSTALLED) ## Goodput under overload, policies side by side: SEED=7 RATE=34 (requests per second)
+	@$(BIN)/python -m bench.overload --seed $(SEED) --rate $(RATE)
+
 .PHONY: lint
 lint: $(INSTALLED) ## Check style, types, protos, import rules, and that generated files are fresh
 	@$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""Time to the first token of prompts that begin alike: the first request of a prefetched prefix, later ones, fresh ones.
+"""Time to the first token of prompts that begin alike: first request of a prefetched prefix, later ones, fresh ones.
 
     python bench/prefix_ttft.py --write prefixes.jsonl --vocabulary-size 460
     python -m worker --engine sim --prefix-file prefixes.jsonl ...

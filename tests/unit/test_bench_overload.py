@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.overload.policies import BARE, ORACLE, RESERVE_CAP, TIDEGATE, run
+from bench.overload.score import Answer, EngineFigures, score
+from bench.overload.setting import CAPACITY_PER_S, DURATION_S, RATE, SEED, measured_engine
+from bench.overload.trace import Arrival, bursty, poisson, read_csv
+
+_ENGINE = measured_engine()
+_TRACE = poisson(seed=SEED, rate=RATE, duration_s=DURATION_S)
+
+# One NVIDIA H200, vLLM 0.32: served, goodput in tokens per second, preemptions.
+_MEASURED = {BARE: (909, 3286, 302), RESERVE_CAP: (517, 5991, 0), ORACLE: (670, 7559, 0)}
+
+
+@pytest.mark.parametrize("policy", _MEASURED)
+def test_simulation_does_what_the_h200_did(policy: str) -> None:
+    """The same trace under the same policy: within 5 %."""
+    served, goodput, preemptions = _MEASURED[policy]
+
+    simulated = run(policy, _TRACE, _ENGINE)
+
+    assert served == pytest.approx(simulated.served, rel=0.05)
+    assert goodput == pytest.approx(simulated.goodput_tokens_per_s, rel=0.05)
+    assert preemptions == pytest.approx(simulated.preemptions, rel=0.05)
+
+
+def test_goodput_holds_under_overload() -> None:
+    """At half as much again as the engine takes: 2.3 times the bare engine, and what true lengths would bring."""
+    tidegate, bare, oracle = (run(policy, _TRACE, _ENGINE) for policy in (TIDEGATE, BARE, ORACLE))
+
+    assert tidegate.goodput_tokens_per_s >= 2.3 * bare.goodput_tokens_per_s
+    assert tidegate.goodput_tokens_per_s >= 0.97 * oracle.goodput_tokens_per_s
+    assert tidegate.hint_median_error < 0.3
+    assert tidegate.refusal_p99_s < 0.05
+    assert 40 >= tidegate.preemptions
+
+
+def test_goodput_does_not_collapse_when_the_load_grows() -> None:
+    """At ten times what the engine takes, at least nine tenths of what is served at twice as much."""
+    double, tenfold = (
+        run(TIDEGATE, poisson(seed=SEED, rate=load * CAPACITY_PER_S, duration_s=15.0), _ENGINE) for load in (2, 10)
+    )
+
+    assert tenfold.goodput_tokens_per_s >= 0.9 * double.goodput_tokens_per_s
+    assert tenfold.refusal_p99_s < 0.05
+
+
+def test_a_run_can_be_repeated() -> None:
+    """Virtual time has no noise."""
+    trace = bursty(seed=3, rate=60, duration_s=5)
+
+    assert run(TIDEGATE, trace, _ENGINE) == run(TIDEGATE, trace, _ENGINE)
+
+
+def test_bursts_keep_the_rate() -> None:
+    """Over a long time as many come as without them."""
+    assert 10_000 == pytest.approx(len(bursty(seed=1, rate=10, duration_s=1_000).arrivals), rel=0.1)
+
+
+def test_latency_counts_from_the_intended_arrival() -> None:
+    """What was late to be sent is late; and what was late brings nothing."""
+    late = Answer(arrival_s=1.0, first_token_at=3.5, last_token_at=3.6, output_tokens=10, is_complete=True)
+    figures = EngineFigures(preemptions=0, highest_kv_use=0.0)
+
+    result = score("", [late], window_s=10.0, engine=figures)
+
+    assert (2.5, 0.0) == (result.ttft_p99_s, result.goodput_tokens_per_s)
+
+
+def test_trace_file(tmp_path: Path) -> None:
+    """Columns may be left out that have defaults; rows are put in order."""
+    path = tmp_path / "trace.csv"
+    path.write_text("arrival_s,prompt_tokens,output_tokens,tenant\n2.5,10,20,a\n0.5,30,40,\n", encoding="utf-8")
+
+    assert (
+        Arrival(arrival_s=0.5, prompt_tokens=30, output_tokens=40),
+        Arrival(arrival_s=2.5, prompt_tokens=10, output_tokens=20, tenant="a"),
+    ) == read_csv(path).arrivals
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("arrival_s,prompt_tokens\n1,2\n", "the columns are"),
+        ("arrival_s,prompt_tokens,output_tokens\n1,x,3\n", "line 2"),
+        ("arrival_s,prompt_tokens,output_tokens\n1,2,3000\n", "line 2: output_tokens"),
+        ("arrival_s,prompt_tokens,output_tokens\n", "no arrival"),
+    ],
+)
+def test_unusable_trace_file_is_refused(tmp_path: Path, text: str, fault: str) -> None:
+    """The fault is named with its line."""
+    path = tmp_path / "trace.csv"
+    path.write_text(text, encoding="utf-8")
+
+    with pytest.raises(ValueError, match=fault):
+        read_csv(path)
