@@ -18,6 +18,7 @@ from bench.overload.score import Answer, EngineFigures, Score, score
 from bench.overload.setting import BATCHED_TOKENS, TOTAL_BLOCKS
 from bench.overload.trace import Trace
 from bench.overload.wire_client import Errand, run_errand
+from gateway.config import GatewaySettings
 from tidegate.worker.v1 import worker_service_pb2, worker_service_pb2_grpc
 
 _READY = re.compile(rb"ready on (\S+:\d+)")
@@ -49,7 +50,11 @@ async def sim_stack(*, time_scale: float) -> AsyncIterator[Stack]:
         *("--engine", "sim", "--sim-time-scale", str(time_scale)),
         *("--kv-block-count", str(TOTAL_BLOCKS), "--max-batched-tokens", str(BATCHED_TOKENS)),
     )
-    async with _service("worker", *engine) as worker, _service("gateway", "--workers", worker) as gateway:
+    wait_s = GatewaySettings.model_fields["max_wait_s"].default * time_scale
+    async with (
+        _service("worker", *engine) as worker,
+        _service("gateway", "--workers", worker, "--max-wait-s", str(wait_s)) as gateway,
+    ):
         yield Stack(gateway=gateway, worker=worker)
 
 
