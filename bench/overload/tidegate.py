@@ -17,7 +17,7 @@ from bench.overload.virtual import Agenda, VirtualEngine
 from gateway.config import GatewaySettings
 from gateway.policy.expected_output import ExpectedOutput
 from gateway.policy.load import WorkerLoad
-from gateway.policy.supply import supply_of
+from gateway.policy.supply import WorkerRoom, supply_of
 from gateway.policy.unseen_work import Sent, UnseenWork
 from gateway.policy.wait_forecast import Supply
 from gateway.policy.waiter import Waiter
@@ -112,6 +112,7 @@ class Tidegate:
         self._expected = ExpectedOutput()
         self._load = self.worker.load()
         self._unseen = UnseenWork()
+        self._in_flight_blocks = 0
         self._has_refused = False
         self._reported_at = 0.0
         self._is_report_due = False
@@ -170,9 +171,10 @@ class Tidegate:
         if not isinstance(waiter, _Caller):
             raise TypeError(waiter)
         blocks = -(-waiter.tokens // self._load.block_size)
-        if self._has_refused or blocks > self._load.available_blocks - self._unseen.blocks:
+        if not self._has_room(blocks, waiter.arrival.prompt_tokens):
             return False
         waiter.sent = self._unseen.send(blocks=blocks, prefill_tokens=waiter.arrival.prompt_tokens)
+        self._in_flight_blocks += blocks
         self._agenda.at(self._agenda.now + HOP_S, lambda: self._reach_worker(waiter))
         return True
 
@@ -187,9 +189,23 @@ class Tidegate:
         self._note_start(caller)
         self._report_soon()
 
-    def _come_back(self, caller: _Caller, tokens: int) -> None:
+    def _has_room(self, blocks: int, prompt_tokens: int) -> bool:
+        """As ``gateway.workers.seat.Seat.has_room``."""
+        load, unseen = self._load, self._unseen
+        has_place = load.admissible_requests is None or unseen.requests < load.admissible_requests
+        has_time = (
+            load.admissible_prompt_tokens is None
+            or prompt_tokens + unseen.prefill_tokens <= load.admissible_prompt_tokens
+        )
+        return not self._has_refused and has_place and has_time and blocks <= load.available_blocks - unseen.blocks
+
+    def _close(self, caller: _Caller) -> None:
         if caller.sent:
             self._unseen.end(caller.sent)
+            self._in_flight_blocks -= caller.sent.blocks
+
+    def _come_back(self, caller: _Caller, tokens: int) -> None:
+        self._close(caller)
         self._has_refused = True
         self._line.put_back(caller, self._agenda.now, tokens=max(caller.tokens, tokens))
         self._serve()
@@ -198,8 +214,7 @@ class Tidegate:
         self._agenda.at(self._agenda.now + HOP_S, partial(self._end, caller))
 
     def _end(self, caller: _Caller) -> None:
-        if caller.sent:
-            self._unseen.end(caller.sent)
+        self._close(caller)
         arrival = caller.arrival
         self._expected.learn(
             model=_MODEL,
@@ -225,7 +240,9 @@ class Tidegate:
             answer.needed_wait_s = now - answer.arrival_s
 
     def _supply(self) -> Supply:
-        return supply_of([(self._load, self._unseen.blocks)])
+        return supply_of(
+            [WorkerRoom(load=self._load, unseen_blocks=self._unseen.blocks, own_blocks=self._in_flight_blocks)]
+        )
 
     def _after_step(self) -> None:
         self.worker.books.after_step()

@@ -52,8 +52,8 @@ async def sim_stack(*, time_scale: float) -> AsyncIterator[Stack]:
     )
     wait_s = GatewaySettings.model_fields["max_wait_s"].default * time_scale
     async with (
-        _service("worker", *engine) as worker,
-        _service("gateway", "--workers", worker, "--max-wait-s", str(wait_s)) as gateway,
+        service("worker", *engine) as worker,
+        service("gateway", "--workers", worker, "--max-wait-s", str(wait_s)) as gateway,
     ):
         yield Stack(gateway=gateway, worker=worker)
 
@@ -115,7 +115,7 @@ class _Watch:
 
 
 @asynccontextmanager
-async def _service(module: str, *arguments: str) -> AsyncIterator[str]:
+async def service(module: str, *arguments: str) -> AsyncIterator[str]:
     """Run ``python -m module`` for as long as the context lasts; gives its address."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", module, *_FREE_PORTS, *arguments, stderr=asyncio.subprocess.PIPE
