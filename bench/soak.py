@@ -30,7 +30,7 @@ from tidegate.rpc.server import CHANNEL_OPTIONS
 from tidegate.rpc.status import RpcError
 from tidegate.worker.v1 import worker_service_pb2, worker_service_pb2_grpc
 
-_BLOCKS, _TIME_SCALE = 512, 4.0
+_BLOCKS, _TIME_SCALE = 512, 8.0
 _MAX_OUTPUT_TOKENS = 400
 _QUIET_S, _MAX_SPREAD, _SPREAD_SHARE = 2.0, 0.15, 0.95
 _EXPECTED = {"OK", "CANCELLED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"}

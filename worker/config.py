@@ -51,7 +51,7 @@ class WorkerSettings(BaseSettings):
     """time without an engine step, beyond that of the pending prompts, after which the worker is unhealthy"""
     max_waiting_requests: Annotated[int, Field(ge=0)] = 32
     """requests that may wait inside the engine, beside those that run; fewer do when their prompts are long"""
-    max_prefill_backlog_s: _Seconds = 4.0
+    max_prefill_backlog_s: _Seconds = 2.0
     """prompts that may wait inside the engine, in seconds of its measured pace"""
     output_quantile: Annotated[float, Field(ge=0, le=1)] = 0.7
     """share of past outputs that a reservation is long enough for, at first; preemptions and spare blocks tune it"""
