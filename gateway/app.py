@@ -36,6 +36,7 @@ from gateway.waiting_room import WaitingRoom
 from gateway.workers.connection import WorkerConnection
 from gateway.workers.fleet import Fleet
 from gateway.workers.renderers import Renderers
+from gateway.workers.suspect_sharing import SuspectSharing
 from gateway.workers.upstreams import Upstreams
 from tidegate.http2.limits import Limits
 from tidegate.http2.transport import Flusher
@@ -131,6 +132,7 @@ class Gateway:
                     for target in self._settings.workers
                 ]
                 background.append(tasks.create_task(self._publish_readiness(), name="readiness"))
+                background.append(tasks.create_task(SuspectSharing(self.fleet).run(), name="suspects"))
                 background.append(tasks.create_task(self.traffic.run(), name="traffic sketches"))
                 background.append(tasks.create_task(self._lag.run(), name="loop lag"))
                 await self._lifecycle.serve(self._port)

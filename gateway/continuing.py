@@ -58,7 +58,11 @@ class Continuing:
         )
 
     async def lease(self) -> Lease:
-        """A worker to go on with, after a pause if need be. Raises ``GatewayError`` when the pause is too long."""
+        """A worker to go on with, after a pause if need be.
+
+        Raises ``GatewayError`` when the pause is too long, or the request has brought down two workers already.
+        """
+        self._fleet.refuse_poison(self._prepared.demand)
         continuation, demand, tokens = self._continuation, self._prepared.demand, self._passage.tokens
         demand = replace(demand, prompt_tokens=demand.prompt_tokens + tokens)
         while True:

@@ -133,6 +133,7 @@ class _Run:
             lease.close(
                 outcome,
                 is_lost=error is not None and judge(error).is_lost,
+                reason="" if error is None else error.reason,
                 output_tokens=passage.tokens - tokens,
                 cached_tokens=passage.cached_tokens,
             )

@@ -125,6 +125,10 @@ class DeadlineTooShortError(GatewayError):
     """The deadline is too short for the output, and the request says to refuse then."""
 
 
+class RequestQuarantinedError(GatewayError):
+    """The request was on two workers when their engines died."""
+
+
 class ConstraintViolatedError(GatewayError):
     """The finished output does not have the form asked for."""
 
@@ -234,6 +238,12 @@ ERROR_TABLE: dict[type[GatewayError], ErrorSpec] = {
         reason=Reason.ERROR_REASON_DEADLINE_TOO_SHORT,
         details=(),
         remedy="Give a longer deadline, ask for less output, or allow clamping.",
+    ),
+    RequestQuarantinedError: ErrorSpec(
+        code=StatusCode.INVALID_ARGUMENT,
+        reason=Reason.ERROR_REASON_REQUEST_QUARANTINED,
+        details=(),
+        remedy="Do not send it again before the time in `expires_in_s`. Report it: a request must not kill an engine.",
     ),
     ConstraintViolatedError: ErrorSpec(
         code=StatusCode.INTERNAL,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -76,6 +78,7 @@ class PreparedRequest:
                 need_tokens=len(prompt.token_ids) + max_output_tokens,
                 prefix=prefix_names(prompt.token_ids, stride),
                 prefix_stride=stride,
+                digest=_digest(valid, prompt),
             ),
         )
 
@@ -136,3 +139,19 @@ def is_light(request: bytes) -> bool:
         return not inference_service_pb2.GenerateRequest.FromString(request).HasField("constraint")
     except DecodeError:
         return True
+
+
+def _digest(request: ValidRequest, prompt: Prompt) -> bytes:
+    """Names all that decides what an engine does, except for the seed: a poison is not one for its luck.
+
+    Nobody must be able to have another one's request quarantined, so that this is a cryptographic digest.
+    """
+    sampling = generation_pb2.SamplingOptions()
+    sampling.CopyFrom(request.sampling)
+    sampling.ClearField("seed")
+    digest = hashlib.blake2b(request.model.checkpoint_sha256.encode(), digest_size=16)
+    for message in (sampling, request.constraint, request.output):
+        part = b"" if message is None else message.SerializeToString(deterministic=True)
+        digest.update(len(part).to_bytes(8, "big") + part)
+    digest.update(array("i", prompt.token_ids).tobytes())
+    return digest.digest()

@@ -104,6 +104,7 @@ class WaitingRoom:
 
     def enter(self, guest: Guest) -> None:
         """``guest`` comes for the first time. Raises ``GatewayError`` when it may not wait."""
+        self._fleet.refuse_poison(guest.prepared.demand)
         line, supply, now = self._line(guest.model), self._supply(guest.model), self._loop.time()
         if not self._fleet.seats_for(guest.model):
             raise no_worker_available()
@@ -115,7 +116,8 @@ class WaitingRoom:
         self._serve(line)
 
     def come_back(self, guest: Guest, lease: Lease, failure: RpcError | None) -> None:
-        """``guest`` has been to a worker and is here again."""
+        """``guest`` has been to a worker and is here again. Raises ``GatewayError`` when it may not."""
+        self._fleet.refuse_poison(guest.prepared.demand)
         now, tokens = self._loop.time(), guest.tokens
         if failure is not None and judge(failure).error is KvExhaustedError:
             tokens = max(tokens, _needed_tokens(failure, lease))

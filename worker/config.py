@@ -96,6 +96,10 @@ class WorkerSettings(BaseSettings):
     """sim: duration of a simulated second; below 1 is faster than the machine"""
     sim_mean_output_tokens: _Count | None = None
     """sim: end texts by themselves, after so many tokens on average; otherwise at their limit"""
+    sim_fault_text: str | None = None
+    """sim: text in a prompt that the engine does not survive, for tests of what happens then"""
+    sim_fault: Literal["die", "kill", "hang"] = "die"
+    """sim: what such a prompt does: end the engine, kill the process, or have the engine make no step any more"""
 
     admin_listen: str = "127.0.0.1:9465"
     """address for metrics; port 0 takes a free one, an empty address serves none"""

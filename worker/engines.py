@@ -46,6 +46,7 @@ def _vllm_engine(settings: WorkerSettings, checkpoint: Checkpoint) -> Engine:
 
 def _sim_engine(settings: WorkerSettings, checkpoint: Checkpoint) -> Engine:
     from worker.sim_engine import SimEngine  # noqa: PLC0415
+    from worker.sim_fault import SimFault  # noqa: PLC0415
     from worker.sim_language import SimLanguage  # noqa: PLC0415
     from worker.sim_profile import load_profile  # noqa: PLC0415
 
@@ -61,4 +62,5 @@ def _sim_engine(settings: WorkerSettings, checkpoint: Checkpoint) -> Engine:
     language = SimLanguage(
         checkpoint.tokenizer_json, seed=settings.engine_seed, mean_output_tokens=settings.sim_mean_output_tokens
     )
-    return SimEngine(profile, language, time_scale=settings.sim_time_scale)
+    fault = SimFault(settings.sim_fault_text, settings.sim_fault) if settings.sim_fault_text else None
+    return SimEngine(profile, language, time_scale=settings.sim_time_scale, fault=fault)

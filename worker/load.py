@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncGenerator, Callable
 
 from tidegate.worker.v1 import worker_service_pb2
 from worker.engine import EngineLoad
 from worker.ledger import Ledger
 from worker.pace import Pace
+from worker.suspects import SuspectBoard
 
 # An engine step takes 4 ms and more; a gateway that hears of every fifth one is still ahead of its next decision.
 _SHORTEST_INTERVAL_S = 0.02
@@ -26,6 +28,8 @@ class LoadFeed:
         self._engine_load = engine_load
         self._is_draining = is_draining
         self._sample_number = 0
+        self._instance_id = secrets.randbits(64) | 1
+        self.suspects = SuspectBoard()
         self._change = asyncio.Event()
 
     def changed(self) -> None:
@@ -73,7 +77,11 @@ class LoadFeed:
             expected_output_token_count=ledger.usual_output_tokens or 0,
             admissible_request_count=room.requests,
             admissible_prompt_token_count=room.prompt_tokens,
+            instance_id=self._instance_id,
         )
         report.observed_time.GetCurrentTime()
+        for suspect in self.suspects.current():
+            shared = report.suspects.add(request_digest=suspect.digest, instance_id=suspect.instance_id)
+            shared.remaining_duration.FromNanoseconds(round(suspect.remaining_s * 1e9))
         report.engine_step_age.FromNanoseconds(round(pace.step_age_s * 1e9))
         return report

@@ -102,6 +102,17 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
             for start in range(0, len(content), _PIECE_BYTES):
                 yield worker_service_pb2.GetTokenizerResponse(file=file, data=content[start : start + _PIECE_BYTES])
 
+    async def ShareSuspects(
+        self, request: worker_service_pb2.ShareSuspectsRequest, context: _Context
+    ) -> worker_service_pb2.ShareSuspectsResponse:
+        """Keep what a gateway suspects, for the others."""
+        feed = self._health.loaded_model().load_feed
+        for suspect in request.suspects:
+            remaining_s = suspect.remaining_duration.ToNanoseconds() / 1e9
+            feed.suspects.add(suspect.request_digest, suspect.instance_id, remaining_s=remaining_s)
+        feed.changed()
+        return worker_service_pb2.ShareSuspectsResponse()
+
     async def Drain(
         self, request: worker_service_pb2.DrainRequest, context: _Context
     ) -> worker_service_pb2.DrainResponse:

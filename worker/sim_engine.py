@@ -20,6 +20,7 @@ from worker.engine import (
     EngineOutput,
     GenerationJob,
 )
+from worker.sim_fault import SimFault
 from worker.sim_language import SimLanguage
 from worker.sim_profile import SimProfile
 from worker.sim_scheduler import ScheduledRequest, Scheduler
@@ -37,7 +38,7 @@ _TIMER_LATENESS_S = 0.0005
 class SimEngine:
     """Implements ``worker.engine.Engine``."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - clock and sleep are seams for tests
         self,
         profile: SimProfile,
         language: SimLanguage,
@@ -45,8 +46,11 @@ class SimEngine:
         time_scale: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        fault: SimFault | None = None,
     ) -> None:
         """``time_scale`` is the duration of a simulated second; 0.1 runs ten times as fast as the profile's machine."""
+        self._fault = fault
+        self._doomed: set[ScheduledRequest] = set()
         self._profile = profile
         self._language = language
         self._time_scale = time_scale
@@ -102,6 +106,8 @@ class SimEngine:
             yield await stream.take()
             return
         self._streams[request] = stream
+        if self._fault is not None and self._fault.is_in(job.prompt_token_ids, self._language):
+            self._doomed.add(request)
         self._scheduler.add(request)
         self._work_came.set()
         try:
@@ -146,6 +152,8 @@ class SimEngine:
             if not step.chunks:
                 due = await self._wait_for_work()
                 continue
+            if self._fault is not None and self._doomed.intersection(request for request, _ in step.chunks):
+                await self._fault.strike()
             duration_s = self._profile.timing.step_s(
                 prefill_tokens=step.prefill_tokens, decode_requests=step.decode_requests
             )
@@ -182,4 +190,5 @@ class SimEngine:
 
     def _forget(self, request: ScheduledRequest) -> None:
         self._scheduler.remove(request)
+        self._doomed.discard(request)
         del self._streams[request]

@@ -17,3 +17,4 @@ class Demand:
     need_tokens: int  # prompt and the longest output
     prefix: tuple[int, ...] = ()
     prefix_stride: int = 1
+    digest: bytes = b""  # of all that the engine is asked to do; empty where it does not matter

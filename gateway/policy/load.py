@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.policy.quarantine import Suspect
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLoad:
@@ -28,6 +30,8 @@ class WorkerLoad:
     admissible_requests: int | None = None
     admissible_prompt_tokens: int | None = None
     engine_step_age_s: float = 0.0  # for so long the engine has had work and made no step
+    instance_id: int = 0  # of the process; 0: it has none
+    suspects: tuple[Suspect, ...] = ()
 
     @property
     def available_blocks(self) -> int:

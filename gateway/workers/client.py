@@ -6,12 +6,13 @@ Every stream is a context manager: leaving it cancels the call, which frees the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc.aio
 
+from gateway.policy.quarantine import Suspect
 from gateway.workers.errors import WorkerCallError
 from tidegate.rpc.server import CHANNEL_OPTIONS
 from tidegate.rpc.status import RpcError
@@ -20,6 +21,7 @@ from tidegate.worker.v1 import worker_service_pb2, worker_service_pb2_grpc
 GENERATE = "/tidegate.worker.v1.WorkerService/Generate"
 
 _HANDSHAKE_TIMEOUT_S = 10.0
+_SHARE_TIMEOUT_S = 2.0
 _TOKENIZER_TIMEOUT_S = 60.0
 
 
@@ -68,6 +70,17 @@ class WorkerClient:
         """
         async with _held(self._generate(job, timeout=timeout_s, metadata=metadata)) as messages:
             yield messages
+
+    async def share_suspects(self, suspects: Iterable[Suspect]) -> None:
+        """Have the worker tell all gateways. Raises ``WorkerCallError``."""
+        request = worker_service_pb2.ShareSuspectsRequest()
+        for suspect in suspects:
+            shared = request.suspects.add(request_digest=suspect.digest, instance_id=suspect.instance_id)
+            shared.remaining_duration.FromNanoseconds(round(suspect.remaining_s * 1e9))
+        try:
+            await self._stub.ShareSuspects(request, timeout=_SHARE_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise WorkerCallError(RpcError.from_call(error)) from error
 
     async def close(self) -> None:
         """End all calls."""

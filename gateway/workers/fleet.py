@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
+from gateway.errors import RequestQuarantinedError
 from gateway.model import ServedModel
 from gateway.policy.balancer import pick
 from gateway.policy.candidate import Candidate
@@ -20,6 +22,7 @@ from gateway.policy.demand import Demand
 from gateway.policy.ejection import REPRIEVED_WEIGHT, reprieved
 from gateway.policy.load import WorkerLoad
 from gateway.policy.outliers import Outliers
+from gateway.policy.quarantine import Quarantine
 from gateway.policy.retry_budget import RetryBudget
 from gateway.policy.standing import Standing
 from gateway.workers.client import WorkerClient
@@ -43,6 +46,8 @@ class Fleet:
         self._seats: dict[str, Seat] = {}
         self._standings: dict[str, Standing] = {}  # by address, also of workers that are away
         self._peers: dict[str, Peers] = {}  # by model
+        self.quarantine = Quarantine()
+        self.suspicion = asyncio.Event()  # set when the workers are to be told of something
         # What each address served last. A model whose workers are all away is known, though not available.
         self._last_models: dict[str, ServedModel] = {}
         self._models: Mapping[str, ServedModel] = MappingProxyType({})
@@ -72,6 +77,27 @@ class Fleet:
         """Whether a failed attempt at ``model`` may be followed by another one."""
         return self._peers[model.name].budget.can_retry
 
+    def refuse_poison(self, demand: Demand) -> None:
+        """Raise ``RequestQuarantinedError`` for a request that was on two workers when they died."""
+        if not len(self.quarantine):
+            return
+        now = self._clock()
+        last_reports = {
+            seat.load.instance_id: seat.load.received_at
+            for seat in self._seats.values()
+            if not seat.load.is_draining  # whose engine is dead reports for some seconds more
+        }
+        sentence = self.quarantine.sentence(demand.digest, last_reports, now)
+        if sentence is not None:
+            raise RequestQuarantinedError(
+                f"{sentence.deaths} workers died with this request; it is not run for {sentence.remaining_s:.0f} s",
+                metadata={
+                    "request_digest": demand.digest.hex(),
+                    "deaths": str(sentence.deaths),
+                    "expires_in_s": str(math.ceil(sentence.remaining_s)),
+                },
+            )
+
     def join(self, client: WorkerClient, model: ServedModel, load: WorkerLoad) -> Seat:
         """Put a proven worker into rotation.
 
@@ -88,12 +114,21 @@ class Fleet:
         standing = self._standings.setdefault(client.target, Standing(self._rng))
         is_at_work = any(now - other.joined_at >= _AT_WORK_S for other in self._seats.values())
         standing.join(now, is_slow=is_at_work)
+        self.quarantine.add(load.suspects, now)
         if model.name not in self._peers:
-            self._peers[model.name] = Peers(budget=RetryBudget(), outliers=Outliers(), on_end=self._tell_of_room)
+            self._peers[model.name] = Peers(
+                budget=RetryBudget(),
+                outliers=Outliers(),
+                quarantine=self.quarantine,
+                on_end=self._tell_of_room,
+                on_suspicion=self.suspicion.set,
+            )
         self._peers[model.name].outliers.forget(client.target)
         seat = self._seats[client.target] = Seat(client, model, load, standing, self._clock)
         self._last_models[client.target] = model
         self._models = self._largest_models()
+        if len(self.quarantine):
+            self.suspicion.set()
         _LOGGER.info("worker %s serves %s", client.target, model.name)
         self.readiness_changed.set()
         self._tell_of_room()
@@ -103,6 +138,7 @@ class Fleet:
         """Take in a load report."""
         was_draining = seat.load.is_draining
         seat.receive(load)
+        self.quarantine.add(load.suspects, self._clock())
         if load.is_draining != was_draining:
             _LOGGER.info("worker %s %s", seat.worker_id, "is draining" if load.is_draining else "takes jobs again")
             self.readiness_changed.set()

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 
 from gateway.policy.load import WorkerLoad
+from gateway.policy.quarantine import Suspect
 from gateway.workers.client import WorkerClient
 from gateway.workers.errors import UnusableWorkerError
 from tidegate.worker.v1 import worker_service_pb2
@@ -58,4 +59,13 @@ def _load(report: worker_service_pb2.LoadReport, *, received_at: float) -> Worke
             report.admissible_prompt_token_count if report.HasField("admissible_prompt_token_count") else None
         ),
         engine_step_age_s=report.engine_step_age.ToNanoseconds() / 1e9,
+        instance_id=report.instance_id,
+        suspects=tuple(
+            Suspect(
+                digest=suspect.request_digest,
+                instance_id=suspect.instance_id,
+                remaining_s=suspect.remaining_duration.ToNanoseconds() / 1e9,
+            )
+            for suspect in report.suspects
+        ),
     )

@@ -13,6 +13,7 @@ from gateway.policy.load import WorkerLoad
 from gateway.policy.outcomes import Outcome
 from gateway.policy.outliers import Outliers
 from gateway.policy.prefix_index import PrefixIndex
+from gateway.policy.quarantine import MEMORY_S, Quarantine, Suspect
 from gateway.policy.retry_budget import RetryBudget
 from gateway.policy.stall import is_silent, is_stalled
 from gateway.policy.standing import NO_PASS, Standing
@@ -114,7 +115,9 @@ class Peers:
 
     budget: RetryBudget
     outliers: Outliers
+    quarantine: Quarantine
     on_end: Callable[[], None]  # called whenever a job has ended
+    on_suspicion: Callable[[], None]  # called when a job may have killed its worker
 
 
 class Lease:
@@ -140,6 +143,7 @@ class Lease:
         self._began_at: float | None = None
         self._sent_at = seat.clock()
         self._pass = seat.standing.take(self._sent_at) if not seat.is_out(self._sent_at) else NO_PASS
+        self._digest = demand.digest
         self._promised_tokens = seat.prefixes.held(demand.prefix) * demand.prefix_stride
         self._sent = seat.unseen.send(
             blocks=blocks,
@@ -168,9 +172,15 @@ class Lease:
         )
 
     def close(
-        self, outcome: Outcome, *, is_lost: bool = False, output_tokens: int = 0, cached_tokens: int | None = None
+        self,
+        outcome: Outcome,
+        *,
+        is_lost: bool = False,
+        reason: str = "",
+        output_tokens: int = 0,
+        cached_tokens: int | None = None,
     ) -> None:
-        """The job's attempt has ended so; ``is_lost``: with its worker.
+        """The job's attempt has ended so; ``is_lost``: with its worker, which may have given a ``reason``.
 
         ``cached_tokens`` of the prompt came out of the cache, where the answer told.
         """
@@ -178,6 +188,10 @@ class Lease:
         self._seat.in_flight -= 1
         self._seat.in_flight_blocks -= self._sent.blocks
         self._seat.unseen.end(self._sent)
+        if outcome is Outcome.SUCCESS:
+            self._peers.quarantine.clear(self._digest, now)
+        elif is_lost:
+            self._suspect(reason, now)
         if outcome in (Outcome.FAILED, Outcome.REFUSED):
             self._seat.doubt(has_refused=outcome is Outcome.REFUSED)
         has_begun = self._began_at is not None
@@ -192,3 +206,12 @@ class Lease:
             pace_s = (now - self._began_at) / (output_tokens - 1)
             self._peers.outliers.add_next_token(self.worker_id, seconds=pace_s, now=now)
         self._peers.on_end()
+
+    def _suspect(self, reason: str, now: float) -> None:
+        """The job may be what the worker died of, unless that ended, or would not take it, for reasons of its own."""
+        load = self._seat.load
+        may_be_dead = reason == "ENGINE_DEAD" or (not reason and not load.is_draining)
+        if may_be_dead and self._digest and load.instance_id:
+            suspect = Suspect(digest=self._digest, instance_id=load.instance_id, remaining_s=MEMORY_S)
+            if self._peers.quarantine.add([suspect], now):
+                self._peers.on_suspicion()

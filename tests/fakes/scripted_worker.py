@@ -112,6 +112,7 @@ class ScriptedWorker(worker_service_pb2_grpc.WorkerServiceServicer):
     metadata: list[dict[str, str]] = field(default_factory=list)
     time_remaining_s: list[float] = field(default_factory=list)
     can_continue: bool = False
+    suspects: list[worker_service_pb2.Suspect] = field(default_factory=list)
     handshakes: int = 0
     tokenizer_fetches: int = 0
     called: asyncio.Event = field(default_factory=asyncio.Event)
@@ -201,6 +202,12 @@ class ScriptedWorker(worker_service_pb2_grpc.WorkerServiceServicer):
     ) -> worker_service_pb2.DrainResponse:
         await self.push(is_draining=True)
         return worker_service_pb2.DrainResponse()
+
+    async def ShareSuspects(
+        self, request: worker_service_pb2.ShareSuspectsRequest, context: Context
+    ) -> worker_service_pb2.ShareSuspectsResponse:
+        self.suspects.extend(request.suspects)
+        return worker_service_pb2.ShareSuspectsResponse()
 
     async def GetTokenizer(
         self, request: worker_service_pb2.GetTokenizerRequest, context: Context

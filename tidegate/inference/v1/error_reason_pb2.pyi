@@ -62,6 +62,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The tenant's quota is used up for now."""
     ERROR_REASON_EVICTED: _ErrorReason.ValueType  # 19
     """The request waited, and had to go for a more critical one or for a tenant that held less."""
+    ERROR_REASON_REQUEST_QUARANTINED: _ErrorReason.ValueType  # 23
+    """The request was on two workers when their engines died, and is not run for a while."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """`google.rpc.ErrorInfo.reason` of every error, without the prefix ERROR_REASON_. Values may be added. docs/errors.md
@@ -108,4 +110,6 @@ ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 18
 """The tenant's quota is used up for now."""
 ERROR_REASON_EVICTED: ErrorReason.ValueType  # 19
 """The request waited, and had to go for a more critical one or for a tenant that held less."""
+ERROR_REASON_REQUEST_QUARANTINED: ErrorReason.ValueType  # 23
+"""The request was on two workers when their engines died, and is not run for a while."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -263,6 +263,8 @@ class LoadReport(_message.Message):
     EXPECTED_OUTPUT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     ADMISSIBLE_REQUEST_COUNT_FIELD_NUMBER: _builtins.int
     ADMISSIBLE_PROMPT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    SUSPECTS_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
     sample_number: _builtins.int
     """Counts reports of this process from 1; a smaller number than before means that the worker was restarted."""
     total_block_count: _builtins.int
@@ -301,6 +303,8 @@ class LoadReport(_message.Message):
     """Requests that would be admitted now as far as their number goes: free places in the batch and in the engine's feed."""
     admissible_prompt_token_count: _builtins.int
     """Longest prompt that would be admitted now as far as the prompts go that wait to be computed; unset without bound."""
+    instance_id: _builtins.int
+    """Made at random when the process starts: tells it from the one before at the same address. Never 0."""
     @_builtins.property
     def observed_time(self) -> _timestamp_pb2.Timestamp:
         """When the figures were read, by the worker's clock."""
@@ -308,6 +312,10 @@ class LoadReport(_message.Message):
     @_builtins.property
     def engine_step_age(self) -> _duration_pb2.Duration:
         """Time since the engine last completed a step while it had work; zero when it has none."""
+
+    @_builtins.property
+    def suspects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Suspect]:
+        """What gateways have told by ShareSuspects and is not forgotten yet."""
 
     def __init__(
         self,
@@ -331,10 +339,12 @@ class LoadReport(_message.Message):
         expected_output_token_count: _builtins.int = ...,
         admissible_request_count: _builtins.int | None = ...,
         admissible_prompt_token_count: _builtins.int | None = ...,
+        suspects: _abc.Iterable[Global___Suspect] | None = ...,
+        instance_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_admissible_prompt_token_count", b"_admissible_prompt_token_count", "_admissible_request_count", b"_admissible_request_count", "admissible_prompt_token_count", b"admissible_prompt_token_count", "admissible_request_count", b"admissible_request_count", "engine_step_age", b"engine_step_age", "observed_time", b"observed_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_admissible_prompt_token_count", b"_admissible_prompt_token_count", "_admissible_request_count", b"_admissible_request_count", "admissible_prompt_token_count", b"admissible_prompt_token_count", "admissible_request_count", b"admissible_request_count", "block_size", b"block_size", "decode_tokens_per_second", b"decode_tokens_per_second", "engine_step_age", b"engine_step_age", "expected_output_token_count", b"expected_output_token_count", "free_block_count", b"free_block_count", "is_draining", b"is_draining", "observed_time", b"observed_time", "pending_prefill_token_count", b"pending_prefill_token_count", "preemption_count", b"preemption_count", "prefill_tokens_per_second", b"prefill_tokens_per_second", "reclaimable_block_count", b"reclaimable_block_count", "released_blocks_per_second", b"released_blocks_per_second", "reserved_block_count", b"reserved_block_count", "running_request_count", b"running_request_count", "sample_number", b"sample_number", "total_block_count", b"total_block_count", "waiting_request_count", b"waiting_request_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_admissible_prompt_token_count", b"_admissible_prompt_token_count", "_admissible_request_count", b"_admissible_request_count", "admissible_prompt_token_count", b"admissible_prompt_token_count", "admissible_request_count", b"admissible_request_count", "block_size", b"block_size", "decode_tokens_per_second", b"decode_tokens_per_second", "engine_step_age", b"engine_step_age", "expected_output_token_count", b"expected_output_token_count", "free_block_count", b"free_block_count", "instance_id", b"instance_id", "is_draining", b"is_draining", "observed_time", b"observed_time", "pending_prefill_token_count", b"pending_prefill_token_count", "preemption_count", b"preemption_count", "prefill_tokens_per_second", b"prefill_tokens_per_second", "reclaimable_block_count", b"reclaimable_block_count", "released_blocks_per_second", b"released_blocks_per_second", "reserved_block_count", b"reserved_block_count", "running_request_count", b"running_request_count", "sample_number", b"sample_number", "suspects", b"suspects", "total_block_count", b"total_block_count", "waiting_request_count", b"waiting_request_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__admissible_prompt_token_count: _TypeAlias = _typing.Literal["admissible_prompt_token_count"]  # noqa: Y015
     _WhichOneofArgType__admissible_prompt_token_count: _TypeAlias = _typing.Literal["_admissible_prompt_token_count", b"_admissible_prompt_token_count"]  # noqa: Y015
@@ -346,6 +356,79 @@ class LoadReport(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__admissible_request_count) -> _WhichOneofReturnType__admissible_request_count | None: ...
 
 Global___LoadReport: _TypeAlias = LoadReport  # noqa: Y015
+
+@_typing.final
+class Suspect(_message.Message):
+    """A request that was on a worker when it died."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_DIGEST_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    REMAINING_DURATION_FIELD_NUMBER: _builtins.int
+    request_digest: _builtins.bytes
+    """Digest of what the engine was asked to do."""
+    instance_id: _builtins.int
+    """LoadReport.instance_id of the worker that died."""
+    @_builtins.property
+    def remaining_duration(self) -> _duration_pb2.Duration:
+        """Time until this is forgotten; at most 10 minutes."""
+
+    def __init__(
+        self,
+        *,
+        request_digest: _builtins.bytes = ...,
+        instance_id: _builtins.int = ...,
+        remaining_duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["remaining_duration", b"remaining_duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "remaining_duration", b"remaining_duration", "request_digest", b"request_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Suspect: _TypeAlias = Suspect  # noqa: Y015
+
+@_typing.final
+class ShareSuspectsRequest(_message.Message):
+    """A request to pass on suspicions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUSPECTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def suspects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Suspect]:
+        """Suspicions, new or known; at most 1024."""
+
+    def __init__(
+        self,
+        *,
+        suspects: _abc.Iterable[Global___Suspect] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["suspects", b"suspects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShareSuspectsRequest: _TypeAlias = ShareSuspectsRequest  # noqa: Y015
+
+@_typing.final
+class ShareSuspectsResponse(_message.Message):
+    """They are passed on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShareSuspectsResponse: _TypeAlias = ShareSuspectsResponse  # noqa: Y015
 
 @_typing.final
 class GetModelRequest(_message.Message):

@@ -56,6 +56,11 @@ class WorkerServiceStub:
                 request_serializer=tidegate_dot_worker_dot_v1_dot_worker__service__pb2.GetTokenizerRequest.SerializeToString,
                 response_deserializer=tidegate_dot_worker_dot_v1_dot_worker__service__pb2.GetTokenizerResponse.FromString,
                 _registered_method=True)
+        self.ShareSuspects = channel.unary_unary(
+                '/tidegate.worker.v1.WorkerService/ShareSuspects',
+                request_serializer=tidegate_dot_worker_dot_v1_dot_worker__service__pb2.ShareSuspectsRequest.SerializeToString,
+                response_deserializer=tidegate_dot_worker_dot_v1_dot_worker__service__pb2.ShareSuspectsResponse.FromString,
+                _registered_method=True)
         self.Drain = channel.unary_unary(
                 '/tidegate.worker.v1.WorkerService/Drain',
                 request_serializer=tidegate_dot_worker_dot_v1_dot_worker__service__pb2.DrainRequest.SerializeToString,
@@ -96,6 +101,14 @@ class WorkerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ShareSuspects(self, request, context):
+        """Tells which requests were on a worker when it died. The worker does nothing with it but pass it on to all gateways, in
+        its load reports.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Drain(self, request, context):
         """Stops taking requests, lets the running ones finish, and then ends the process.
         """
@@ -125,6 +138,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.GetTokenizer,
                     request_deserializer=tidegate_dot_worker_dot_v1_dot_worker__service__pb2.GetTokenizerRequest.FromString,
                     response_serializer=tidegate_dot_worker_dot_v1_dot_worker__service__pb2.GetTokenizerResponse.SerializeToString,
+            ),
+            'ShareSuspects': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShareSuspects,
+                    request_deserializer=tidegate_dot_worker_dot_v1_dot_worker__service__pb2.ShareSuspectsRequest.FromString,
+                    response_serializer=tidegate_dot_worker_dot_v1_dot_worker__service__pb2.ShareSuspectsResponse.SerializeToString,
             ),
             'Drain': grpc.unary_unary_rpc_method_handler(
                     servicer.Drain,
@@ -241,6 +259,33 @@ class WorkerService:
             '/tidegate.worker.v1.WorkerService/GetTokenizer',
             tidegate_dot_worker_dot_v1_dot_worker__service__pb2.GetTokenizerRequest.SerializeToString,
             tidegate_dot_worker_dot_v1_dot_worker__service__pb2.GetTokenizerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShareSuspects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidegate.worker.v1.WorkerService/ShareSuspects',
+            tidegate_dot_worker_dot_v1_dot_worker__service__pb2.ShareSuspectsRequest.SerializeToString,
+            tidegate_dot_worker_dot_v1_dot_worker__service__pb2.ShareSuspectsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,10 @@ class WorkerServiceStub:
     """Describes the model served, with all that a gateway needs to prove that it renders and tokenises as this worker."""
     GetTokenizer: _grpc.UnaryStreamMultiCallable[_worker_service_pb2.GetTokenizerRequest, _worker_service_pb2.GetTokenizerResponse]
     """Streams the files with which a gateway renders and tokenises for this worker."""
+    ShareSuspects: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ShareSuspectsRequest, _worker_service_pb2.ShareSuspectsResponse]
+    """Tells which requests were on a worker when it died. The worker does nothing with it but pass it on to all gateways, in
+    its load reports.
+    """
     Drain: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.DrainRequest, _worker_service_pb2.DrainResponse]
     """Stops taking requests, lets the running ones finish, and then ends the process."""
 
@@ -66,6 +70,10 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     """Describes the model served, with all that a gateway needs to prove that it renders and tokenises as this worker."""
     GetTokenizer: _aio.UnaryStreamMultiCallable[_worker_service_pb2.GetTokenizerRequest, _worker_service_pb2.GetTokenizerResponse]  # type: ignore[assignment]
     """Streams the files with which a gateway renders and tokenises for this worker."""
+    ShareSuspects: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ShareSuspectsRequest, _worker_service_pb2.ShareSuspectsResponse]  # type: ignore[assignment]
+    """Tells which requests were on a worker when it died. The worker does nothing with it but pass it on to all gateways, in
+    its load reports.
+    """
     Drain: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.DrainRequest, _worker_service_pb2.DrainResponse]  # type: ignore[assignment]
     """Stops taking requests, lets the running ones finish, and then ends the process."""
 
@@ -105,6 +113,16 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_worker_service_pb2.GetTokenizerResponse], _abc.AsyncIterator[_worker_service_pb2.GetTokenizerResponse]]:
         """Streams the files with which a gateway renders and tokenises for this worker."""
+
+    @_abc_1.abstractmethod
+    def ShareSuspects(
+        self,
+        request: _worker_service_pb2.ShareSuspectsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_service_pb2.ShareSuspectsResponse, _abc.Awaitable[_worker_service_pb2.ShareSuspectsResponse]]:
+        """Tells which requests were on a worker when it died. The worker does nothing with it but pass it on to all gateways, in
+        its load reports.
+        """
 
     @_abc_1.abstractmethod
     def Drain(

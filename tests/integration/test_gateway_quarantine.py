@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from tests.fakes.running_gateway import RunningGateway, running_gateway, text_of, text_request
+from tests.fakes.running_worker import RunningWorker, running_worker
+from worker.config import WorkerSettings
+
+POISON = "a prompt that no engine survives"
+
+
+async def start(stack: AsyncExitStack) -> tuple[list[RunningGateway], list[RunningWorker]]:
+    """Two gateways with the same three workers."""
+    settings = WorkerSettings(
+        engine="sim", listen="127.0.0.1:0", drain_grace_s=5, sim_time_scale=0.01, sim_fault_text=POISON
+    )
+    workers = [await stack.enter_async_context(running_worker(settings)) for _ in range(3)]
+    addresses = [worker.worker.address for worker in workers]
+    return [await stack.enter_async_context(running_gateway(*addresses)) for _ in range(2)], workers
+
+
+async def test_a_request_that_kills_two_engines_is_refused_on_every_gateway(stack: AsyncExitStack) -> None:
+    """The third worker lives, and answers everybody else; the refusal says for how long it holds."""
+    gateways, workers = await start(stack)
+    request = text_request(f"Please: {POISON}", model="sim")
+    first = await gateways[0].error(request)
+    async with asyncio.timeout(20):
+        for gateway in gateways:
+            await gateway.until_workers(1)
+        while any(2 != len(gateway.gateway.fleet.quarantine) for gateway in gateways):  # noqa: ASYNC110 - other servers
+            await asyncio.sleep(0.005)
+    assert "NO_WORKER_AVAILABLE" == first.reason
+    for gateway in (*gateways, *gateways):
+        refusal = await gateway.error(request)
+        assert ("REQUEST_QUARANTINED", "2") == (refusal.reason, refusal.metadata["deaths"])
+        assert 0 < int(refusal.metadata["expires_in_s"]) <= 600
+        responses, error = await gateway.generate(text_request("Hello", model="sim"))
+        assert error is None
+        assert text_of(responses)
+    (seat,) = (seat for seat in gateways[0].gateway.fleet.seats if not seat.load.is_draining)
+    assert seat.worker_id in {worker.worker.address for worker in workers if not worker.life.done()}
+
+
+async def test_a_gateway_that_starts_later_knows_of_it(stack: AsyncExitStack) -> None:
+    """What matters is with the workers, not with a gateway."""
+    gateways, workers = await start(stack)
+    request = text_request(POISON, model="sim")
+    await gateways[0].error(request)
+    async with asyncio.timeout(20):
+        await gateways[0].until_workers(1)
+        (seat,) = (seat for seat in gateways[0].gateway.fleet.seats if not seat.load.is_draining)
+        (survivor,) = (worker for worker in workers if worker.worker.address == seat.worker_id)
+        while 2 != len((await survivor.load()).suspects):  # noqa: ASYNC110 - another process, in real life
+            await asyncio.sleep(0.005)
+    late = await stack.enter_async_context(running_gateway(survivor.worker.address))
+    assert "REQUEST_QUARANTINED" == (await late.error(request)).reason
+
+
+async def test_the_seed_does_not_make_it_another_request(stack: AsyncExitStack) -> None:
+    """Another prompt does."""
+    gateways, _ = await start(stack)
+    await gateways[0].error(text_request(POISON, model="sim", seed=1))
+    async with asyncio.timeout(20):
+        await gateways[0].until_workers(1)
+    assert "REQUEST_QUARANTINED" == (await gateways[0].error(text_request(POISON, model="sim", seed=2))).reason
