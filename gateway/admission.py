@@ -42,6 +42,11 @@ class Admission:
                 self._idle.set()
 
     @property
+    def is_full(self) -> bool:
+        """Whether the next call will be refused, unless one ends before."""
+        return not self._calls.can_take()
+
+    @property
     def calls_in_flight(self) -> int:
         """Calls that hold a permit."""
         return self._calls.in_use

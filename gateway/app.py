@@ -97,6 +97,7 @@ class Gateway:
             dispatch=Dispatch(self.waiting_room, self.fleet, tracer, _continuation_limits(settings), random.Random()),
             traffic=self.traffic,
             tenants=tenants,
+            waiting_room=self.waiting_room,
         )
         service = InferenceService(
             self.fleet, self._admission, preparation, generation, max_duration_s=settings.max_duration_s

@@ -266,13 +266,18 @@ ERROR_TABLE: dict[type[GatewayError], ErrorSpec] = {
 }
 
 
+def reason_of(error: GatewayError) -> str:
+    """The name by which ``error`` travels."""
+    return Reason.Name(ERROR_TABLE[type(error)].reason).removeprefix("ERROR_REASON_")
+
+
 def to_rpc(error: Exception) -> RpcError:
     """The status of ``error``. What is not a GatewayError is INTERNAL and tells nothing of its text."""
     known = error if isinstance(error, GatewayError) else InternalError("internal error; see the server's log")
     spec = ERROR_TABLE[type(known)]
     return RpcError(
         code=spec.code,
-        reason=Reason.Name(spec.reason).removeprefix("ERROR_REASON_"),
+        reason=reason_of(known),
         domain=INFERENCE_DOMAIN,
         message=str(known),
         metadata=known.metadata,

@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
+from google.protobuf.message import DecodeError
+
 from gateway.admission import Admission
 from gateway.call import Call
 from gateway.dispatch import Carrier, Dispatch
+from gateway.intake import rank_of
 from gateway.jobs import PreparedRequest, is_light
 from gateway.policy.outcomes import no_worker_available
 from gateway.policy.tenants import Tenants
+from gateway.policy.waiter import CLASS_COUNT
 from gateway.preparation import Preparation
 from gateway.traffic_sketches import TrafficSketches
+from gateway.waiting_room import WaitingRoom
 from gateway.workers.fleet import Fleet
+from tidegate.inference.v1 import generation_pb2, inference_service_pb2
 from tidegate.rpc.running_calls import RunningCalls
 
 
@@ -30,6 +36,7 @@ class Generation:
         dispatch: Dispatch,
         traffic: TrafficSketches,
         tenants: Tenants,
+        waiting_room: WaitingRoom,
     ) -> None:
         self._fleet = fleet
         self._running = running
@@ -38,6 +45,7 @@ class Generation:
         self._dispatch = dispatch
         self._traffic = traffic
         self._tenants = tenants
+        self._waiting_room = waiting_room
 
     async def run(self, request: bytes, call: Call, carrier: Carrier) -> None:
         """Serve ``request``, a serialised GenerateRequest; returns when the client has been sent all of the answer.
@@ -48,6 +56,8 @@ class Generation:
             await self._admitted(request, call, carrier)
 
     async def _admitted(self, request: bytes, call: Call, carrier: Carrier) -> None:
+        if self._admission.is_full and self._waiting_room.make_way(_rank(request)):
+            await asyncio.sleep(0)  # in which the one that was sent away goes
         async with self._admission.admit():
             models = self._fleet.models
             if not models:  # before any worker was seen, nothing can be said of a model's name
@@ -61,3 +71,12 @@ class Generation:
             )
             self._traffic.note(prepared)
             await self._dispatch.generate(prepared, call, carrier)
+
+
+def _rank(request: bytes) -> int:
+    """The rank of a request that is not validated yet; the last one for what is no request."""
+    try:
+        criticality = inference_service_pb2.GenerateRequest.FromString(request).criticality
+    except DecodeError:
+        return CLASS_COUNT - 1
+    return rank_of(criticality or generation_pb2.CRITICALITY_CRITICAL)

@@ -21,6 +21,7 @@ class Guest(Waiter):
     prepared: PreparedRequest
     answer: asyncio.Future[Lease | None]
     quota: Reservation
+    lease: Lease | None = None  # as long as it is at a worker
     exclude: Collection[str] = ()
     retry_hint_s: float | None = None  # the shortest that a worker gave
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 
 from gateway.call import Call
+from gateway.errors import DeadlineTooShortError
 from gateway.guest import Guest
 from gateway.jobs import PreparedRequest
 from gateway.policy.expected_output import ExpectedOutput
 from gateway.policy.quota import QuotaRefusal, Quotas
 from gateway.policy.refusals import over_quota
 from gateway.policy.supply import first_token_s, reported_output_tokens
+from gateway.policy.waiter import CLASS_COUNT
 from gateway.workers.fleet import Fleet
 from tidegate.inference.v1 import generation_pb2
 
@@ -20,6 +22,11 @@ _COMPLETE = (
     generation_pb2.FINISH_REASON_LENGTH,
     generation_pb2.FINISH_REASON_REPETITION,
 )
+
+
+def rank_of(criticality: int) -> int:
+    """The place of a criticality among all: 0 is the most critical. A value that is not known is the least."""
+    return min(max(0, criticality - generation_pb2.CRITICALITY_CRITICAL_PLUS), CLASS_COUNT - 1)
 
 
 class Intake:
@@ -49,7 +56,7 @@ class Intake:
             raise over_quota(quota, prepared.tenant)
         return Guest(
             tenant=prepared.tenant,
-            rank=prepared.request.criticality - generation_pb2.CRITICALITY_CRITICAL_PLUS,
+            rank=rank_of(prepared.request.criticality),
             tokens=tokens,
             size_bytes=prepared.size_bytes,
             arrived_at=now,
@@ -59,6 +66,22 @@ class Intake:
             answer=self._loop.create_future(),
             quota=quota,
         )
+
+    def check_deadline(self, guest: Guest, *, wait_s: float) -> None:
+        """Refuse one at once that insists on all of its output, and will not have the time for it on any worker.
+
+        ``wait_s`` is how long it will wait before. Raises ``DeadlineTooShortError``.
+        """
+        error: DeadlineTooShortError | None = None
+        for seat in self._fleet.seats_for(guest.model):
+            try:
+                guest.prepared.budget(seat.load, remaining_s=guest.deadline_at - self._loop.time() - wait_s)
+            except DeadlineTooShortError as too_short:
+                error = too_short
+            else:
+                return
+        if error is not None:
+            raise error
 
     def begin_anew(self, guest: Guest) -> None:
         """What ``guest`` waited for was not there: it may wait as long as a newcomer."""

@@ -7,10 +7,11 @@ the ends of streams, and gives each request whose turn has come the lease with w
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection
 
 from gateway.call import Call
-from gateway.errors import KvExhaustedError
+from gateway.errors import GatewayError, KvExhaustedError, reason_of
 from gateway.guest import Guest
 from gateway.intake import Intake
 from gateway.jobs import PreparedRequest
@@ -20,7 +21,7 @@ from gateway.policy.refusals import evicted, refused, waited_in_vain
 from gateway.policy.supply import WorkerRoom, supply_of
 from gateway.policy.wait_forecast import Supply
 from gateway.policy.waiter import Waiter
-from gateway.policy.waiting_line import Refusal, WaitingLine
+from gateway.policy.waiting_line import Bound, Refusal, WaitingLine
 from gateway.workers.fleet import Fleet
 from gateway.workers.seat import Lease
 from tidegate.inference.v1 import generation_pb2
@@ -51,18 +52,21 @@ class Place:
         guest = self._guest
         guest.exclude = exclude
         guest.answer = asyncio.get_running_loop().create_future()
+        guest.lease = None
         self._is_served = False
-        if self._lease is None:
-            self._room.enter(guest)
-        else:
-            self._room.come_back(guest, self._lease, self._failure)
         try:
+            if self._lease is None:
+                self._room.enter(guest)
+            else:
+                self._room.come_back(guest, self._lease, self._failure)
             self._lease = await guest.answer
-            self._is_served = self._lease is not None
-        except asyncio.CancelledError:
-            if guest.answer.done() and not guest.answer.cancelled() and (lease := guest.answer.result()):
-                lease.close(Outcome.IGNORED)
+        except GatewayError as error:
+            self._room.refusals[reason_of(error)] += 1
             raise
+        finally:
+            self._is_served = guest.lease is not None
+            if guest.lease is not None and guest.lease is not self._lease:  # cancelled in the instant in which it came
+                guest.lease.close(Outcome.IGNORED)
         return self._lease
 
     def fail(self, error: RpcError) -> None:
@@ -88,15 +92,50 @@ class WaitingRoom:
         self._is_woken = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
+        self.refusals: Counter[str] = Counter()  # by reason, since the start
         fleet.on_room(self._wake)
 
     def __len__(self) -> int:
         """How many requests wait."""
         return sum(len(line.queue) for line in self._lines.values())
 
+    @property
+    def waiting(self) -> Counter[tuple[int, str]]:
+        """How many requests wait, by rank of criticality (0 is the most critical) and tenant."""
+        return Counter((waiter.rank, waiter.tenant) for line in self._lines.values() for waiter in line.queue)
+
+    @property
+    def oldest_age_s(self) -> float:
+        """For how long the one that came first of all has waited; 0 when nobody waits."""
+        came_at = (waiter.arrived_at for line in self._lines.values() for waiter in line.queue)
+        now = self._loop.time()
+        return max(0.0, now - min(came_at, default=now))
+
+    def predicted_wait_s(self, model: ServedModel) -> float | None:
+        """How long it will take to serve all that wait for ``model`` now; None while that is not known."""
+        line, supply = self._line(model), self._supply(model)
+        return line.predicted_clearance_s(supply, self._loop.time())
+
     def place(self, prepared: PreparedRequest, call: Call) -> Place:
         """A place for the request; ``end`` it. Raises ``QuotaExceededError``."""
-        return Place(self, self._intake.guest(prepared, call))
+        try:
+            return Place(self, self._intake.guest(prepared, call))
+        except GatewayError as error:
+            self.refusals[reason_of(error)] += 1
+            raise
+
+    def make_way(self, rank: int) -> bool:
+        """Send away the least critical that waits, if it is less critical than ``rank``; whether there was one."""
+        queues = (line.queue.least_critical(rank) for line in self._lines.values())
+        victims = [victim for victim in queues if victim is not None]
+        if not victims:
+            return False
+        victim = _as_guest(max(victims, key=lambda one: one.rank))
+        line, now = self._line(victim.model), self._loop.time()
+        line.leave(victim, now)
+        hint_s = line.retry_after_s(victim, self._supply(victim.model), now)
+        victim.send_away(evicted(victim, Bound.IN_FLIGHT, retry_after_s=hint_s))
+        return True
 
     def can_retry(self, guest: Guest) -> bool:
         """Whether a failed attempt of ``guest`` may be followed by another one."""
@@ -108,11 +147,13 @@ class WaitingRoom:
         line, supply, now = self._line(guest.model), self._supply(guest.model), self._loop.time()
         if not self._fleet.seats_for(guest.model):
             raise no_worker_available()
+        self._intake.check_deadline(guest, wait_s=line.predicted_wait_s(guest, supply, now) or 0.0)
         answer = line.offer(guest, supply, now)
         if isinstance(answer, Refusal):
             raise refused(answer, guest, supply, queue_bytes=line.queue.bytes)
         for victim in answer:
-            _as_guest(victim).send_away(evicted(victim, retry_after_s=line.retry_after_s(victim, supply, now)))
+            hint_s = line.retry_after_s(victim, supply, now)
+            _as_guest(victim).send_away(evicted(victim, Bound.QUEUE_BYTES, retry_after_s=hint_s))
         self._serve(line)
 
     def come_back(self, guest: Guest, lease: Lease, failure: RpcError | None) -> None:
@@ -132,7 +173,9 @@ class WaitingRoom:
     def leave(self, guest: Guest, finished: generation_pb2.Finished | None, *, used_tokens: int | None) -> None:
         """``guest`` is over, and its lease closed. ``used_tokens``: prompt and output; None if it was not served."""
         line, now = self._line(guest.model), self._loop.time()
-        line.leave(guest, now)
+        if guest.is_waiting:
+            line.leave(guest, now)
+            self._wake()  # others may have waited behind it
         if used_tokens is not None:
             line.released(guest, used_tokens, now)
         self._intake.settle(guest, finished, used_tokens=used_tokens)
@@ -198,10 +241,17 @@ class WaitingRoom:
 
     def _take_lease(self, waiter: Waiter) -> bool:
         guest = _as_guest(waiter)
+        if guest.answer.done():  # cancelled, and about to leave by itself
+            return False
         lease = self._fleet.lease(
-            guest.model, guest.prepared.demand, exclude=guest.exclude, expected_tokens=guest.tokens
+            guest.model,
+            guest.prepared.demand,
+            exclude=guest.exclude,
+            expected_tokens=guest.tokens,
+            spare_tokens=guest.headroom_tokens,
         )
         if lease is not None:
+            guest.lease = lease
             guest.answer.set_result(lease)
         return lease is not None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from gateway.policy.rate import Rate
 from gateway.policy.waiter import Waiter
@@ -120,6 +120,10 @@ class FairFlows:
         """The flows of all other tenants, those included that wait for nothing now."""
         return (flow for name, flow in self._flows.items() if name != tenant)
 
+    def known(self) -> Iterable[tuple[str, Flow]]:
+        """All tenants that wait or have come of late."""
+        return self._flows.items()
+
     def active_weight(self, tenant: str) -> float:
         """The weight of all that wait or have sent of late, ``tenant`` among them."""
         return self.weight(tenant) + sum(flow.weight for flow in self.others(tenant))
@@ -158,6 +162,16 @@ class FairFlows:
                 return flow.head
             heapq.heappop(self._order)
         return None
+
+    def heads(self) -> Iterator[Waiter]:
+        """The first of each tenant, in the order in which they are served."""
+        first = self.head()
+        if first is None:
+            return
+        yield first  # mostly, nobody asks for more
+        waiting = sorted((flow.start, tenant) for tenant, flow in self if tenant != first.tenant)
+        for _, tenant in waiting:
+            yield self._flows[tenant].head
 
     def serve(self, waiter: Waiter) -> None:
         """A request leaves for a worker."""

@@ -5,8 +5,8 @@ request waits for no less critical one. With one exception: of what more critica
 one fiftieth, up to a request or so. That costs the critical 2 % of the drain rate at most, which is less than its
 noise, and buys that no class stands still for hours: batch work goes on, if slowly.
 
-The head of the queue is overtaken by nobody, though somebody smaller might fit: otherwise large requests would starve.
-At most the head's own blocks lie idle for it.
+The head of the queue is not overtaken because somebody smaller would fit: large requests would starve. At most the
+head's own blocks lie idle for it.
 """
 
 from __future__ import annotations
@@ -63,6 +63,13 @@ class Queue:
             missing -= waiter.size_bytes
         return victims if missing <= 0 else None
 
+    def least_critical(self, rank: int) -> Waiter | None:
+        """The last of those that wait and are less critical than ``rank``."""
+        for flows in reversed(self.classes[rank + 1 :]):
+            for _, flow in flows:
+                return flow.tail
+        return None
+
     def add(self, waiter: Waiter, now: float) -> None:
         """``waiter`` begins to wait; ask ``victims`` first."""
         self.last_number += 1
@@ -83,20 +90,23 @@ class Queue:
 
     def head(self) -> Waiter | None:
         """The next to be served."""
-        owed = (rank for rank in range(CLASS_COUNT) if self._is_due(rank))
-        return next((head for rank in (*owed, *range(CLASS_COUNT)) if (head := self.classes[rank].head())), None)
+        return next(self.heads(), None)
+
+    def heads(self) -> Iterator[Waiter]:
+        """The first of each tenant and class, in the order in which they are served."""
+        owed = [rank for rank in range(CLASS_COUNT) if self._is_due(rank)]
+        others = (rank for rank in range(CLASS_COUNT) if rank not in owed)
+        return (head for rank in (*owed, *others) for head in self.classes[rank].heads())
 
     def pop(self, fits: Callable[[Waiter], bool]) -> Waiter | None:
-        """Serve the head, if it ``fits``."""
-        waiter = self.head()
-        if waiter is None or not fits(waiter):
-            return None
-        self.classes[waiter.rank].serve(waiter)
-        self._leave(waiter)
-        for rank in range(waiter.rank + 1, CLASS_COUNT):
-            self._owe(rank, waiter.tokens * GUARANTEED_SHARE)
-        self._owed[waiter.rank] = max(0.0, self._owed[waiter.rank] - waiter.tokens)
-        return waiter
+        """Serve the head, if it ``fits``. One that has to leave headroom is overtaken by those for whom it is kept."""
+        for waiter in self.heads():
+            if fits(waiter):
+                self._serve(waiter)
+                return waiter
+            if not waiter.headroom_tokens:
+                return None
+        return None
 
     def expire(self, now: float) -> list[Waiter]:
         """Let go of all whose time to leave has come."""
@@ -114,6 +124,13 @@ class Queue:
         while self._leaving and not self._leaving[0][2].is_waiting:
             heapq.heappop(self._leaving)
         return self._leaving[0][0] if self._leaving else None
+
+    def _serve(self, waiter: Waiter) -> None:
+        self.classes[waiter.rank].serve(waiter)
+        self._leave(waiter)
+        for rank in range(waiter.rank + 1, CLASS_COUNT):
+            self._owe(rank, waiter.tokens * GUARANTEED_SHARE)
+        self._owed[waiter.rank] = max(0.0, self._owed[waiter.rank] - waiter.tokens)
 
     def is_owed(self, rank: int, tokens: float) -> bool:
         """Whether a class has its turn for so many tokens before all others, for what these have had."""

@@ -58,11 +58,11 @@ def refused(refusal: Refusal, waiter: Waiter, supply: Supply, *, queue_bytes: in
     )
 
 
-def evicted(waiter: Waiter, *, retry_after_s: float) -> GatewayError:
-    """It had to go for a more critical one, or for one of a tenant that holds less."""
+def evicted(waiter: Waiter, bound: Bound, *, retry_after_s: float) -> GatewayError:
+    """It had to go for a more critical one, or for one of a tenant that holds less, since ``bound`` was met."""
     return EvictedError(
         "another request took its place in the queue",
-        metadata={"limit": Bound.QUEUE_BYTES.value, "request_bytes": str(waiter.size_bytes)},
+        metadata={"limit": bound.value, "request_bytes": str(waiter.size_bytes)},
         retry_after_s=retry_after_s,
     )
 

@@ -32,7 +32,7 @@ def predicted_wait_s(waiter: Waiter, queue: Queue, *, free_tokens: int, tokens_p
     """
     flows = queue.classes[waiter.rank]
     before, beside_per_s = _in_class(waiter, flows, now)
-    missing = before + waiter.tokens - free_tokens
+    missing = before + waiter.tokens + waiter.headroom_tokens - free_tokens
     overtaking_per_s = 0.0
     if not queue.is_owed(waiter.rank, before + waiter.tokens):
         missing += sum(queue.classes[rank].tokens for rank in range(waiter.rank))
@@ -52,6 +52,8 @@ def _in_class(waiter: Waiter, flows: FairFlows, now: float) -> tuple[float, floa
     starts_at = flows.start_of(waiter.tenant) + before / flows.weight(waiter.tenant)
     beside_per_s = 0.0
     for flow in flows.others(waiter.tenant):
+        if flow and flow.head.headroom_tokens and not waiter.headroom_tokens:
+            continue  # overtaken, whatever its turn
         start = max(flow.start, flows.virtual_time) if not flow else flow.start
         if start <= starts_at and flow:
             # Those that start before, and the one that straddles.

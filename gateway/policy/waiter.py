@@ -13,7 +13,7 @@ class Waiter:
 
     ``tokens`` are those that it is expected to hold in a KV cache: prompt and expected output. Times are by the clock
     of whoever drives the queue: ``leaves_at`` is when waiting on is of no use, ``deadline_at`` when its client gives
-    up. ``number`` and ``is_waiting`` are the queue's.
+    up. ``headroom_tokens`` have to stay free beside it. ``number``, ``is_waiting`` and the headroom are the queue's.
     """
 
     tenant: str
@@ -23,6 +23,7 @@ class Waiter:
     arrived_at: float
     deadline_at: float
     leaves_at: float
+    headroom_tokens: int = 0
     number: int = -1
     is_waiting: bool = False
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from gateway.policy.headroom import Headroom
 from gateway.policy.queue import Queue
 from gateway.policy.rate import Drain
 from gateway.policy.wait_forecast import Supply, predicted_wait_s
@@ -31,6 +32,7 @@ class Bound(Enum):
     QUEUE_BYTES = "queue_bytes"
     MAX_WAIT = "max_wait"
     DEADLINE = "deadline"
+    IN_FLIGHT = "max_in_flight"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +52,14 @@ class WaitingLine:
         """Nobody waits longer than ``max_wait_s``; ``weights`` are tenants' shares, 1 where none is given."""
         self.max_wait_s = max_wait_s
         self.queue = Queue(max_bytes=max_bytes, weights=weights)
+        self._headroom = Headroom(self.queue, weights)
         self._drain = Drain()
         self._rng = rng
         self._swept_at = float("-inf")
 
     def offer(self, waiter: Waiter, supply: Supply, now: float) -> Refusal | list[Waiter]:
         """Let ``waiter`` wait, and name those that had to go for it; or say why it may not."""
+        waiter.headroom_tokens = self._headroom_tokens(waiter, now)
         predicted_s = self.predicted_wait_s(waiter, supply, now)
         allowed_s = waiter.leaves_at - now
         # Who has no time at all may not even ask whether there is room.
@@ -71,8 +75,15 @@ class WaitingLine:
         return victims
 
     def next(self, fits: Callable[[Waiter], bool], now: float) -> Waiter | None:
-        """The next to go to a worker, if it ``fits`` somewhere now. Ask again until None comes back."""
-        waiter = self.queue.pop(fits)
+        """The next to go to a worker, if it ``fits`` somewhere now beside its headroom. Ask until None comes back."""
+
+        def fits_with_headroom(head: Waiter) -> bool:
+            head.headroom_tokens = self._headroom_tokens(head, now)
+            return fits(head)
+
+        waiter = self.queue.pop(fits_with_headroom)
+        if waiter is not None:
+            self._headroom.take(waiter)
         self._note_length(now)
         return waiter
 
@@ -81,6 +92,7 @@ class WaitingLine:
 
         ``tokens`` is what the worker said it needs, if it did.
         """
+        self._headroom.give_back(waiter)
         self.queue.put_back(waiter, tokens=waiter.tokens if tokens is None else tokens)
         self._note_length(now)
 
@@ -100,17 +112,26 @@ class WaitingLine:
 
     def released(self, waiter: Waiter, tokens: int, now: float) -> None:
         """The job of ``waiter``, which ``next`` gave, has ended and has used ``tokens``: prompt and output."""
+        self._headroom.give_back(waiter)
         self._drain.release(waiter.tokens, now)
         self.queue.classes[waiter.rank].settle(waiter.tenant, expected_tokens=waiter.tokens, tokens=tokens)
 
     def predicted_wait_s(self, waiter: Waiter, supply: Supply, now: float) -> float | None:
         """How long ``waiter`` will wait from now on; None while nothing is known of the drain."""
-        if not self.queue and waiter.tokens <= supply.free_tokens:
+        if not self.queue and waiter.tokens + waiter.headroom_tokens <= supply.free_tokens:
             return 0.0
         tokens_per_s = self.tokens_per_s(supply, now)
         if tokens_per_s is None:
             return None
         return predicted_wait_s(waiter, self.queue, free_tokens=supply.free_tokens, tokens_per_s=tokens_per_s, now=now)
+
+    def predicted_clearance_s(self, supply: Supply, now: float) -> float | None:
+        """How long it will take until all have gone that wait now; None while nothing is known of the drain."""
+        missing = sum(flows.tokens for flows in self.queue.classes) - supply.free_tokens
+        if not self.queue or missing <= 0:
+            return 0.0
+        tokens_per_s = self.tokens_per_s(supply, now)
+        return missing / tokens_per_s if tokens_per_s else None
 
     def tokens_per_s(self, supply: Supply, now: float) -> float | None:
         """The rate at which room comes free for this gateway; None while it is not known."""
@@ -152,6 +173,9 @@ class WaitingLine:
                     gone.append(flow.tail)
                     self.queue.remove(flow.tail)
         return gone
+
+    def _headroom_tokens(self, waiter: Waiter, now: float) -> int:
+        return self._headroom.tokens_for(waiter, tokens_per_s=self._drain.tokens_per_s(now), now=now)
 
     def _note_length(self, now: float) -> None:
         self._drain.set_busy(bool(len(self.queue)), now)

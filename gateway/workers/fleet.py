@@ -177,14 +177,20 @@ class Fleet:
         )
 
     def lease(
-        self, model: ServedModel, demand: Demand, *, exclude: Collection[str], expected_tokens: int | None = None
+        self,
+        model: ServedModel,
+        demand: Demand,
+        *,
+        exclude: Collection[str],
+        expected_tokens: int | None = None,
+        spare_tokens: int = 0,
     ) -> Lease | None:
         """A place for a job of ``demand`` on the best worker not in ``exclude``; None when there is none now.
 
         ``expected_tokens`` is what the job will probably fill. Where it is given, only a worker that has room for it is
-        taken; otherwise one is taken whether it has room or not.
+        taken, with ``spare_tokens`` left over unless it is idle; otherwise one is taken whether it has room or not.
         """
-        candidates = self._candidates(model, demand, expected_tokens=expected_tokens)
+        candidates = self._candidates(model, demand, expected_tokens=expected_tokens, spare_tokens=spare_tokens)
         choice = pick(candidates, demand, exclude=exclude, rng=self._rng)
         if choice is None:
             return None
@@ -200,14 +206,18 @@ class Fleet:
         for listener in self._room_listeners:
             listener()
 
-    def _candidates(self, model: ServedModel, demand: Demand, *, expected_tokens: int | None) -> Iterator[Candidate]:
+    def _candidates(
+        self, model: ServedModel, demand: Demand, *, expected_tokens: int | None, spare_tokens: int
+    ) -> Iterator[Candidate]:
         """The workers that may be given a job: those that are not out, or would be too many to leave out."""
         now, seats = self._clock(), self.seats_for(model)
         out = {seat.worker_id: seat.out_for_s(now) for seat in seats if seat.is_out(now)}
         kept = reprieved(out, total=len(seats))
         slow = self._peers[model.name].outliers.weights(now) if seats else {}
         for seat in seats:
-            if expected_tokens is not None and not seat.has_room(demand, expected_tokens=expected_tokens):
+            if expected_tokens is not None and not seat.has_room(
+                demand, expected_tokens=expected_tokens, spare_tokens=spare_tokens
+            ):
                 continue
             if seat.worker_id not in out:
                 weight = seat.standing.weight(now) * slow.get(seat.worker_id, 1.0)

@@ -66,13 +66,15 @@ class Seat:
         self._is_doubtful = True
         self._has_refused = self._has_refused or has_refused
 
-    def has_room(self, demand: Demand, *, expected_tokens: int) -> bool:
+    def has_room(self, demand: Demand, *, expected_tokens: int, spare_tokens: int = 0) -> bool:
         """Whether a job would find room now, by the last report and by what was sent since.
 
         That is: its blocks, if it fills ``expected_tokens``, a place in the batch or before it, and time to prefill.
+        Blocks for ``spare_tokens`` have to be left over, but not on a worker that has nothing to do.
         """
         load, unseen = self.load, self.unseen
-        blocks = -(-expected_tokens // load.block_size)
+        is_idle = not load.reserved_blocks and not unseen.blocks
+        blocks = -(-(expected_tokens + (0 if is_idle else spare_tokens)) // load.block_size)
         has_place = load.admissible_requests is None or unseen.requests < load.admissible_requests
         has_time = (
             load.admissible_prompt_tokens is None

@@ -101,7 +101,7 @@ class VirtualFleet:
             self._refused = still_refused
 
     def _has_room(self, waiter: Waiter) -> bool:
-        return waiter.tokens <= self.supply.free_tokens
+        return not self.used_tokens or waiter.tokens + waiter.headroom_tokens <= self.supply.free_tokens
 
     def _advance_to(self, then: float) -> None:
         while True:

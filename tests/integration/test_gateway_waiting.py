@@ -68,11 +68,11 @@ async def test_a_refusal_for_want_of_room_is_not_the_clients(stack: AsyncExitSta
     assert ("yes", None, 2) == (text_of(responses), error, len(worker.jobs))
 
 
-async def test_who_waits_in_vain_is_told_before_the_deadline(stack: AsyncExitStack) -> None:
-    """With what was missing, and when to come back."""
-    gateway = await start(stack, ScriptedWorker())
-    error = await gateway.error(text_request(), timeout=0.5)
-    assert ("KV_EXHAUSTED", "deadline", "0") == (error.reason, error.metadata["limit"], error.metadata["free_tokens"])
+async def test_who_waits_in_vain_is_told_what_was_missing(stack: AsyncExitStack) -> None:
+    """And when to come back."""
+    gateway = await start(stack, ScriptedWorker(), max_wait_s=0.2)
+    error = await gateway.error(text_request())
+    assert ("KV_EXHAUSTED", "max_wait", "0") == (error.reason, error.metadata["limit"], error.metadata["free_tokens"])
     assert error.retry_after_s is not None
 
 
@@ -103,8 +103,8 @@ async def test_who_waits_for_a_worker_that_goes_waits_for_the_next(stack: AsyncE
 async def test_who_waits_for_a_worker_that_stays_away_is_told_so(stack: AsyncExitStack) -> None:
     """At the end of its wait: the blocks were not the reason."""
     worker = ScriptedWorker()
-    gateway = await start(stack, worker)
-    call = asyncio.create_task(gateway.error(text_request(), timeout=1))
+    gateway = await start(stack, worker, max_wait_s=1)
+    call = asyncio.create_task(gateway.error(text_request()))
     await until_waiting(gateway, 1)
     await worker.push(is_draining=True)
     assert "NO_WORKER_AVAILABLE" == (await call).reason
@@ -138,8 +138,54 @@ async def test_a_request_larger_than_a_quota_is_told_not_to_come_back(stack: Asy
 async def test_what_was_not_served_counts_against_no_quota(stack: AsyncExitStack) -> None:
     """One request a minute, of which the first found no room."""
     worker = ScriptedWorker()
-    gateway = await start(stack, worker, tenants={"default": {"requests_per_minute": 1}})
-    assert "KV_EXHAUSTED" == (await gateway.error(text_request(), timeout=0.3)).reason
+    gateway = await start(stack, worker, max_wait_s=0.2, tenants={"default": {"requests_per_minute": 1}})
+    assert "KV_EXHAUSTED" == (await gateway.error(text_request())).reason
     await worker.push()
     assert (await gateway.generate(text_request()))[1] is None
     assert "QUOTA_EXCEEDED" == (await gateway.error(text_request())).reason
+
+
+async def test_the_last_place_of_the_gateway_goes_to_the_more_critical(stack: AsyncExitStack) -> None:
+    """Whoever waits and is less critical makes way; whoever is as critical does not."""
+    worker = ScriptedWorker()
+    gateway = await start(stack, worker, max_wait_s=60, max_in_flight=1)
+    sheddable = text_request()
+    sheddable.criticality = SHEDDABLE
+    first = asyncio.create_task(gateway.error(sheddable))
+    await until_waiting(gateway, 1)
+    second = asyncio.create_task(gateway.generate(text_request()))
+    evicted = await first
+    assert ("EVICTED", "max_in_flight") == (evicted.reason, evicted.metadata["limit"])
+    await until_waiting(gateway, 1)
+    assert "ADMISSION_QUEUE_FULL" == (await gateway.error(text_request())).reason
+    await worker.push()
+    assert (await second)[1] is None
+
+
+async def test_who_insists_on_more_than_there_is_time_for_does_not_wait(stack: AsyncExitStack) -> None:
+    """100 tokens a second, 20 seconds, 900 tokens, and no room yet."""
+    worker = ScriptedWorker()
+    gateway = await start(stack, worker, max_wait_s=60)
+    await worker.push(decode_tokens_per_second=100.0, prefill_tokens_per_second=1000.0, running_request_count=4, **FULL)
+    request = text_request(max_output_tokens=900)
+    request.short_deadline_policy = generation_pb2.SHORT_DEADLINE_POLICY_REFUSE
+    error = await gateway.error(request, timeout=20)
+    assert ("DEADLINE_TOO_SHORT", "900") == (error.reason, error.metadata["max_output_tokens"])
+    assert 0 < int(error.metadata["fitting_output_tokens"]) < 900
+    assert [] == worker.jobs
+
+
+async def test_the_room_can_be_read(stack: AsyncExitStack) -> None:
+    """Who waits, for how long, and why others do not."""
+    gateway = await start(stack, ScriptedWorker(), max_wait_s=60, tenants={"default": {"requests_per_minute": 1}})
+    room = gateway.gateway.waiting_room
+    (model,) = gateway.gateway.fleet.models.values()
+    assert (0.0, 0.0) == (room.oldest_age_s, room.predicted_wait_s(model))
+    call = gateway.stub.Generate(text_request())
+    await until_waiting(gateway, 1)
+    assert {(1, "default"): 1} == room.waiting
+    assert room.oldest_age_s >= 0
+    assert room.predicted_wait_s(model) is None
+    await gateway.error(text_request())
+    assert {"QUOTA_EXCEEDED": 1} == room.refusals
+    call.cancel()

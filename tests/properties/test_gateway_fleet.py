@@ -136,7 +136,7 @@ class FleetMachine(RuleBasedStateMachine):
         """A gateway never loses its whole fleet by its own opinion, nor more than half of it."""
         seats = [seat for seat in self.fleet.seats if not seat.load.is_draining]
         if seats:
-            candidates = list(self.fleet._candidates(seats[0].model, demand(1), expected_tokens=None))
+            candidates = list(self.fleet._candidates(seats[0].model, demand(1), expected_tokens=None, spare_tokens=0))
             assert len(seats) - len(candidates) <= max(1, len(seats) // 2)
             assert candidates
             open_ones = {seat.worker_id for seat in seats if BreakerState.OPEN in seat.standing.states.values()}

@@ -10,7 +10,7 @@ import pytest
 from gateway.policy.wait_forecast import Supply
 from gateway.policy.waiter import Waiter
 from gateway.policy.waiting_line import Bound, Refusal, WaitingLine
-from tests.fakes.virtual_fleet import Trip, VirtualFleet, poisson
+from tests.fakes.virtual_fleet import FIRST_TOKEN_S, Trip, VirtualFleet, poisson
 
 CAPACITY_TOKENS = 50_000
 # 540 expected tokens each, for 4.1 s on average.
@@ -22,10 +22,10 @@ def line(*, max_bytes: int = 2**26, weights: Mapping[str, float] | None = None, 
     return WaitingLine(max_bytes=max_bytes, max_wait_s=1.5, weights=weights or {}, rng=random.Random(seed))
 
 
-def run(*traces: Iterable[Trip], gateways: int = 1) -> list[Trip]:
+def run(*traces: Iterable[Trip], gateways: int = 1, capacity_tokens: int = CAPACITY_TOKENS) -> list[Trip]:
     """What becomes of the traces, sent at one time."""
     lines = [line(seed=number) for number in range(gateways)]
-    fleet = VirtualFleet(lines=lines, capacity_tokens=CAPACITY_TOKENS)
+    fleet = VirtualFleet(lines=lines, capacity_tokens=capacity_tokens)
     return fleet.run(heapq.merge(*traces, key=lambda trip: trip.arrived_at))
 
 
@@ -85,6 +85,28 @@ def test_the_critical_lose_nothing_while_the_sheddable_are_shed() -> None:
     critical, sheddable = trips(all_trips, rank=1), trips(all_trips, rank=3)
     assert [] == [trip for trip in critical if trip.started_at is None]
     assert sum(trip.refusal is not None for trip in sheddable) > 0.8 * len(sheddable)
+
+
+@pytest.mark.parametrize("capacity", [0.4, 0.8])
+def test_a_greedy_tenant_does_not_slow_down_the_others(capacity: float) -> None:
+    """One of four, which use a part of the capacity between them, sends ten times as much; to the first token 0.1 s."""
+    p99_s = []
+    for factor in (1, 10):
+        traces = (
+            poisson(
+                random.Random(number),
+                per_s=capacity / 4 * 6.6 * CAPACITY_PER_S * (factor if tenant == "d" else 1),
+                for_s=30,
+                tenant=tenant,
+            )
+            for number, tenant in enumerate("abcd")
+        )
+        all_trips = run(*traces, capacity_tokens=330_000)  # as many as an H200 has beside an 8B model
+        assert 0.99 * len(trips(all_trips, tenant="a")) <= len(
+            [trip for trip in trips(all_trips, tenant="a") if trip.started_at is not None]
+        )
+        p99_s.append(FIRST_TOKEN_S + p99_wait_s(trips(all_trips, tenant="a")))
+    assert p99_s[1] <= 1.2 * p99_s[0]
 
 
 def test_the_sheddable_do_not_stand_still() -> None:
