@@ -10,8 +10,8 @@ import uvloop
 
 from gateway.app import Gateway
 from gateway.config import ConfigError, GatewaySettings, read_command
-from tidegate.rpc.telemetry import setup
 from tidegate.telemetry.logs import set_up_logs
+from tidegate.telemetry.setup import setup
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
 async def _serve(settings: GatewaySettings) -> int:
     telemetry = setup("tidegate-gateway", endpoint=settings.otlp_endpoint)
     try:
-        return await Gateway(settings, telemetry.tracer).run()
+        return await Gateway(settings, telemetry).run()
     finally:
         await asyncio.to_thread(telemetry.shutdown)
 

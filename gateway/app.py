@@ -14,7 +14,6 @@ from typing import NoReturn
 import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from opentelemetry.trace import Tracer
 
 from gateway.admission import Admission
 from gateway.config import GatewaySettings
@@ -23,14 +22,24 @@ from gateway.errors import DrainingError, to_rpc
 from gateway.generation import Generation
 from gateway.http2_service import Http2Service
 from gateway.intake import Intake
-from gateway.observers import observe_fleet, observe_process, observe_traffic
+from gateway.journal import Journal
+from gateway.observers import (
+    observe_breakers,
+    observe_edge,
+    observe_fleet,
+    observe_process,
+    observe_queue,
+    observe_traffic,
+)
 from gateway.policy.continuation import ContinuationLimits
 from gateway.policy.limit import Limit
 from gateway.policy.quota import Quotas
 from gateway.policy.tenants import Tenants, TenantTerms
 from gateway.policy.waiting_line import WaitingLine
 from gateway.preparation import Preparation
+from gateway.records import Records
 from gateway.service import InferenceService, add_to_server
+from gateway.status import Status
 from gateway.traffic_sketches import TrafficSketches
 from gateway.waiting_room import WaitingRoom
 from gateway.workers.connection import WorkerConnection
@@ -45,10 +54,11 @@ from tidegate.rpc.lifecycle import Lifecycle
 from tidegate.rpc.port import GrpcPort, Http2Port, Port
 from tidegate.rpc.running_calls import RunningCalls
 from tidegate.rpc.server import SERVER_OPTIONS, ErrorInterceptor
-from tidegate.rpc.telemetry import TraceInterceptor
+from tidegate.rpc.telemetry import ServedCalls, TraceInterceptor
+from tidegate.telemetry.labels import BoundedLabels
 from tidegate.telemetry.loop_lag import LoopLag
-from tidegate.telemetry.metrics import Metrics
 from tidegate.telemetry.port import admin_port
+from tidegate.telemetry.setup import Telemetry
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -60,13 +70,13 @@ _SERVICE = inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 class Gateway:
     """A gateway process. ``run`` is its life; ``listening`` and ``address`` tell others how far it has got."""
 
-    def __init__(self, settings: GatewaySettings, tracer: Tracer) -> None:
+    def __init__(self, settings: GatewaySettings, telemetry: Telemetry) -> None:
         """Make it inside a running event loop."""
         self.listening = asyncio.Event()
         self.address = ""
         self.admin_address = ""  # empty while there is none
         self.fleet = Fleet(random.Random())
-        self.metrics = Metrics()
+        self.metrics = telemetry.metrics
         tenants = _tenants(settings)
         intake = Intake(self.fleet, Quotas(tenants, gateways=settings.quota_gateways), max_wait_s=settings.max_wait_s)
         self.waiting_room = WaitingRoom(self.fleet, intake, partial(_waiting_line, settings, tenants))
@@ -84,17 +94,22 @@ class Gateway:
         self._lifecycle.on_drain(self._admission.close)
         self._lag = LoopLag()
         observe_fleet(self.metrics, self.fleet, settings)
+        observe_breakers(self.metrics, self.fleet)
         observe_process(self.metrics, self._admission, self._lifecycle, self._lag, settings)
         observe_traffic(self.metrics, self.traffic)
         running = RunningCalls(_grace_is_over)
         self._lifecycle.on_grace_end(running.end_all)
         preparation = Preparation(self._executor, _limit(settings.prepare_backlog_bytes))
+        self.journal = Journal()
+        self._records = Records(telemetry, self.journal, BoundedLabels())
+        observe_queue(self.metrics, lambda: self._records.waiting)
         generation = Generation(
             self.fleet,
             running=running,
             admission=self._admission,
             preparation=preparation,
-            dispatch=Dispatch(self.waiting_room, self.fleet, tracer, _continuation_limits(settings), random.Random()),
+            dispatch=Dispatch(self.waiting_room, self.fleet, _continuation_limits(settings), random.Random()),
+            records=self._records,
             traffic=self.traffic,
             tenants=tenants,
             waiting_room=self.waiting_room,
@@ -102,14 +117,14 @@ class Gateway:
         service = InferenceService(
             self.fleet, self._admission, preparation, generation, max_duration_s=settings.max_duration_s
         )
-        self._port = self._make_port(service, generation, tracer)
+        self._port = self._make_port(service, generation, ServedCalls(telemetry))
 
     async def run(self) -> int:
         """Serve until SIGTERM, SIGINT or ``stop``; returns the process's exit code."""
         listen, is_default = self._settings.admin_listen, "admin_listen" not in self._settings.model_fields_set
         async with AsyncExitStack() as stack:
             try:
-                admin = admin_port(listen, self.metrics, {}, is_default=is_default)
+                admin = admin_port(listen, self.metrics, self._status().pages(), is_default=is_default)
                 self.admin_address = await stack.enter_async_context(admin)
             except OSError as error:
                 _LOGGER.error("cannot listen on %s: %s", listen, error.strerror)  # noqa: TRY400
@@ -153,8 +168,8 @@ class Gateway:
         """Begin to drain, as SIGTERM does."""
         self._lifecycle.request_stop()
 
-    def _make_port(self, service: InferenceService, generation: Generation, tracer: Tracer) -> Port:
-        interceptors = (TraceInterceptor(tracer), ErrorInterceptor(to_rpc, _LOGGER))
+    def _make_port(self, service: InferenceService, generation: Generation, calls: ServedCalls) -> Port:
+        interceptors = (TraceInterceptor(calls), ErrorInterceptor(to_rpc, _LOGGER))
         server = grpc.aio.server(interceptors=interceptors, options=SERVER_OPTIONS)
         add_to_server(service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._lifecycle.health, server)
@@ -165,7 +180,20 @@ class Gateway:
         flusher = Flusher(asyncio.get_running_loop())
         self._upstreams = Upstreams(flusher, Limits(max_message_bytes=_MAX_ANSWER_BYTES))
         http2 = Http2Service(generation, self._upstreams, max_duration_s=self._settings.max_duration_s)
-        return Http2Port(server, http2.handlers(tracer), flusher=flusher, limits=Limits())
+        port = Http2Port(server, http2.handlers(calls), flusher=flusher, limits=Limits())
+        observe_edge(self.metrics, port.abuse)
+        return port
+
+    def _status(self) -> Status:
+        return Status(
+            self._settings,
+            fleet=self.fleet,
+            admission=self._admission,
+            lifecycle=self._lifecycle,
+            journal=self.journal,
+            lag=self._lag,
+            waiting=lambda: self._records.waiting,
+        )
 
     async def _publish_readiness(self) -> NoReturn:
         while True:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import random
 from typing import Protocol
 
-from opentelemetry.trace import Tracer
-
 from gateway.call import Call
 from gateway.continuing import Continuing
 from gateway.errors import DeadlineExceededError
@@ -20,11 +18,12 @@ from gateway.passage import Passage
 from gateway.policy.attempts import Attempts
 from gateway.policy.continuation import Continuation, ContinuationLimits
 from gateway.policy.outcomes import Outcome, judge
-from gateway.spans import AttemptSpan
+from gateway.records import Record
 from gateway.waiting_room import Place, WaitingRoom
 from gateway.workers.errors import WorkerCallError
 from gateway.workers.fleet import Fleet
 from gateway.workers.seat import Lease
+from tidegate.telemetry import conventions as names
 
 
 class Carrier(Protocol):
@@ -43,24 +42,21 @@ class Carrier(Protocol):
 class Dispatch:
     """Finds a worker for each request, and another one while that is possible."""
 
-    def __init__(
-        self, waiting_room: WaitingRoom, fleet: Fleet, tracer: Tracer, limits: ContinuationLimits, rng: random.Random
-    ) -> None:
+    def __init__(self, waiting_room: WaitingRoom, fleet: Fleet, limits: ContinuationLimits, rng: random.Random) -> None:
         """``limits`` hold for going on after the first event."""
         self._waiting_room = waiting_room
         self._fleet = fleet
-        self._tracer = tracer
         self._limits = limits
         self._rng = rng
 
-    async def generate(self, prepared: PreparedRequest, call: Call, carrier: Carrier) -> None:
+    async def generate(self, prepared: PreparedRequest, call: Call, carrier: Carrier, record: Record) -> None:
         """Carry the generation to the client. Being cancelled frees the request's blocks on its worker.
 
         Raises the ``GatewayError`` that the client is told.
         """
         passage = Passage()
         continuing = Continuing(self._fleet, Continuation(self._limits, self._rng), prepared, call, passage)
-        run = _Run(self._tracer, prepared, call, carrier, passage)
+        run = _Run(record, prepared, call, carrier, passage)
         await run.to_end(self._waiting_room.place(prepared, call), continuing)
 
 
@@ -68,21 +64,21 @@ class _Run:
     """One request, from its first attempt to its last."""
 
     def __init__(
-        self, tracer: Tracer, prepared: PreparedRequest, call: Call, carrier: Carrier, passage: Passage
+        self, record: Record, prepared: PreparedRequest, call: Call, carrier: Carrier, passage: Passage
     ) -> None:
-        self._tracer = tracer
+        self._record = record
         self._prepared = prepared
         self._call = call
         self._carrier = carrier
         self._attempts = Attempts()
         self._passage = passage
-        self._count = 0
+        record.prepared(prepared, passage)
 
     async def to_end(self, place: Place, continuing: Continuing) -> None:
         passage = self._passage
         try:
             while True:
-                lease = await continuing.lease() if passage.has_begun else await self._lease_to_begin(place)
+                lease = await (self._lease_to_go_on(continuing) if passage.has_begun else self._lease_to_begin(place))
                 try:
                     await self._attempt(lease, continuing.delivered)
                     return
@@ -97,10 +93,15 @@ class _Run:
             place.end(passage.finished, output_tokens=passage.tokens)
 
     async def _lease_to_begin(self, place: Place) -> Lease:
-        lease = await place.lease(exclude=self._attempts.unfit)
+        with self._record.queue():
+            lease = await place.lease(exclude=self._attempts.unfit)
         if lease is None:
             raise self._attempts.error()
         return lease
+
+    async def _lease_to_go_on(self, continuing: Continuing) -> Lease:
+        with self._record.stage(names.CONTINUATION):
+            return await continuing.lease()
 
     def _move_on(self, place: Place, lease: Lease, failure: WorkerCallError) -> None:
         """Another worker may begin anew; otherwise raises what the client is told."""
@@ -112,10 +113,9 @@ class _Run:
     async def _attempt(self, lease: Lease, delivered: Delivered | None) -> None:
         """One call to one worker. However it ends, the call, the lease and the span end with it."""
         prepared, call, passage = self._prepared, self._call, self._passage
-        self._count += 1
         tokens = passage.tokens
-        span = AttemptSpan(self._tracer, prepared, lease, number=self._count, delivered_tokens=tokens)
-        passage.expect(lease.begin)
+        span = self._record.attempt(lease, delivered_tokens=tokens)
+        passage.expect(lambda: self._begin(lease))
         outcome, error = Outcome.IGNORED, None  # unless it ends by itself, the client is gone
         try:
             if not call.remaining_s:
@@ -138,3 +138,8 @@ class _Run:
                 cached_tokens=passage.cached_tokens,
             )
             span.end(outcome, passage, error)
+            self._record.attempted(lease, outcome, error)
+
+    def _begin(self, lease: Lease) -> None:
+        lease.begin()
+        self._record.first_token()

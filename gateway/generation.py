@@ -16,11 +16,13 @@ from gateway.policy.outcomes import no_worker_available
 from gateway.policy.tenants import Tenants
 from gateway.policy.waiter import CLASS_COUNT
 from gateway.preparation import Preparation
+from gateway.records import Record, Records
 from gateway.traffic_sketches import TrafficSketches
 from gateway.waiting_room import WaitingRoom
 from gateway.workers.fleet import Fleet
 from tidegate.inference.v1 import generation_pb2, inference_service_pb2
 from tidegate.rpc.running_calls import RunningCalls
+from tidegate.telemetry import conventions as names
 
 
 class Generation:
@@ -37,6 +39,7 @@ class Generation:
         traffic: TrafficSketches,
         tenants: Tenants,
         waiting_room: WaitingRoom,
+        records: Records,
     ) -> None:
         self._fleet = fleet
         self._running = running
@@ -46,31 +49,33 @@ class Generation:
         self._traffic = traffic
         self._tenants = tenants
         self._waiting_room = waiting_room
+        self._records = records
 
     async def run(self, request: bytes, call: Call, carrier: Carrier) -> None:
         """Serve ``request``, a serialised GenerateRequest; returns when the client has been sent all of the answer.
 
         Raises the ``GatewayError`` that the client is told.
         """
-        with self._running.hold():
-            await self._admitted(request, call, carrier)
+        with self._running.hold(), self._records.begin(call) as record:
+            await self._admitted(request, call, carrier, record)
 
-    async def _admitted(self, request: bytes, call: Call, carrier: Carrier) -> None:
+    async def _admitted(self, request: bytes, call: Call, carrier: Carrier, record: Record) -> None:
         if self._admission.is_full and self._waiting_room.make_way(_rank(request)):
             await asyncio.sleep(0)  # in which the one that was sent away goes
         async with self._admission.admit():
             models = self._fleet.models
             if not models:  # before any worker was seen, nothing can be said of a model's name
                 raise no_worker_available()
-            tenant = self._tenants.resolve(call.tenant_claim, asyncio.get_running_loop().time())
-            prepared = await self._preparation.run(
-                partial(PreparedRequest.from_public, request, models, response_id=call.response_id, tenant=tenant),
-                size_bytes=len(request),
-                deadline_at=call.deadline_at,
-                is_light=is_light(request),
-            )
+            record.tenant = tenant = self._tenants.resolve(call.tenant_claim, asyncio.get_running_loop().time())
+            with record.stage(names.VALIDATE):
+                prepared = await self._preparation.run(
+                    partial(PreparedRequest.from_public, request, models, response_id=call.response_id, tenant=tenant),
+                    size_bytes=len(request),
+                    deadline_at=call.deadline_at,
+                    is_light=is_light(request),
+                )
             self._traffic.note(prepared)
-            await self._dispatch.generate(prepared, call, carrier)
+            await self._dispatch.generate(prepared, call, carrier, record)
 
 
 def _rank(request: bytes) -> int:

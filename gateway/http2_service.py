@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping
 
 from grpc import StatusCode
-from opentelemetry.trace import Tracer
 
 from gateway.call import Call
 from gateway.carriers import Http2Carrier
@@ -17,6 +16,7 @@ from tidegate.http2.grpc_status import Status
 from tidegate.http2.server import Handler
 from tidegate.http2.server_call import ServerCall, time_left_s
 from tidegate.rpc.http2_calls import guarded, traced
+from tidegate.rpc.telemetry import ServedCalls
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -32,10 +32,10 @@ class Http2Service:
         self._upstreams = upstreams
         self._max_duration_s = max_duration_s
 
-    def handlers(self, tracer: Tracer) -> Mapping[str, Handler]:
+    def handlers(self, calls: ServedCalls) -> Mapping[str, Handler]:
         """By full method name."""
         return {
-            "/tidegate.inference.v1.InferenceService/Generate": traced(guarded(self._serve, to_rpc, _LOGGER), tracer)
+            "/tidegate.inference.v1.InferenceService/Generate": traced(guarded(self._serve, to_rpc, _LOGGER), calls)
         }
 
     async def _serve(self, call: ServerCall) -> Status:

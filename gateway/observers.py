@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from gateway.admission import Admission
 from gateway.config import GatewaySettings
+from gateway.policy.breaker import BreakerState
 from gateway.traffic_sketches import TrafficSketches
 from gateway.workers.fleet import Fleet
 from gateway.workers.seat import Seat
 from tidegate import __version__
+from tidegate.http2.limits import Abuse
 from tidegate.rpc.lifecycle import Lifecycle
 from tidegate.telemetry import catalogue
-from tidegate.telemetry.conventions import GEN_AI_REQUEST_MODEL, SERVER_ADDRESS, STATE
+from tidegate.telemetry.conventions import (
+    CRITICALITY,
+    GEN_AI_REQUEST_MODEL,
+    KIND,
+    PHASE,
+    SERVER_ADDRESS,
+    STATE,
+    TENANT,
+)
+from tidegate.telemetry.labels import BoundedLabels
 from tidegate.telemetry.loop_lag import LoopLag
 from tidegate.telemetry.metrics import Metrics, Reading
 
@@ -50,6 +61,19 @@ def observe_fleet(
     metrics.observe(catalogue.WORKER_LOAD_AGE, load_ages)
 
 
+def observe_breakers(metrics: Metrics, fleet: Fleet) -> None:
+    """Show what this gateway thinks of its workers."""
+
+    def breakers() -> Iterator[Reading]:
+        for seat in fleet.seats:
+            for phase, current in seat.standing.states.items():
+                labels = {SERVER_ADDRESS: seat.worker_id, PHASE: phase.value}
+                for state in BreakerState:
+                    yield float(state is current), labels | {STATE: state.value}
+
+    metrics.observe(catalogue.BREAKER, breakers)
+
+
 def observe_process(
     metrics: Metrics, admission: Admission, lifecycle: Lifecycle, lag: LoopLag, settings: GatewaySettings
 ) -> None:
@@ -59,6 +83,25 @@ def observe_process(
     metrics.observe(catalogue.DRAINING, lambda: [(float(lifecycle.is_draining), {})])
     metrics.observe(catalogue.LOOP_LAG, lambda: [(lag.longest_s, {})])
     metrics.observe(catalogue.INFO, lambda: [(1, {"service.version": __version__})])
+
+
+def observe_edge(metrics: Metrics, abuse: Mapping[Abuse, int]) -> None:
+    """Show what peers of the HTTP/2 edge did that they may not."""
+    metrics.observe(catalogue.EDGE_ABUSE, lambda: [(abuse.get(kind, 0), {KIND: kind.value}) for kind in Abuse])
+
+
+def observe_queue(metrics: Metrics, waiting: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+    """Show who waits. ``waiting`` counts by criticality and tenant."""
+    tenants = BoundedLabels()
+
+    def requests() -> Iterator[Reading]:
+        counts: Counter[tuple[str, str]] = Counter()
+        for (criticality, tenant), count in waiting().items():
+            counts[(criticality, tenants.label(tenant))] += count
+        for (criticality, tenant), count in counts.items():
+            yield count, {CRITICALITY: criticality, TENANT: tenant}
+
+    metrics.observe(catalogue.QUEUE_REQUESTS, requests)
 
 
 def observe_traffic(metrics: Metrics, sketches: TrafficSketches) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 from opentelemetry.trace import (
     INVALID_SPAN,
     NoOpTracer,
@@ -23,43 +20,35 @@ from gateway.policy.outcomes import Outcome
 from gateway.workers.seat import Lease
 from tidegate.inference.v1 import generation_pb2
 from tidegate.rpc.status import RpcError
-from tidegate.rpc.telemetry import ERROR_TYPE, outgoing_metadata
+from tidegate.rpc.telemetry import outgoing_metadata
+from tidegate.telemetry import conventions as names
 
 
 class AttemptSpan:
     """Begins when it is made; end it once."""
 
-    def __init__(  # noqa: PLR0913 - what is known of an attempt when it begins
-        self,
-        tracer: Tracer,
-        prepared: PreparedRequest,
-        lease: Lease,
-        *,
-        number: int,
-        delivered_tokens: int,
-        clock: Callable[[], float] = time.monotonic,
+    def __init__(
+        self, tracer: Tracer, prepared: PreparedRequest, lease: Lease, *, number: int, delivered_tokens: int = 0
     ) -> None:
         """``number`` counts the request's attempts from 1; ``delivered_tokens`` came from those before."""
         self._delivered_tokens = delivered_tokens
         self._span: Span = INVALID_SPAN
-        if isinstance(tracer, NoOpTracer) and get_current_span() is INVALID_SPAN:
-            return  # part of no trace, and begins none
-        model = prepared.request.model.name
-        operation = "chat" if isinstance(prepared.request.prompt, Chat) else "text_completion"
+        if is_untraced_here(tracer):
+            return
+        operation, model = operation_of(prepared), prepared.request.model.name
         self._span = tracer.start_span(
             f"{operation} {model}",
             kind=SpanKind.CLIENT,
             attributes={
-                "gen_ai.operation.name": operation,
-                "gen_ai.request.model": model,
-                "gen_ai.request.max_tokens": prepared.max_output_tokens,
-                "gen_ai.response.id": prepared.response_id,
-                "gen_ai.usage.input_tokens": len(prepared.prompt.token_ids),
-                "server.address": lease.worker_id,
-                "tidegate.attempt.number": number,
-                "tidegate.attempt.continued_tokens": delivered_tokens,
-                "tidegate.worker.available_blocks": lease.load.available_blocks,
-                "tidegate.worker.load_age_s": clock() - lease.load.received_at,
+                names.GEN_AI_OPERATION_NAME: operation,
+                names.GEN_AI_PROVIDER_NAME: names.PROVIDER,
+                names.GEN_AI_REQUEST_MODEL: model,
+                names.GEN_AI_REQUEST_MAX_TOKENS: prepared.max_output_tokens,
+                names.GEN_AI_RESPONSE_ID: prepared.response_id,
+                names.GEN_AI_USAGE_INPUT_TOKENS: len(prepared.prompt.token_ids),
+                names.SERVER_ADDRESS: lease.worker_id,
+                names.ATTEMPT_NUMBER: number,
+                names.CONTINUED_TOKENS: delivered_tokens,
             },
         )
 
@@ -75,13 +64,23 @@ class AttemptSpan:
         """The attempt has ended; ``error`` is the worker's."""
         if not self._span.is_recording():
             return
-        self._span.set_attribute("gen_ai.usage.output_tokens", passage.tokens - self._delivered_tokens)
-        self._span.set_attribute("tidegate.attempt.outcome", outcome.value)
+        self._span.set_attribute(names.GEN_AI_USAGE_OUTPUT_TOKENS, passage.tokens - self._delivered_tokens)
+        self._span.set_attribute(names.ATTEMPT_OUTCOME, outcome.value)
         if passage.finished is not None:
             reason = generation_pb2.FinishReason.Name(passage.finished.reason).removeprefix("FINISH_REASON_")
-            self._span.set_attribute("gen_ai.response.finish_reasons", [reason.lower()])
+            self._span.set_attribute(names.GEN_AI_RESPONSE_FINISH_REASONS, [reason.lower()])
         if error is not None:
-            self._span.set_attribute(ERROR_TYPE, error.reason or error.code.name)
+            self._span.set_attribute(names.ERROR_TYPE, error.reason or error.code.name)
         if outcome is Outcome.FAILED:
             self._span.set_status(StatusCode.ERROR)
         self._span.end()
+
+
+def operation_of(prepared: PreparedRequest) -> str:
+    """What a request asks for, in GenAI terms."""
+    return "chat" if isinstance(prepared.request.prompt, Chat) else "text_completion"
+
+
+def is_untraced_here(tracer: Tracer) -> bool:
+    """Whether what runs here is part of no trace and begins none: then there is no need of spans."""
+    return isinstance(tracer, NoOpTracer) and get_current_span() is INVALID_SPAN

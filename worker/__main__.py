@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import uvloop
 
 from tidegate.telemetry.logs import set_up_logs
+from tidegate.telemetry.setup import setup
 from worker.app import Worker
 from worker.config import ConfigError, WorkerSettings, read_command
 
@@ -29,7 +30,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def _serve(settings: WorkerSettings) -> int:
-    return await Worker(settings).run()
+    telemetry = setup("tidegate-worker", endpoint=settings.otlp_endpoint)
+    try:
+        return await Worker(settings, telemetry=telemetry).run()
+    finally:
+        await asyncio.to_thread(telemetry.shutdown)
 
 
 if __name__ == "__main__":

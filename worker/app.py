@@ -17,9 +17,10 @@ from tidegate.rpc.lifecycle import Lifecycle
 from tidegate.rpc.port import GrpcPort, Http2Port, Port
 from tidegate.rpc.running_calls import RunningCalls
 from tidegate.rpc.server import SERVER_OPTIONS, ErrorInterceptor
+from tidegate.rpc.telemetry import ServedCalls, TraceInterceptor
 from tidegate.telemetry.loop_lag import LoopLag
-from tidegate.telemetry.metrics import Metrics
 from tidegate.telemetry.port import admin_port
+from tidegate.telemetry.setup import Telemetry
 from tidegate.worker.v1 import worker_service_pb2, worker_service_pb2_grpc
 from worker.checkpoint import CheckpointError
 from worker.config import WorkerSettings
@@ -29,7 +30,7 @@ from worker.errors import NotServingError, to_rpc
 from worker.health import Health
 from worker.http2_service import Http2Service
 from worker.model import ServedModel
-from worker.observers import observe_model, observe_process
+from worker.observers import observe_edge, observe_model, observe_process
 from worker.service import WorkerService
 from worker.startup import read_checkpoint, start_model
 
@@ -43,11 +44,18 @@ _LAST_WORDS_S = 2.0
 class Worker:
     """A worker process. ``run`` is its life; ``ready`` and ``address`` tell others how far it has got."""
 
-    def __init__(self, settings: WorkerSettings, engine_factory: EngineFactory = build_engine) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        engine_factory: EngineFactory = build_engine,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        """``telemetry`` None tells nobody but the admin port."""
         self.ready = asyncio.Event()
         self.address = ""
         self.admin_address = ""  # empty while there is none
-        self.metrics = Metrics()
+        self._telemetry = telemetry or Telemetry.silent()
+        self.metrics = self._telemetry.metrics
         self._settings = settings
         self._engine_factory = engine_factory
         self._exit_code = 0
@@ -89,19 +97,28 @@ class Worker:
                 task.cancel()
         return self._exit_code
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has requests."""
+        return self._model is not None and self._model.ledger.requests > 0
+
     def stop(self) -> None:
         """Begin to drain, as SIGTERM does."""
         self._lifecycle.request_stop()
 
     def _make_port(self, service: WorkerService, running: RunningCalls) -> Port:
-        server = grpc.aio.server(interceptors=(ErrorInterceptor(to_rpc, _LOGGER),), options=SERVER_OPTIONS)
+        calls = ServedCalls(self._telemetry)
+        interceptors = (TraceInterceptor(calls), ErrorInterceptor(to_rpc, _LOGGER))
+        server = grpc.aio.server(interceptors=interceptors, options=SERVER_OPTIONS)
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._lifecycle.health, server)
         reflection.enable_server_reflection((_SERVICE, reflection.SERVICE_NAME), server)
         if self._settings.data_plane == "grpc":
             return GrpcPort(server)
-        handlers = Http2Service(service, running).handlers()
-        return Http2Port(server, handlers, flusher=Flusher(asyncio.get_running_loop()), limits=Limits())
+        handlers = Http2Service(service, running).handlers(calls)
+        port = Http2Port(server, handlers, flusher=Flusher(asyncio.get_running_loop()), limits=Limits())
+        observe_edge(self.metrics, port.abuse)
+        return port
 
     async def _load_and_watch(self) -> None:
         engine: Engine | None = None
@@ -112,7 +129,11 @@ class Worker:
             if self._settings.engine == "vllm":
                 self.metrics.include(REGISTRY)  # where vLLM keeps its own
             self._model = await start_model(
-                self._settings, checkpoint, engine, is_draining=lambda: self._lifecycle.is_draining
+                self._settings,
+                checkpoint,
+                engine,
+                telemetry=self._telemetry,
+                is_draining=lambda: self._lifecycle.is_draining,
             )
             self._lifecycle.on_drain(self._model.load_feed.changed)
             observe_model(self.metrics, self._model)
@@ -141,7 +162,7 @@ class Worker:
                 await engine.stop()
 
     async def _until_idle(self) -> None:
-        while self._model is not None and self._model.ledger.requests:
+        while self.is_busy and self._model is not None:
             await self._model.load_feed.wait_for_change()
 
     def _end_with_error(self) -> None:

@@ -105,6 +105,8 @@ class WorkerSettings(BaseSettings):
     """address for metrics; port 0 takes a free one, an empty address serves none"""
     log_format: Literal["text", "json"] = "text"
     """json writes one object a line"""
+    otlp_endpoint: str | None = None
+    """OpenTelemetry collector for traces, http://host:4317; otherwise the one that OTEL_EXPORTER_OTLP_... names"""
 
     data_plane: Literal["http2", "grpc"] = "http2"
     """what carries tokens: the HTTP/2 edge, or grpc.aio, which is slower and the reference"""

@@ -7,6 +7,7 @@ last token, an error, the deadline or a cancelled call, both are given back in i
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from typing import TypeVar
@@ -46,6 +47,7 @@ class Generation:
         and what the engine raises.
         """
         model, job = self._model, self._job
+        record = model.records.begin(prompt_tokens=len(job.prompt_token_ids))
         if job.constraint is not None:
             await _before(deadline, model.constraints.check(job.constraint))
         had_work = model.pace.has_work
@@ -57,6 +59,7 @@ class Generation:
             max_output_tokens=max(1, job.sampling.max_output_tokens - job.continued_tokens),
             prompt_names=names,
         )
+        record.reserved_tokens = model.ledger.reserved_output_tokens(reservation)
         is_complete = False
         try:
             model.pace.give_work(had_work=had_work)
@@ -65,6 +68,7 @@ class Generation:
                 is_started = self._request.is_started
                 while not is_complete:
                     output = await _before(deadline, anext(outputs))
+                    record.output(len(output.token_ids), output.finish)
                     model.ledger.begin(reservation, cached_tokens=output.cached_prompt_tokens)
                     if output.token_ids:
                         model.ledger.extend(reservation, len(output.token_ids))
@@ -84,6 +88,7 @@ class Generation:
             # Part of an output teaches nothing about whole ones.
             model.ledger.release(reservation, is_complete=is_complete and job.continued is None)
             model.load_feed.changed()
+            record.end(sys.exception())
 
     def _started(self) -> _Response:
         return _Response(

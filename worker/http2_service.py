@@ -18,9 +18,10 @@ from tidegate.http2.messages import framed
 from tidegate.http2.server import Handler
 from tidegate.http2.server_call import ServerCall, time_left_s
 from tidegate.inference.v1 import inference_service_pb2
-from tidegate.rpc.http2_calls import guarded
+from tidegate.rpc.http2_calls import guarded, traced
 from tidegate.rpc.running_calls import RunningCalls
 from tidegate.rpc.status import Violation
+from tidegate.rpc.telemetry import ServedCalls
 from tidegate.worker.v1 import worker_service_pb2
 from worker.errors import InvalidJobError, to_rpc
 from worker.service import WorkerService, finished_trailers
@@ -39,9 +40,10 @@ class Http2Service:
         self._service = service
         self._running = running
 
-    def handlers(self) -> Mapping[str, Handler]:
+    def handlers(self, calls: ServedCalls) -> Mapping[str, Handler]:
         """By full method name."""
-        return {"/tidegate.worker.v1.WorkerService/Generate": guarded(self._serve, to_rpc, _LOGGER)}
+        serve = traced(guarded(self._serve, to_rpc, _LOGGER), calls)
+        return {"/tidegate.worker.v1.WorkerService/Generate": serve}
 
     async def _serve(self, call: ServerCall) -> Status:
         trailers: tuple[tuple[str, bytes], ...] = ()

@@ -174,6 +174,11 @@ class Ledger:
             shared_names=shared_names,
         )
 
+    def reserved_output_tokens(self, reservation: Reservation) -> int:
+        """Output tokens that fit the reservation, the shared blocks of its prompt counted as its own."""
+        blocks = reservation.blocks + len(reservation.shared_names)
+        return blocks * self.capacity.block_size - reservation.prompt_tokens
+
     def begin(self, reservation: Reservation, *, cached_tokens: int) -> None:
         """The prompt has been computed, but for ``cached_tokens`` that the engine found in its prefix cache."""
         if reservation.has_begun:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 from tidegate.inference.v1 import model_pb2
+from tidegate.telemetry.setup import Telemetry
 from tidegate.worker.v1 import worker_service_pb2
 from worker.checkpoint import Checkpoint
 from worker.constraints import ConstraintChecker
@@ -15,6 +16,7 @@ from worker.load import LoadFeed
 from worker.manifest import PromptHistogram
 from worker.pace import Pace
 from worker.prefetch import Prefetcher
+from worker.records import Records
 
 _KINDS = {
     ConstraintKind.JSON_SCHEMA: model_pb2.CONSTRAINT_KIND_JSON_SCHEMA,
@@ -39,6 +41,7 @@ class ServedModel:
     pace: Pace
     load_feed: LoadFeed
     prefetcher: Prefetcher
+    records: Records = field(default_factory=lambda: Records(Telemetry.silent(), model=""))
 
     def describe(self) -> worker_service_pb2.GetModelResponse:
         """What a gateway has to know of it."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from tidegate import __version__
+from tidegate.http2.limits import Abuse
 from tidegate.rpc.lifecycle import Lifecycle
 from tidegate.telemetry import catalogue
-from tidegate.telemetry.conventions import GEN_AI_REQUEST_MODEL, GEN_AI_TOKEN_TYPE, PHASE, STATE
+from tidegate.telemetry.conventions import GEN_AI_REQUEST_MODEL, GEN_AI_TOKEN_TYPE, KIND, PHASE, STATE
 from tidegate.telemetry.loop_lag import LoopLag
 from tidegate.telemetry.metrics import Metrics, Reading
 from worker.engine import EngineDeadError, EngineLoad
@@ -18,6 +19,11 @@ def observe_process(metrics: Metrics, lifecycle: Lifecycle, lag: LoopLag) -> Non
     """Show how the process is; before there is a model, too."""
     metrics.observe(catalogue.DRAINING, lambda: [(float(lifecycle.is_draining), {})])
     metrics.observe(catalogue.LOOP_LAG, lambda: [(lag.longest_s, {})])
+
+
+def observe_edge(metrics: Metrics, abuse: Mapping[Abuse, int]) -> None:
+    """Show what peers of the HTTP/2 edge did that they may not."""
+    metrics.observe(catalogue.EDGE_ABUSE, lambda: [(abuse.get(kind, 0), {KIND: kind.value}) for kind in Abuse])
 
 
 def observe_model(metrics: Metrics, model: ServedModel) -> None:
@@ -63,6 +69,8 @@ def observe_model(metrics: Metrics, model: ServedModel) -> None:
         catalogue.ENGINE_RATE,
         lambda: [(pace.prefill_tokens_per_s, {PHASE: "prefill"}), (pace.decode_tokens_per_s, {PHASE: "decode"})],
     )
+    metrics.observe(catalogue.LEDGER_REQUESTS, lambda: [(ledger.requests, {})])
+    metrics.observe(catalogue.LEDGER_REFUSALS, lambda: [(ledger.refusals, {})])
     metrics.observe(catalogue.PENDING_PREFILL, lambda: [(ledger.pending_prefill_tokens, {})])
     about = {"service.version": __version__, "tidegate.engine": facts.name, GEN_AI_REQUEST_MODEL: model.name}
     metrics.observe(catalogue.INFO, lambda: [(1, about)])

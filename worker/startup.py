@@ -6,8 +6,10 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from tidegate.telemetry.setup import Telemetry
 from tidegate.worker.v1.worker_service_pb2 import GenerateRequest
 from worker.books import AdmissionSettings, Books
 from worker.checkpoint import Checkpoint, open_checkpoint
@@ -21,6 +23,7 @@ from worker.load import LoadFeed
 from worker.model import ServedModel
 from worker.prefetch import Prefetcher
 from worker.prefix_file import read_prefix_file
+from worker.records import Records
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -39,7 +42,12 @@ async def read_checkpoint(settings: WorkerSettings) -> Checkpoint:
 
 
 async def start_model(
-    settings: WorkerSettings, checkpoint: Checkpoint, engine: Engine, *, is_draining: Callable[[], bool]
+    settings: WorkerSettings,
+    checkpoint: Checkpoint,
+    engine: Engine,
+    *,
+    telemetry: Telemetry,
+    is_draining: Callable[[], bool],
 ) -> ServedModel:
     """Start ``engine`` and return it ready to serve. Raises ``EngineDeadError`` or ``EngineError``."""
     facts = await engine.start()
@@ -67,8 +75,9 @@ async def start_model(
     if facts.constraint_kinds:
         constraints.start()
     engine.on_step(after_step)
+    name = settings.model_name or (checkpoint.directory.name if settings.model_dir else _SIM_MODEL_NAME)
     model = ServedModel(
-        name=settings.model_name or (checkpoint.directory.name if settings.model_dir else _SIM_MODEL_NAME),
+        name=name,
         default_max_output_tokens=settings.default_max_output_tokens,
         checkpoint=checkpoint,
         engine=engine,
@@ -83,7 +92,7 @@ async def start_model(
     async for _ in Generation(model, _warm_up_job(facts, first_token=1), request).run(None):
         pass
     await prefetcher.prefill_all()
-    return model
+    return replace(model, records=Records(telemetry, model=name))  # of what comes after the warm-up
 
 
 def _prefetcher(

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc.aio
-from opentelemetry.trace import NoOpTracer, Tracer
+from opentelemetry.trace import Tracer
 
 from gateway.app import Gateway
 from gateway.config import GatewaySettings
 from tidegate.inference.v1 import inference_service_pb2, inference_service_pb2_grpc
 from tidegate.rpc.server import CHANNEL_OPTIONS
 from tidegate.rpc.status import RpcError
+from tidegate.telemetry.setup import Telemetry
 
 Response = inference_service_pb2.GenerateResponse
 
@@ -73,11 +74,15 @@ def text_of(responses: Sequence[Response]) -> str:
 
 @asynccontextmanager
 async def running_gateway(
-    *workers: str, ready: int | None = None, tracer: Tracer | None = None, **settings: Any
+    *workers: str,
+    ready: int | None = None,
+    tracer: Tracer | None = None,
+    telemetry: Telemetry | None = None,
+    **settings: Any,
 ) -> AsyncIterator[RunningGateway]:
     """Start a gateway, wait until ``ready`` workers (all, unless said otherwise) take jobs, and end it afterwards."""
     settings = {"listen": "127.0.0.1:0", "admin_listen": ""} | settings
-    gateway = Gateway(GatewaySettings(workers=workers, **settings), tracer or NoOpTracer())
+    gateway = Gateway(GatewaySettings(workers=workers, **settings), telemetry or Telemetry.silent(tracer))
     life = asyncio.create_task(gateway.run())
     listening = asyncio.create_task(gateway.listening.wait())
     await asyncio.wait((life, listening), return_when=asyncio.FIRST_COMPLETED)

@@ -11,6 +11,7 @@ from typing import Any
 import grpc.aio
 
 from tidegate.rpc.server import CHANNEL_OPTIONS
+from tidegate.telemetry.setup import Telemetry
 from tidegate.worker.v1 import worker_service_pb2, worker_service_pb2_grpc
 from worker.app import Worker
 from worker.config import WorkerSettings
@@ -54,13 +55,15 @@ class RunningWorker:
 
 @asynccontextmanager
 async def running_worker(
-    settings: WorkerSettings | None = None, engine_factory: EngineFactory = build_engine
+    settings: WorkerSettings | None = None,
+    engine_factory: EngineFactory = build_engine,
+    telemetry: Telemetry | None = None,
 ) -> AsyncIterator[RunningWorker]:
     """Start a worker, wait until it is ready, and end it afterwards."""
     settings = settings or WorkerSettings(engine="sim", listen="127.0.0.1:0", drain_grace_s=5, sim_time_scale=0.01)
     if "admin_listen" not in settings.model_fields_set:
         settings = settings.model_copy(update={"admin_listen": ""})
-    worker = Worker(settings, engine_factory)
+    worker = Worker(settings, engine_factory, telemetry)
     life = asyncio.create_task(worker.run())
     ready = asyncio.create_task(worker.ready.wait())
     await asyncio.wait((life, ready), return_when=asyncio.FIRST_COMPLETED)

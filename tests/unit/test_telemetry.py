@@ -11,14 +11,15 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.trace import NoOpTracer, SpanKind, StatusCode, Tracer
 
+from tests.fakes.collector import collecting
 from tidegate.inference.v1 import inference_service_pb2, inference_service_pb2_grpc
 from tidegate.rpc.server import ErrorInterceptor
 from tidegate.rpc.status import INFERENCE_DOMAIN, RpcError
-from tidegate.rpc.telemetry import TraceInterceptor, outgoing_metadata, setup
+from tidegate.rpc.telemetry import ServedCalls, TraceInterceptor, outgoing_metadata
+from tidegate.telemetry.setup import Telemetry, setup
 
 _GENERATE = "tidegate.inference.v1.InferenceService/Generate"
 _TOKENIZE = "tidegate.inference.v1.InferenceService/Tokenize"
@@ -94,7 +95,10 @@ class ScriptedService(inference_service_pb2_grpc.InferenceServiceServicer):
 async def serving(service: ScriptedService, tracer: Tracer) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to a server of ``service`` that traces to ``tracer``."""
     server = grpc.aio.server(
-        interceptors=(TraceInterceptor(tracer), ErrorInterceptor(to_rpc, logging.getLogger("test")))
+        interceptors=(
+            TraceInterceptor(ServedCalls(Telemetry.silent(tracer))),
+            ErrorInterceptor(to_rpc, logging.getLogger("test")),
+        )
     )
     inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(service, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_aio.HealthServicer(), server)
@@ -260,31 +264,15 @@ async def test_health_checks_have_no_span(spans: EndedSpans, tracer: Tracer) -> 
     assert spans.is_empty
 
 
-class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """An OTLP collector that keeps what it is sent."""
-
-    def __init__(self) -> None:
-        self.requests: list[trace_service_pb2.ExportTraceServiceRequest] = []
-
-    async def Export(self, request: Any, context: Any) -> trace_service_pb2.ExportTraceServiceResponse:  # noqa: N802
-        self.requests.append(request)
-        return trace_service_pb2.ExportTraceServiceResponse()
-
-
 async def test_spans_reach_the_collector_with_the_services_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spans are sent by OTLP, and what OTEL_RESOURCE_ATTRIBUTES says is added to our own names."""
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
-    collector, server = Collector(), grpc.aio.server()
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    telemetry = setup("tidegate-test", endpoint=f"http://127.0.0.1:{port}")
-    telemetry.tracer.start_span("probe").end()
-    await asyncio.to_thread(telemetry.shutdown)
-    await server.stop(0)
-    resource = collector.requests[0].resource_spans[0]
-    named = {attribute.key: attribute.value.string_value for attribute in resource.resource.attributes}
-    assert "probe" == resource.scope_spans[0].spans[0].name
+    async with collecting() as collector:
+        telemetry = collector.telemetry("tidegate-test")
+        telemetry.tracer.start_span("probe").end()
+        await asyncio.to_thread(telemetry.shutdown)
+    (named,) = collector.resources
+    assert ["probe"] == [span.span.name for span in collector.spans]
     assert ("tidegate-test", "test") == (named["service.name"], named["deployment.environment.name"])
     assert {"service.version", "service.instance.id"} <= named.keys()
 
@@ -301,3 +289,14 @@ def test_no_endpoint_means_no_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_trace_means_no_metadata() -> None:
     """Outside a call there is no context to pass on."""
     assert () == outgoing_metadata()
+
+
+async def test_a_dead_collector_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spans that could not be sent are counted, with an error's name."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "0.2")
+    telemetry = setup("tidegate-test", endpoint="http://127.0.0.1:1")
+    telemetry.tracer.start_span("probe").end()
+    await asyncio.to_thread(telemetry.shutdown)
+    families = {family.name: family for family in telemetry.metrics.registry.collect()}
+    exported = families["otel_sdk_exporter_span_exported"].samples
+    assert [(True, 1.0)] == [(bool(sample.labels["error_type"]), sample.value) for sample in exported]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import pkgutil
+from enum import Enum
 from typing import Any
 
 import opentelemetry.semconv._incubating.attributes as attribute_modules
@@ -41,13 +42,20 @@ def standard_names() -> set[str]:
         for found in pkgutil.iter_modules(package.__path__):
             module: Any = importlib.import_module(f"{package.__name__}.{found.name}")
             names |= {value for value in vars(module).values() if isinstance(value, str)}
+            enums = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Enum)]
+            names |= {member.value for enum in enums for member in enum}
     return names | {error_attributes.ERROR_TYPE, server_attributes.SERVER_ADDRESS}
 
 
 def test_names_are_those_of_the_pinned_conventions() -> None:
     """Each constant that is not ours is in the installed package, whose version is the one the module names."""
     strings = {value for name, value in vars(conventions).items() if name.isupper() and isinstance(value, str)}
-    ours = {name for name in strings if name.startswith(("tidegate", "https:")) or name == conventions.SEMCONV_VERSION}
+    ours = {
+        name
+        for name in strings
+        if name.startswith(("tidegate", "https:", "validate", "queue", "route", "continuation"))
+        or name == conventions.SEMCONV_VERSION
+    }
     assert set() == strings - ours - standard_names()
     assert conventions.SCHEMA_URL in {schema.value for schema in Schemas}
     assert "0.66b2" == importlib.metadata.version("opentelemetry-semantic-conventions")

@@ -30,6 +30,7 @@ from tidegate.client.health import GATEWAY, WORKER, print_health
 from tidegate.client.output import AnswerView, JsonView, TextView
 from tidegate.client.serve import serve as run_serve
 from tidegate.client.stack import EngineKind, StackOptions, free_port, state_dir
+from tidegate.client.top import top as run_top
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -138,6 +139,21 @@ def health(
 ) -> None:
     """Print SERVING or NOT_SERVING. The exit code is 0 for SERVING: for scripts and health checks of containers."""
     _finish(print_health(target, WORKER if worker else GATEWAY), _view(json_lines=False))
+
+
+@app.command()
+def top(
+    *,
+    admin: Annotated[
+        str, typer.Option(envvar="TIDEGATE_ADMIN", help="Admin port of the gateway, host:port.")
+    ] = "127.0.0.1:9464",
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once.")] = False,
+    json_lines: Json = False,
+) -> None:
+    """Watch the fleet as a gateway sees it: blocks, queue, first tokens, breakers, refusals."""
+    watching = run_top(admin, interval_s=interval, is_once=once, json_lines=json_lines)
+    _finish(watching, _view(json_lines=json_lines))
 
 
 @app.command()

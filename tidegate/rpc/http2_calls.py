@@ -7,14 +7,13 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from grpc import StatusCode
-from opentelemetry.trace import Tracer
 
 from tidegate.http2.grpc_status import CallError, Status
 from tidegate.http2.server import Handler
 from tidegate.http2.server_call import ServerCall, time_left_s
 from tidegate.rpc.http2_status import to_status
 from tidegate.rpc.status import RpcError
-from tidegate.rpc.telemetry import ServerSpan, cancelled_code, is_untraced
+from tidegate.rpc.telemetry import ServedCalls, cancelled_code
 
 # Serves a call, and returns the trailing metadata of its OK.
 Serve = Callable[[ServerCall], Awaitable[Status]]
@@ -37,13 +36,11 @@ def guarded(serve: Serve, to_rpc: Callable[[Exception], RpcError], logger: loggi
     return handler
 
 
-def traced(handler: Handler, tracer: Tracer) -> Handler:
-    """``handler`` inside a SERVER span, which is current in it."""
+def traced(handler: Handler, calls: ServedCalls) -> Handler:
+    """``handler`` recorded by ``calls``: inside a SERVER span, which is current in it."""
 
     async def outer(call: ServerCall) -> Status:
-        if is_untraced(tracer, call.metadata):
-            return await handler(call)
-        span = ServerSpan(tracer, call.head.method.removeprefix("/"), call.metadata)
+        served = calls.begin(call.head.method.removeprefix("/"), call.metadata)
         code = StatusCode.UNKNOWN
         try:
             status = await handler(call)
@@ -53,6 +50,6 @@ def traced(handler: Handler, tracer: Tracer) -> Handler:
             code = cancelled_code(time_left_s(call))
             raise
         finally:
-            span.end(code)
+            served.end(code)
 
     return outer

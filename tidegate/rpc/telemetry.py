@@ -1,4 +1,4 @@
-"""Traces: where a process sends its spans, the span of a call served, and the trace context of calls going out.
+"""What is recorded of a call served, its span and its duration, and the trace context of calls going out.
 
 The interceptor is our own: the contributed one reports cancelled streams as OK and writes names that have been
 replaced. Names are those of OpenTelemetry's RPC conventions (release candidate). A span never holds content of a
@@ -8,33 +8,31 @@ request.
 from __future__ import annotations
 
 import asyncio
-import os
-import uuid
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, cast
 
 import grpc
 import grpc.aio
 from opentelemetry.context import Context, attach
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import NoOpTracer, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+from opentelemetry.metrics import Histogram
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    NoOpTracer,
+    Span,
+    SpanKind,
+    Status,
+    StatusCode,
+    Tracer,
+    set_span_in_context,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from tidegate import __version__
 from tidegate.rpc.metadata import TRACEPARENT, TRACESTATE
-
-RPC_SYSTEM_NAME = "rpc.system.name"
-RPC_METHOD = "rpc.method"
-RPC_RESPONSE_STATUS_CODE = "rpc.response.status_code"
-ERROR_TYPE = "error.type"
-
-# Either one makes OTLPSpanExporter know where to send.
-_ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+from tidegate.telemetry.catalogue import RPC_DURATION
+from tidegate.telemetry.conventions import ERROR_TYPE, RPC_METHOD, RPC_RESPONSE_STATUS_CODE, RPC_SYSTEM_NAME
+from tidegate.telemetry.setup import Telemetry
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 # What the conventions count as a server's own failure; the rest is the caller's affair and leaves the status unset.
@@ -58,35 +56,6 @@ _ServicerContext = grpc.aio.ServicerContext[Any, Any]
 _Handler = Callable[[Any, _ServicerContext], Awaitable[Any]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Telemetry:
-    """What a process traces with. ``provider`` is None when spans go nowhere."""
-
-    tracer: Tracer
-    provider: TracerProvider | None
-
-    def shutdown(self) -> None:
-        """Send what is left. Blocks, for seconds when the collector does not answer."""
-        if self.provider is not None:
-            self.provider.shutdown()
-
-
-def setup(service_name: str, *, endpoint: str | None = None) -> Telemetry:
-    """Trace to the OTLP collector at ``endpoint`` (``http://host:4317``), or at the one OpenTelemetry's variables name.
-
-    Without either, spans are not recorded, but the trace context of incoming calls still travels on. The operator's
-    OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over ``service_name``.
-    """
-    if endpoint is None and not any(os.environ.get(name) for name in _ENDPOINT_VARIABLES):
-        return Telemetry(tracer=NoOpTracer(), provider=None)
-    resource = Resource.create(
-        {"service.name": service_name, "service.version": __version__, "service.instance.id": str(uuid.uuid4())}
-    ).merge(OTELResourceDetector().detect())
-    provider = TracerProvider(resource=resource)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
-    return Telemetry(tracer=provider.get_tracer("tidegate", __version__), provider=provider)
-
-
 def outgoing_metadata() -> tuple[tuple[str, str], ...]:
     """The current trace context as metadata for a call; empty outside a trace."""
     carrier: dict[str, str] = {}
@@ -99,24 +68,51 @@ def is_untraced(tracer: Tracer, metadata: Iterable[tuple[str, str | bytes]]) -> 
     return isinstance(tracer, NoOpTracer) and not any(key == TRACEPARENT for key, _ in metadata)
 
 
-class ServerSpan:
-    """The span of one call served, below its caller's; current in the task that makes it. End it once."""
+class ServedCalls:
+    """Records the calls that a server serves."""
 
-    def __init__(self, tracer: Tracer, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
-        """``method`` without its leading slash; ``metadata`` is the call's."""
+    def __init__(self, telemetry: Telemetry, clock: Callable[[], float] = time.monotonic) -> None:
+        self._tracer = telemetry.tracer
+        self._durations = telemetry.metrics.histogram(RPC_DURATION)
+        self._clock = clock
+
+    def begin(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> ServedCall:
+        """A call has come. ``method`` without its leading slash; ``metadata`` is the call's."""
+        return ServedCall(self._tracer, self._durations, self._clock, method, metadata)
+
+
+class ServedCall:
+    """One call; its span is below its caller's, and current in the task that makes it. End it once."""
+
+    def __init__(
+        self,
+        tracer: Tracer,
+        durations: Histogram,
+        clock: Callable[[], float],
+        method: str,
+        metadata: Iterable[tuple[str, str | bytes]],
+    ) -> None:
+        """Use ``ServedCalls.begin``."""
+        self._attributes = {RPC_SYSTEM_NAME: "grpc", RPC_METHOD: method}
+        self._span: Span = INVALID_SPAN
+        self._durations = durations
+        self._clock = clock
+        self._began_at = clock()
+        if is_untraced(tracer, metadata):
+            return
         parent = _incoming_context(metadata)
-        self._span = tracer.start_span(
-            method, context=parent, kind=SpanKind.SERVER, attributes={RPC_SYSTEM_NAME: "grpc", RPC_METHOD: method}
-        )
+        self._span = tracer.start_span(method, context=parent, kind=SpanKind.SERVER, attributes=self._attributes)
         # Never detached: each call runs in a task of its own, and a task's context ends with it.
         attach(set_span_in_context(self._span, parent))
 
     def end(self, code: grpc.StatusCode) -> None:
         """The call has ended with ``code``."""
-        self._span.set_attribute(RPC_RESPONSE_STATUS_CODE, code.name)
+        ended = {RPC_RESPONSE_STATUS_CODE: code.name}
         if code in _SERVER_FAULTS:
-            self._span.set_attribute(ERROR_TYPE, code.name)
+            ended[ERROR_TYPE] = code.name
             self._span.set_status(Status(StatusCode.ERROR))
+        self._span.set_attributes(ended)
+        self._durations.record(self._clock() - self._began_at, self._attributes | ended)
         self._span.end()
 
 
@@ -126,8 +122,8 @@ class TraceInterceptor(grpc.aio.ServerInterceptor):
     Stands before the ErrorInterceptor, so that it sees the status which that one makes.
     """
 
-    def __init__(self, tracer: Tracer) -> None:
-        self._tracer = tracer
+    def __init__(self, calls: ServedCalls) -> None:
+        self._calls = calls
 
     async def intercept_service(
         self,
@@ -157,7 +153,7 @@ class TraceInterceptor(grpc.aio.ServerInterceptor):
 
     @contextmanager
     def _span(self, method: str, context: _ServicerContext) -> Iterator[None]:
-        span = ServerSpan(self._tracer, method, context.invocation_metadata() or ())
+        call = self._calls.begin(method, context.invocation_metadata() or ())
         code = grpc.StatusCode.UNKNOWN
         try:
             yield
@@ -172,7 +168,7 @@ class TraceInterceptor(grpc.aio.ServerInterceptor):
             code = grpc.StatusCode.UNKNOWN if sent is grpc.StatusCode.OK else sent
             raise
         finally:
-            span.end(code)
+            call.end(code)
 
 
 def _incoming_context(metadata: Iterable[tuple[str, str | bytes]]) -> Context:

@@ -264,6 +264,18 @@ CALIBRATION_DRIFT = Metric(
     " known.",
     attributes=(names.GEN_AI_REQUEST_MODEL,),
 )
+LEDGER_REFUSALS = Metric(
+    name="tidegate.ledger.refusals",
+    kind=Kind.OBSERVED_COUNTER,
+    unit="{request}",
+    description="Requests that this worker refused for want of blocks; gateways ask another one.",
+)
+LEDGER_REQUESTS = Metric(
+    name="tidegate.ledger.requests",
+    kind=Kind.OBSERVED_GAUGE,
+    unit="{request}",
+    description="Requests that hold a reservation.",
+)
 RESERVATION_DRIFT = Metric(
     name="tidegate.ledger.drift",
     kind=Kind.HISTOGRAM,
@@ -281,7 +293,7 @@ GATEWAY: tuple[Metric, ...] = (
 )
 WORKER: tuple[Metric, ...] = (
     *(REQUEST_DURATION, TIME_TO_FIRST_TOKEN, TIME_PER_OUTPUT_TOKEN, RPC_DURATION),
-    *(KV_BLOCKS, KV_BLOCK_SIZE, KV_UTILIZATION, RESERVATION_DRIFT),
+    *(KV_BLOCKS, KV_BLOCK_SIZE, KV_UTILIZATION, LEDGER_REQUESTS, LEDGER_REFUSALS, RESERVATION_DRIFT),
     *(ENGINE_REQUESTS, ENGINE_TOKENS, ENGINE_STEPS, ENGINE_STEP_AGE, ENGINE_PREEMPTIONS, ENGINE_RATE, PENDING_PREFILL),
     *(EDGE_ABUSE, LOOP_LAG, DRAINING, INFO),
 )

@@ -47,13 +47,31 @@ GEN_AI_SERVER_TIME_PER_OUTPUT_TOKEN = "gen_ai.server.time_per_output_token"  # n
 # The registry of providers has no value for a server of one's own.
 PROVIDER = "tidegate"
 
+# What a worker does: it is given token ids, whatever they were rendered from.
+GENERATE = "text_completion"
+
 # Ours, attributes
 TENANT = "tidegate.tenant"
 CRITICALITY = "tidegate.criticality"
 STATE = "tidegate.state"
 PHASE = "tidegate.phase"
+PHASE_MEASURED = "tidegate.phase.is_measured"  # by the engine, and not seen from outside
 OUTCOME = "tidegate.outcome"
 KIND = "tidegate.kind"
+ATTEMPTS = "tidegate.attempts"
+ATTEMPT_NUMBER = "tidegate.attempt.number"
+ATTEMPT_OUTCOME = "tidegate.attempt.outcome"
+CONTINUED_TOKENS = "tidegate.attempt.continued_tokens"  # that others had delivered before
+WAITED = "tidegate.queue.waited_s"
+PREDICTED_FIRST_TOKEN = "tidegate.route.predicted_first_token_s"  # noqa: S105
+AVAILABLE_BLOCKS = "tidegate.route.available_blocks"
+LOAD_AGE = "tidegate.route.load_age_s"
+
+# Ours, spans
+VALIDATE = "validate"
+QUEUE = "queue"
+ROUTE = "route"
+CONTINUATION = "continuation"
 
 # Buckets, as the conventions mandate them; seconds and tokens.
 GEN_AI_CLIENT_DURATION_BUCKETS = (

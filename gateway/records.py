@@ -1,0 +1,268 @@
+"""What is recorded of a generation on its way through this gateway: spans of its stages, metrics, a journal entry.
+
+One span for each stage below the call's: ``validate``, ``queue``, ``route``, and for each attempt one that covers the
+worker's call (``spans.AttemptSpan``). However a generation ends, all of them have ended with it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from opentelemetry.trace import SpanKind, Tracer, get_current_span
+
+from gateway.call import Call
+from gateway.errors import GatewayError, to_rpc
+from gateway.jobs import PreparedRequest
+from gateway.journal import Entry, Journal
+from gateway.passage import Passage
+from gateway.policy.outcomes import Outcome
+from gateway.spans import AttemptSpan, is_untraced_here, operation_of
+from gateway.workers.seat import Lease
+from tidegate.inference.v1 import generation_pb2
+from tidegate.rpc.status import RpcError
+from tidegate.telemetry import catalogue
+from tidegate.telemetry import conventions as names
+from tidegate.telemetry.labels import BoundedLabels
+from tidegate.telemetry.setup import Telemetry
+
+_CANCELLED = "cancelled"
+# Refusals whose message says why this one and when to come back. Other messages repeat parts of the request.
+_EXPLAINED = ("KV_", "ADMISSION_", "QUOTA_", "NO_WORKER", "DRAINING", "DEADLINE_", "STREAM_", "EVICTED")
+
+
+class Records:
+    """Records the generations of one gateway."""
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        journal: Journal,
+        tenants: BoundedLabels,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``clock`` is the journal's and that of loads; ``tenants`` bounds what metrics tell apart."""
+        metrics = telemetry.metrics
+        self.tracer: Tracer = telemetry.tracer
+        self.clock = clock
+        self.tenants = tenants
+        self.journal = journal
+        self.durations = metrics.histogram(catalogue.OPERATION_DURATION)
+        self.first_chunks = metrics.histogram(catalogue.TIME_TO_FIRST_CHUNK)
+        self.next_chunks = metrics.histogram(catalogue.TIME_PER_OUTPUT_CHUNK)
+        self.tokens = metrics.histogram(catalogue.TOKEN_USAGE)
+        self.waits = metrics.histogram(catalogue.QUEUE_WAIT)
+        self.refusals = metrics.counter(catalogue.REFUSALS)
+        self.attempts = metrics.counter(catalogue.ATTEMPTS)
+        self._waiting: Counter[tuple[str, str]] = Counter()
+        self.continuations = metrics.counter(catalogue.CONTINUATIONS)
+
+    @property
+    def waiting(self) -> Mapping[tuple[str, str], int]:
+        """Generations in the waiting room, by criticality and tenant. From any thread."""
+        return {key: count for key, count in tuple(self._waiting.items()) if count}
+
+    def wait(self, criticality: str, tenant: str, change: int) -> None:
+        """One more, or one less, waits."""
+        key = (criticality, tenant)
+        self._waiting[key] += change
+        if not self._waiting[key]:
+            del self._waiting[key]
+
+    def begin(self, call: Call) -> Record:
+        """A call has come. Use it as a context manager around all that is done for the call."""
+        return Record(self, call)
+
+
+class Record:
+    """One generation."""
+
+    def __init__(self, records: Records, call: Call) -> None:
+        """Use ``Records.begin``."""
+        self.tenant = ""  # once it is known
+        self._records = records
+        self._call = call
+        self._began_at = records.clock()
+        self._first_at: float | None = None
+        self._prepared: PreparedRequest | None = None
+        self._waited_s = 0.0
+        self._attempts = 0
+        self._continuations = 0
+        self._lease: Lease | None = None
+        self._passage = Passage()
+        self._is_traced = not is_untraced_here(records.tracer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        del kind, trace
+        self._end(error)
+
+    @contextmanager
+    def queue(self) -> Iterator[None]:
+        """It waits for a worker."""
+        began_at, criticality, tenant = self._records.clock(), self._criticality, self.tenant
+        self._records.wait(criticality, tenant, 1)
+        try:
+            with self.stage(names.QUEUE):
+                yield
+        finally:
+            self._records.wait(criticality, tenant, -1)
+            self._waited_s += self._records.clock() - began_at
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """A stage of the generation."""
+        if not self._is_traced:
+            yield
+            return
+        with self._records.tracer.start_as_current_span(
+            name, kind=SpanKind.INTERNAL, record_exception=False, set_status_on_exception=False
+        ) as span:
+            try:
+                yield
+            except GatewayError as error:
+                span.set_attribute(names.ERROR_TYPE, to_rpc(error).reason)
+                raise
+
+    def prepared(self, prepared: PreparedRequest, passage: Passage) -> None:
+        """The request is valid; ``passage`` will know what its client was sent."""
+        self._prepared = prepared
+        self._passage = passage
+
+    def attempt(self, lease: Lease, *, delivered_tokens: int = 0) -> AttemptSpan:
+        """A worker was chosen and is about to be asked; ``delivered_tokens`` came from others before."""
+        prepared = self._prepared
+        if prepared is None:
+            raise ValueError("an attempt before the request was prepared")
+        self._lease = lease
+        self._attempts += 1
+        if self._first_at is not None:
+            self._continuations += 1
+            self._records.continuations.add(1)
+        if self._is_traced:
+            self._route(lease)
+        return AttemptSpan(
+            self._records.tracer, prepared, lease, number=self._attempts, delivered_tokens=delivered_tokens
+        )
+
+    def _route(self, lease: Lease) -> None:
+        span = self._records.tracer.start_span(names.ROUTE, kind=SpanKind.INTERNAL)
+        span.set_attributes(
+            {
+                names.SERVER_ADDRESS: lease.worker_id,
+                names.PREDICTED_FIRST_TOKEN: lease.predicted_ttft_s,
+                names.AVAILABLE_BLOCKS: lease.load.available_blocks,
+                names.LOAD_AGE: self._records.clock() - lease.load.received_at,
+            }
+        )
+        span.end()
+
+    def first_token(self) -> None:
+        """The first message is about to be sent. Calls after the first do nothing."""
+        if self._first_at is None:
+            self._first_at = self._records.clock()
+
+    def attempted(self, lease: Lease, outcome: Outcome, error: RpcError | None) -> None:
+        """The attempt has ended so; ``error`` is the worker's."""
+        ended = {names.SERVER_ADDRESS: lease.worker_id, names.OUTCOME: outcome.value}
+        if error is not None:
+            ended[names.ERROR_TYPE] = error.reason or error.code.name
+        self._records.attempts.add(1, ended)
+
+    def _end(self, error: BaseException | None) -> None:
+        records, now = self._records, self._records.clock()
+        rpc_error = to_rpc(error) if isinstance(error, Exception) else None
+        outcome = "ok" if error is None else rpc_error.reason if rpc_error is not None else _CANCELLED
+        tenant = records.tenants.label(self.tenant)
+        if rpc_error is not None:
+            labels = {names.TENANT: tenant, names.CRITICALITY: self._criticality}
+            records.refusals.add(1, labels | {names.ERROR_TYPE: rpc_error.reason})
+        self._measure(now, outcome)
+        records.journal.note(self._entry(now, outcome, rpc_error), tenant_label=tenant)
+        if not self._is_traced:
+            return
+        get_current_span().set_attributes(
+            {
+                names.TENANT: self.tenant,
+                names.CRITICALITY: self._criticality,
+                names.OUTCOME: outcome,
+                names.ATTEMPTS: self._attempts,
+                names.WAITED: self._waited_s,
+                names.GEN_AI_USAGE_OUTPUT_TOKENS: self._passage.tokens,
+            }
+        )
+
+    def _measure(self, now: float, outcome: str) -> None:
+        records, passage = self._records, self._passage
+        if self._prepared is None:
+            return
+        model = self._prepared.request.model.name
+        operation = {
+            names.GEN_AI_OPERATION_NAME: operation_of(self._prepared),
+            names.GEN_AI_PROVIDER_NAME: names.PROVIDER,
+            names.GEN_AI_REQUEST_MODEL: model,
+        }
+        failed = {} if outcome == "ok" else {names.ERROR_TYPE: outcome}
+        records.durations.record(now - self._began_at, operation | failed)
+        waited = {names.CRITICALITY: self._criticality, names.OUTCOME: "admitted" if self._attempts else outcome}
+        records.waits.record(self._waited_s, waited)
+        if self._first_at is None:
+            return
+        criticality = {names.CRITICALITY: self._criticality}
+        records.first_chunks.record(self._first_at - self._began_at, operation | criticality)
+        if passage.tokens > 1:
+            records.next_chunks.record((now - self._first_at) / (passage.tokens - 1), operation)
+        for kind, count in (("input", len(self._prepared.prompt.token_ids)), ("output", passage.tokens)):
+            records.tokens.record(count, operation | {names.GEN_AI_TOKEN_TYPE: kind})
+
+    @property
+    def _criticality(self) -> str:
+        return "" if self._prepared is None else criticality_name(self._prepared.request.criticality)
+
+    def _entry(self, now: float, outcome: str, error: RpcError | None) -> Entry:
+        lease, prepared = self._lease, self._prepared
+        return Entry(
+            ended_at=now,
+            response_id=self._call.response_id,
+            model=prepared.request.model.name if prepared is not None else "",
+            tenant=self.tenant,
+            criticality=self._criticality,
+            outcome=outcome,
+            explanation=self._explanation(outcome, error),
+            worker=lease.worker_id if lease is not None else "",
+            attempts=self._attempts,
+            continuations=self._continuations,
+            waited_s=self._waited_s,
+            first_token_s=None if self._first_at is None else self._first_at - self._began_at,
+            duration_s=now - self._began_at,
+            output_tokens=self._passage.tokens,
+            retry_after_s=error.retry_after_s if error is not None else None,
+        )
+
+    def _explanation(self, outcome: str, error: RpcError | None) -> str:
+        if error is not None:
+            why = error.message if error.reason.startswith(_EXPLAINED) else "see docs/errors.md"
+            return why if error.retry_after_s is None else f"{why}; retry in {error.retry_after_s:.2g} s"
+        lease = self._lease
+        if lease is None:
+            return "the client left before a worker was found"
+        load = lease.load
+        chosen = (
+            f"{lease.worker_id}: first token foreseen in {lease.predicted_ttft_s:.2g} s, "
+            f"{load.available_blocks} of {load.total_blocks} blocks free"
+        )
+        return chosen if outcome == "ok" else f"the client left; {chosen}"
+
+
+def criticality_name(criticality: generation_pb2.Criticality.ValueType) -> str:
+    """The label of a criticality: sheddable_plus, and the like."""
+    return generation_pb2.Criticality.Name(criticality).removeprefix("CRITICALITY_").lower()

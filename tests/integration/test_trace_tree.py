@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from tests.fakes.collector import Collector, collecting, flush
+from tests.fakes.running_gateway import RunningGateway, running_gateway, text_request
+from tests.fakes.running_worker import RunningWorker, running_worker
+from tests.fakes.scripted_worker import ScriptedWorker, at_capacity, serving
+from tidegate.inference.v1 import inference_service_pb2
+from tidegate.telemetry.setup import Telemetry
+
+TRACE_ID, CALLER_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+METADATA = (("traceparent", f"00-{TRACE_ID}-{CALLER_ID}-01"),)
+
+GATEWAY = "tidegate.inference.v1.InferenceService/Generate"
+WORKER = "tidegate.worker.v1.WorkerService/Generate"
+PHASES = ["engine.queued", "engine.prefill", "engine.decode"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """A gateway and a worker that send their spans to one collector."""
+
+    collector: Collector
+    gateway: RunningGateway
+    worker: RunningWorker
+    telemetries: tuple[Telemetry, ...]
+
+    async def tree(self) -> list[Any]:
+        """What the trace of ``METADATA`` holds, once nothing runs any more."""
+        await self.gateway.gateway.until_idle()
+        while self.worker.worker.is_busy:  # noqa: ASYNC110 - the worker hears of a cancelled call by the network
+            await asyncio.sleep(0.005)
+        await flush(*self.telemetries)
+        return self.collector.tree(TRACE_ID, CALLER_ID)
+
+    @property
+    def live_spans(self) -> float:
+        """Spans of the trace that have begun and not ended, beside the load watch's, which never ends."""
+        families = [family for one in self.telemetries for family in one.metrics.registry.collect()]
+        return sum(
+            sample.value for family in families if family.name == "otel_sdk_span_live" for sample in family.samples
+        )
+
+
+@pytest.fixture(params=["http2", "grpc"])
+async def system(request: pytest.FixtureRequest, stack: AsyncExitStack) -> AsyncIterator[System]:
+    """On each of the data planes."""
+    collector = await stack.enter_async_context(collecting())
+    of_gateway, of_worker = collector.telemetry("gateway"), collector.telemetry("worker")
+    worker = await stack.enter_async_context(running_worker(telemetry=of_worker))
+    gateway = await stack.enter_async_context(
+        running_gateway(worker.worker.address, telemetry=of_gateway, data_plane=request.param)
+    )
+    yield System(collector=collector, gateway=gateway, worker=worker, telemetries=(of_gateway, of_worker))
+    for telemetry in (of_gateway, of_worker):
+        await asyncio.to_thread(telemetry.shutdown)
+
+
+async def test_an_answer_is_one_trace_from_the_client_to_the_engine(system: System) -> None:
+    """Each stage of the gateway, the worker's call, and the engine's phases in their order."""
+    _, error = await system.gateway.generate(text_request(model="sim"), metadata=METADATA)
+    assert error is None
+    expected = [GATEWAY, ["validate", "queue", "route", "text_completion sim", [WORKER, PHASES]]]
+    assert expected == await system.tree()
+    spans = {span.span.name: span for span in system.collector.in_trace(TRACE_ID)}
+    assert {"gateway", "worker"} == {span.service for span in spans.values()}
+    assert ("ok", 1, 8) == (
+        spans[GATEWAY].attributes["tidegate.outcome"],
+        spans[GATEWAY].attributes["tidegate.attempts"],
+        spans[GATEWAY].attributes["gen_ai.usage.output_tokens"],
+    )
+    assert system.worker.worker.address == spans["route"].attributes["server.address"]
+    assert spans["route"].attributes["tidegate.route.available_blocks"]
+    for earlier, later in pairwise(PHASES):
+        assert spans[earlier].span.end_time_unix_nano == spans[later].span.start_time_unix_nano
+
+
+async def test_a_call_that_its_client_leaves_is_closed_to_the_engine(system: System) -> None:
+    """The same tree; the engine's phases are as seen from outside."""
+    call = system.gateway.stub.Generate(text_request(model="sim", max_output_tokens=3000), metadata=METADATA)
+    for _ in range(3):
+        await call.read()
+    call.cancel()
+    expected = [
+        GATEWAY,
+        ["validate", "queue", "route", "text_completion sim", [WORKER, ["engine.prefill", "engine.decode"]]],
+    ]
+    assert expected == await system.tree()
+    spans = {span.span.name: span for span in system.collector.in_trace(TRACE_ID)}
+    assert "cancelled" == spans[GATEWAY].attributes["tidegate.outcome"]
+    assert "CANCELLED" == spans[WORKER].attributes["rpc.response.status_code"]
+    assert spans["engine.decode"].attributes["tidegate.phase.is_measured"] is False
+
+
+async def test_an_invalid_request_ends_with_its_validation(system: System) -> None:
+    """No stage after it is entered; the reason stands on the stage and on the call."""
+    await system.gateway.error(text_request(model="sim", temperature=7), metadata=METADATA)
+    assert [GATEWAY, ["validate"]] == await system.tree()
+    call, validate = system.collector.in_trace(TRACE_ID)
+    assert ("INVALID_REQUEST", "INVALID_REQUEST") == (
+        call.attributes["tidegate.outcome"],
+        validate.attributes["error.type"],
+    )
+
+
+async def test_nothing_of_what_was_asked_or_answered_is_in_a_span(system: System) -> None:
+    """Names and numbers only."""
+    responses, _ = await system.gateway.generate(text_request("secretive", model="sim"), metadata=METADATA)
+    await system.tree()
+    words = [piece.strip() for response in responses for piece in response.delta.text if len(piece.strip()) > 4]
+    written = "".join(str(span.span) for span in system.collector.in_trace(TRACE_ID))
+    assert [] == [word for word in ("secretive", *words) if word in written]
+
+
+async def test_every_span_ends(system: System) -> None:
+    """Of calls that were answered, refused and cancelled; what is open is the watch of loads."""
+    await system.gateway.generate(text_request(model="sim"), metadata=METADATA)
+    await system.gateway.error(text_request(model="nothing"), metadata=METADATA)
+    call = system.gateway.stub.Generate(text_request(model="sim", max_output_tokens=3000), metadata=METADATA)
+    await call.read()
+    call.cancel()
+    await system.tree()
+    assert 1 == system.live_spans
+
+
+async def test_a_refusal_and_the_attempt_after_it_stand_side_by_side(stack: AsyncExitStack) -> None:
+    """A worker without room, then the wait for another one, and that one's call."""
+    collector = await stack.enter_async_context(collecting())
+    telemetry = collector.telemetry("gateway")
+    full, free = ScriptedWorker(scripts=[[at_capacity()]]), ScriptedWorker()
+    free.load.free_block_count = 1  # so that the other one is asked first
+    for worker in (full, free):
+        await stack.enter_async_context(serving(worker))
+    gateway = await stack.enter_async_context(running_gateway(full.target, free.target, telemetry=telemetry))
+    _, error = await gateway.generate(text_request(), metadata=METADATA)
+    assert error is None
+    await gateway.gateway.until_idle()
+    await flush(telemetry)
+    attempt = "text_completion m"
+    expected = [GATEWAY, ["validate", "queue", "route", attempt, "queue", "route", attempt]]
+    assert expected == collector.tree(TRACE_ID, CALLER_ID)
+    first, second = [span for span in collector.in_trace(TRACE_ID) if span.span.name == attempt]
+    assert [(1, "refused", "AT_CAPACITY"), (2, "success", None)] == [
+        (
+            span.attributes["tidegate.attempt.number"],
+            span.attributes["tidegate.attempt.outcome"],
+            span.attributes.get("error.type"),
+        )
+        for span in (first, second)
+    ]
+    await asyncio.to_thread(telemetry.shutdown)
+
+
+async def test_no_worker_is_a_trace_of_its_own(stack: AsyncExitStack) -> None:
+    """Refused at the door: the call alone, with its reason."""
+    collector = await stack.enter_async_context(collecting())
+    telemetry = collector.telemetry("gateway")
+    gateway = await stack.enter_async_context(running_gateway("127.0.0.1:1", ready=0, telemetry=telemetry))
+    error = await gateway.error(inference_service_pb2.GenerateRequest(model="m", text="hi"), metadata=METADATA)
+    assert "NO_WORKER_AVAILABLE" == error.reason
+    await gateway.gateway.until_idle()
+    await flush(telemetry)
+    assert [GATEWAY] == collector.tree(TRACE_ID, CALLER_ID)
+    (call,) = collector.in_trace(TRACE_ID)
+    assert ("NO_WORKER_AVAILABLE", "UNAVAILABLE") == (
+        call.attributes["tidegate.outcome"],
+        call.attributes["rpc.response.status_code"],
+    )
+    await asyncio.to_thread(telemetry.shutdown)

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tidegate.client.explain import ExitCode
+from tidegate.client.top import top, view
+from tidegate.telemetry.admin import AdminServer, Page
+from tidegate.telemetry.metrics import Metrics
+
+STATUS: dict[str, Any] = {
+    "version": "0.1.0",
+    "is_draining": False,
+    "is_serving": True,
+    "event_loop_lag_s": 0.002,
+    "calls": {"in_flight": 40, "limit": 4096},
+    "first_token_s": {"p50": 0.12, "p99": 1.5},
+    "waiting": [{"criticality": "sheddable", "tenant": "batch", "requests": 7}],
+    "workers": [
+        {
+            "address": "w1:50061",
+            "model": "m",
+            "state": "serving",
+            "blocks": {"total": 300, "used": 100, "reserved": 200, "unseen": 0},
+            "block_size": 16,
+            "running": 30,
+            "in_flight": 29,
+            "pending_prefill_tokens": 512,
+            "prefill_tokens_per_s": 40000,
+            "decode_tokens_per_s": 7000,
+            "load_age_s": 0.1,
+            "breakers": {"connect": "closed", "prefill": "closed", "decode": "open"},
+        }
+    ],
+    "away": ["w2:50061"],
+    "refusals": [{"tenant": "batch", "criticality": "sheddable", "reason": "KV_EXHAUSTED", "count": 12}],
+    "latest": [
+        {
+            "age_s": 0.5,
+            "response_id": "r1",
+            "model": "m",
+            "tenant": "batch",
+            "criticality": "sheddable",
+            "outcome": "KV_EXHAUSTED",
+            "explanation": "none of 1 workers has room; retry in 2 s",
+            "worker": "w1:50061",
+            "attempts": 1,
+            "continuations": 0,
+            "waited_s": 1.5,
+            "first_token_s": None,
+            "duration_s": 1.5,
+            "output_tokens": 0,
+            "retry_after_s": 2.0,
+        }
+    ],
+}
+
+
+@pytest.fixture
+def admin() -> Iterator[str]:
+    """An admin port with a status."""
+    page = Page(content_type="application/json", content=lambda: json.dumps(STATUS).encode())
+    server = AdminServer("127.0.0.1:0", Metrics().registry, {"/status.json": page})
+    yield server.address
+    server.close()
+
+
+def shown() -> str:
+    """The view as text."""
+    console = Console(file=io.StringIO(), width=140, record=True)
+    console.print(view(STATUS))
+    return console.export_text()
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        "serving",
+        "calls 40/4096",
+        "waiting 7",
+        "TTFT 120 ms p50, 1.5e+03 ms p99",
+        "away: w2:50061",
+        "██████████▒▒▒▒▒▒▒▒▒▒·········· 200/300",
+        "decode open",
+        "batch   sheddable    KV_EXHAUSTED     12",
+        "none of 1 workers has room; retry in 2 s",
+    ],
+)
+def test_the_view_tells_what_is_the_matter(expected: str) -> None:
+    """Who waits, what is full and broken, who is refused, why, and when to retry."""
+    assert expected in shown()
+
+
+async def test_json_is_the_status_itself(admin: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One object a line, for programs."""
+    assert ExitCode.OK is await top(admin, interval_s=1, is_once=True, json_lines=True)
+    assert STATUS == json.loads(capsys.readouterr().out)
+
+
+async def test_without_a_gateway_it_ends_with_unavailable(capsys: pytest.CaptureFixture[str]) -> None:
+    """And says where it looked."""
+    assert ExitCode.UNAVAILABLE is await top("127.0.0.1:1", interval_s=1, is_once=True, json_lines=False)
+    assert "http://127.0.0.1:1/status.json" in capsys.readouterr().err

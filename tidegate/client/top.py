@@ -1,0 +1,164 @@
+"""`tidegate top`: what a gateway sees, live in a terminal. Reads its admin port's status.json."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tidegate.client.explain import ExitCode
+from tidegate.client.output import milliseconds
+
+_TIMEOUT_S = 5.0
+_BAR_CELLS = 30
+_SHOWN_REFUSALS = 8
+_SHOWN_LATEST = 8
+
+Status = dict[str, Any]
+
+
+class NoStatusError(Exception):
+    """The admin port does not answer."""
+
+
+async def top(admin: str, *, interval_s: float, is_once: bool, json_lines: bool) -> ExitCode:
+    """Show the status until interrupted, or once."""
+    console = Console()
+    try:
+        if json_lines or is_once:
+            while True:
+                status = await read_status(admin)
+                console.print_json(data=status, indent=None) if json_lines else console.print(view(status))
+                if is_once:
+                    return ExitCode.OK
+                await asyncio.sleep(interval_s)
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            while True:
+                live.update(view(await read_status(admin)), refresh=True)
+                await asyncio.sleep(interval_s)
+    except NoStatusError as error:
+        Console(stderr=True).print(f"[red]{error}[/]", highlight=False, soft_wrap=True)
+        return ExitCode.UNAVAILABLE
+
+
+async def read_status(admin: str) -> Status:
+    """The status document of the gateway whose admin port is ``admin``, host:port. Raises ``NoStatusError``."""
+
+    def read() -> Status:
+        with urllib.request.urlopen(f"http://{admin}/status.json", timeout=_TIMEOUT_S) as response:
+            status: Status = json.load(response)
+        return status
+
+    try:
+        return await asyncio.to_thread(read)
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise NoStatusError(f"no status at http://{admin}/status.json: {error}") from error
+
+
+def view(status: Status) -> RenderableType:
+    """The status for a terminal."""
+    return Group(_headline(status), _workers(status), _waiting(status), _refusals(status), _latest(status))
+
+
+def _headline(status: Status) -> Text:
+    first = status["first_token_s"]
+    waiting = sum(row["requests"] for row in status["waiting"])
+    line = Text.assemble(
+        ("tidegate ", "bold"),
+        ("draining" if status["is_draining"] else "serving" if status["is_serving"] else "NOT SERVING", _good(status)),
+        f"   calls {status['calls']['in_flight']}/{status['calls']['limit']}   waiting {waiting}",
+        f"   TTFT {milliseconds(first['p50'])} p50, {milliseconds(first['p99'])} p99" if first else "   TTFT -",
+        f"   loop late {milliseconds(status['event_loop_lag_s'])}",
+    )
+    if status["away"]:
+        line.append(f"   away: {', '.join(status['away'])}", "bold red")
+    return line
+
+
+def _good(status: Status) -> str:
+    return "bold green" if status["is_serving"] and not status["is_draining"] else "bold red"
+
+
+def _workers(status: Status) -> Table:
+    table = Table(title="Workers", title_justify="left", expand=True, pad_edge=False, box=None, header_style="dim")
+    table.add_column("worker", no_wrap=True)
+    table.add_column("KV blocks: used, promised, free", no_wrap=True)
+    for name in ("running", "from here", "tok/s", "to prefill"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for worker in status["workers"]:
+        blocks = worker["blocks"]
+        taken = max(blocks["used"], blocks["reserved"])
+        state = Text(worker["state"], "green" if worker["state"] == "serving" else "red")
+        for phase, breaker in worker["breakers"].items():
+            if breaker != "closed":
+                state.append(f" {phase} {breaker}", "bold red")
+        table.add_row(
+            worker["address"],
+            Text.assemble(_bar(blocks), f" {taken}/{blocks['total']}"),
+            *(str(worker[name]) for name in ("running", "in_flight", "decode_tokens_per_s", "pending_prefill_tokens")),
+            state,
+        )
+    return table
+
+
+def _bar(blocks: dict[str, int]) -> Text:
+    """The KV cache as a bar: in use, promised, free."""
+    total = max(1, blocks["total"])
+    used = round(_BAR_CELLS * blocks["used"] / total)
+    promised = max(0, round(_BAR_CELLS * blocks["reserved"] / total) - used)
+    free = max(0, _BAR_CELLS - used - promised)
+    return Text.assemble(("█" * used, "cyan"), ("▒" * promised, "cyan"), ("·" * free, "dim"))
+
+
+def _waiting(status: Status) -> RenderableType:
+    if not status["waiting"]:
+        return Text("Nobody waits.", "dim")
+    table = Table(title="Waiting", title_justify="left", pad_edge=False, box=None, header_style="dim")
+    table.add_column("criticality")
+    table.add_column("tenant")
+    table.add_column("requests", justify="right")
+    for row in status["waiting"]:
+        table.add_row(row["criticality"], row["tenant"] or "(none)", str(row["requests"]))
+    return table
+
+
+def _refusals(status: Status) -> RenderableType:
+    if not status["refusals"]:
+        return Text("Nobody was refused.", "dim")
+    table = Table(title="Refused since the start", title_justify="left", pad_edge=False, box=None, header_style="dim")
+    for name in ("tenant", "criticality", "reason"):
+        table.add_column(name)
+    table.add_column("calls", justify="right")
+    for row in status["refusals"][:_SHOWN_REFUSALS]:
+        table.add_row(row["tenant"] or "(none)", row["criticality"], Text(row["reason"], "red"), str(row["count"]))
+    return table
+
+
+def _latest(status: Status) -> RenderableType:
+    if not status["latest"]:
+        return Text("No generation has ended yet.", "dim")
+    table = Table(title="Latest", title_justify="left", expand=True, pad_edge=False, box=None, header_style="dim")
+    for name in ("tenant", "outcome"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("why", ratio=1, no_wrap=True, overflow="ellipsis")
+    for name in ("waited", "TTFT", "tokens"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in status["latest"][:_SHOWN_LATEST]:
+        is_well = row["outcome"] in ("ok", "cancelled")
+        table.add_row(
+            row["tenant"] or "(none)",
+            Text(row["outcome"], "" if is_well else "red"),
+            row["explanation"],
+            milliseconds(row["waited_s"]),
+            "-" if row["first_token_s"] is None else milliseconds(row["first_token_s"]),
+            str(row["output_tokens"]),
+        )
+    return table

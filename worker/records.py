@@ -1,0 +1,143 @@
+"""What is recorded of a generation: the engine's phases as spans below the call's, and the latencies as metrics.
+
+Phases come from the engine's own times (vLLM's request timestamps), which are known when a generation has ended; of one
+that ended before, from what was seen here: the wait until the first token, and the stream after it.
+"""
+
+from __future__ import annotations
+
+import time
+from asyncio import CancelledError
+from collections.abc import Callable
+from functools import partial
+
+from opentelemetry.trace import SpanKind, get_current_span
+
+from tidegate.telemetry import catalogue
+from tidegate.telemetry import conventions as names
+from tidegate.telemetry.setup import Telemetry
+from worker.engine import EngineFinish
+from worker.errors import to_rpc
+
+CANCELLED = "cancelled"
+
+
+class Records:
+    """Records the generations of one worker."""
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        *,
+        model: str,
+        clock: Callable[[], float] = time.monotonic,
+        wall_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._tracer = telemetry.tracer
+        self._model = model
+        self._clock = clock
+        self._wall_ns = wall_ns
+        self._durations = telemetry.metrics.histogram(catalogue.REQUEST_DURATION)
+        self._first_tokens = telemetry.metrics.histogram(catalogue.TIME_TO_FIRST_TOKEN)
+        self._next_tokens = telemetry.metrics.histogram(catalogue.TIME_PER_OUTPUT_TOKEN)
+        self._drifts = telemetry.metrics.histogram(catalogue.RESERVATION_DRIFT)
+
+    def begin(self, *, prompt_tokens: int) -> Record:
+        """A generation is about to run."""
+        return Record(self, self._clock(), prompt_tokens=prompt_tokens)
+
+    def now(self) -> float:
+        """Seconds, as in ``Record``."""
+        return self._clock()
+
+    def wall_ns(self) -> int:
+        """The time of day, in nanoseconds."""
+        return self._wall_ns()
+
+    def phase(self, name: str, now_ns: int, *, began_s: float, ended_s: float, is_measured: bool) -> None:
+        """A part of the generation, from and until so many seconds before ``now_ns``."""
+        span = self._tracer.start_span(
+            f"engine.{name}",
+            kind=SpanKind.INTERNAL,
+            start_time=now_ns - round(began_s * 1e9),
+            attributes={names.PHASE: name, names.PHASE_MEASURED: is_measured},
+        )
+        span.end(now_ns - round(ended_s * 1e9))
+
+    def end(self, record: Record, error: BaseException | None) -> None:
+        """The generation has ended."""
+        now = self._clock()
+        operation = {
+            names.GEN_AI_OPERATION_NAME: names.GENERATE,
+            names.GEN_AI_PROVIDER_NAME: names.PROVIDER,
+            names.GEN_AI_REQUEST_MODEL: self._model,
+        }
+        failed = {} if error is None else {names.ERROR_TYPE: _error_type(error)}
+        self._durations.record(now - record.began_at, operation | failed)
+        if record.first_at is None:
+            return
+        self._first_tokens.record(record.first_at - record.began_at, operation)
+        if record.output_tokens > 1:
+            self._next_tokens.record((record.last_at - record.first_at) / (record.output_tokens - 1), operation)
+        if error is None and record.reserved_tokens:
+            self._drifts.record(record.output_tokens / record.reserved_tokens)
+
+
+class Record:
+    """One generation. Tell it of each output, and end it once."""
+
+    def __init__(self, records: Records, began_at: float, *, prompt_tokens: int) -> None:
+        """Use ``Records.begin``."""
+        self.began_at = began_at
+        self.first_at: float | None = None
+        self.last_at = began_at
+        self.output_tokens = 0
+        self.reserved_tokens = 0
+        self._records = records
+        self._finish: EngineFinish | None = None
+        self._prompt_tokens = prompt_tokens
+
+    def output(self, tokens: int, finish: EngineFinish | None) -> None:
+        """The engine has given something."""
+        self.last_at = self._records.now()
+        if self.first_at is None:
+            self.first_at = self.last_at
+        self.output_tokens += tokens
+        self._finish = finish
+
+    def end(self, error: BaseException | None) -> None:
+        """The generation is over; ``error`` is why, if it did not come to its own end."""
+        span = get_current_span()
+        if span.is_recording():
+            self._phases()
+            span.set_attributes(
+                {
+                    names.GEN_AI_USAGE_INPUT_TOKENS: self._prompt_tokens,
+                    names.GEN_AI_USAGE_OUTPUT_TOKENS: self.output_tokens,
+                }
+            )
+            if self._finish is not None:
+                span.set_attribute(names.GEN_AI_RESPONSE_FINISH_REASONS, [self._finish.reason.value])
+                span.set_attribute(names.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS, self._finish.cached_prompt_tokens)
+        self._records.end(self, error)
+
+    def _phases(self) -> None:
+        now, finish = self._records.now(), self._finish
+        phase = partial(self._records.phase, now_ns=self._records.wall_ns())
+        if finish is not None:
+            ago = now - self.last_at
+            decode_s, prefill_s = ago + finish.decode_s, ago + finish.decode_s + finish.prefill_s
+            phase("queued", began_s=prefill_s + finish.queue_s, ended_s=prefill_s, is_measured=True)
+            phase("prefill", began_s=prefill_s, ended_s=decode_s, is_measured=True)
+            phase("decode", began_s=decode_s, ended_s=ago, is_measured=True)
+            return
+        first_s = 0.0 if self.first_at is None else now - self.first_at
+        phase("prefill", began_s=now - self.began_at, ended_s=first_s, is_measured=False)
+        if self.first_at is not None:
+            phase("decode", began_s=first_s, ended_s=0.0, is_measured=False)
+
+
+def _error_type(error: BaseException) -> str:
+    if isinstance(error, (GeneratorExit, CancelledError)):
+        return CANCELLED
+    return to_rpc(error).reason if isinstance(error, Exception) else type(error).__name__
