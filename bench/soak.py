@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from statistics import fmean
 
 import grpc
 import grpc.aio
@@ -30,8 +31,9 @@ from tidegate.rpc.server import CHANNEL_OPTIONS
 from tidegate.rpc.status import RpcError
 from tidegate.worker.v1 import worker_service_pb2, worker_service_pb2_grpc
 
-_BLOCKS, _TIME_SCALE = 512, 8.0
+_BLOCKS, _TIME_SCALE = 2_048, 16.0
 _MAX_OUTPUT_TOKENS = 400
+_LOADED_SHARE = 0.5
 _QUIET_S, _MAX_SPREAD, _SPREAD_SHARE = 2.0, 0.15, 0.95
 _EXPECTED = {"OK", "CANCELLED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"}
 
@@ -118,12 +120,13 @@ async def load(gateways: list[str], duration_s: float, rng: random.Random, tally
 
 
 async def sample(books: list[Books], tally: Tally) -> None:
-    """How unequally the workers are filled, twice a second, while at least one is half full."""
+    """How far the worker most unlike the others is from their mean, twice a second, while they have much to do."""
     while True:
         await asyncio.sleep(0.5)
         shares = [book.reserved / _BLOCKS for book in books]
-        if max(shares) > 0.5:  # noqa: PLR2004
-            tally.spreads.append(max(shares) - min(shares))
+        mean = fmean(shares)
+        if mean > _LOADED_SHARE:
+            tally.spreads.append(max(abs(share - mean) for share in shares))
 
 
 async def main() -> int:
