@@ -171,7 +171,7 @@ class Tidegate:
         if not isinstance(waiter, _Caller):
             raise TypeError(waiter)
         blocks = -(-waiter.tokens // self._load.block_size)
-        if not self._has_room(blocks, waiter.arrival.prompt_tokens):
+        if not self._has_room(waiter):
             return False
         waiter.sent = self._unseen.send(blocks=blocks, prefill_tokens=waiter.arrival.prompt_tokens)
         self._in_flight_blocks += blocks
@@ -189,9 +189,11 @@ class Tidegate:
         self._note_start(caller)
         self._report_soon()
 
-    def _has_room(self, blocks: int, prompt_tokens: int) -> bool:
+    def _has_room(self, caller: _Caller) -> bool:
         """As ``gateway.workers.seat.Seat.has_room``."""
-        load, unseen = self._load, self._unseen
+        load, unseen, prompt_tokens = self._load, self._unseen, caller.arrival.prompt_tokens
+        spare_tokens = caller.headroom_tokens if load.reserved_blocks or unseen.blocks else 0
+        blocks = -(-(caller.tokens + spare_tokens) // load.block_size)
         has_place = load.admissible_requests is None or unseen.requests < load.admissible_requests
         has_time = (
             load.admissible_prompt_tokens is None
