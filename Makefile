@@ -59,6 +59,17 @@ RATE ?= 34
 bench-overload: $(INSTALLED) ## Goodput under overload, policies side by side: SEED=7 RATE=34 (requests per second)
 	@$(BIN)/python -m bench.overload --seed $(SEED) --rate $(RATE)
 
+# Debian's packages are installed when this runs as root.
+.PHONY: test-conformance
+test-conformance: $(INSTALLED) ## Run the HTTP/2 cases from grpcio, grpc.aio, grpc-js and gRPC C++, directly and through Envoy
+	@tests/conformance/install build/conformance
+	@TIDEGATE_CONFORMANCE_TOOLS=build/conformance $(BIN)/python -m pytest tests/conformance
+
+.PHONY: fuzz
+fuzz: $(INSTALLED) ## Mutate HTTP/2 frames: TIDEGATE_FUZZ_RUNS sequences (1,000,000), or until TIDEGATE_FUZZ_SECONDS are over
+	@$(pip_settings) $(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --group fuzz
+	@$(BIN)/python -m tests.fuzz.http2_frames
+
 .PHONY: lint
 lint: $(INSTALLED) ## Check style, types, protos, import rules, and that generated files are fresh
 	@$(BIN)/ruff check

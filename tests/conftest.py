@@ -12,6 +12,9 @@ from hypothesis import settings
 # No test fetches a model; read by huggingface_hub while it is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+# Its assertions are those of a test.
+pytest.register_assert_rewrite("tests.fakes.http2_cases")
+
 # A busy machine is slow, which is no defect.
 settings.register_profile("tidegate", deadline=None)
 settings.load_profile("tidegate")

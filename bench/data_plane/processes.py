@@ -60,7 +60,7 @@ def free_port() -> int:
 @contextmanager
 def _running(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     # A group of its own, so that what it starts ends with it.
-    with log.open("ab", buffering=0) as output:
+    with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
     try:
         yield process

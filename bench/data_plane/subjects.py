@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from string import Template
 
@@ -25,6 +26,11 @@ class Site:
     folder: Path
     model_file: Path
     prompt_file: Path
+    logs: Iterator[int] = field(default_factory=count)
+
+    def log(self, program: str) -> Path:
+        """A new file for what a program writes."""
+        return self.folder / f"{next(self.logs):02}-{program}.log"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +55,7 @@ class Subject:
 @contextmanager
 def _worker(site: Site) -> Iterator[tuple[int, str]]:
     command = [site.tools.worker, f"--model={site.model_file}", f"--tokenizer={handshake.MODEL_DIR}"]
-    with announced([str(part) for part in command], site.folder / "worker.log") as running:
+    with announced([str(part) for part in command], site.log("worker")) as running:
         yield running
 
 
@@ -63,9 +69,16 @@ def _tidegate(data_plane: str) -> Callable[[Site], AbstractContextManager[Runnin
     @contextmanager
     def start(site: Site) -> Iterator[Running]:
         with _worker(site) as (worker_pid, worker):
-            command = [sys.executable, "-m", "gateway", "--listen=127.0.0.1:0", f"--workers={worker}"]
+            command = [
+                sys.executable,
+                "-m",
+                "gateway",
+                "--listen=127.0.0.1:0",
+                f"--workers={worker}",
+                "--admin-listen=127.0.0.1:0",
+            ]
             command += ["--max-in-flight=20000", f"--data-plane={data_plane}"]
-            with announced(command, site.folder / f"gateway-{data_plane}.log") as (pid, address):
+            with announced(command, site.log(f"gateway-{data_plane}")) as (pid, address):
                 yield Running(
                     address=address,
                     gateway=ProcessTree(pid=pid),
@@ -84,7 +97,7 @@ def _proxy(config: str, command: Callable[[Toolchain], list[str]]) -> Callable[[
             path = site.folder / config
             template = Template((_PEERS / config).read_text(encoding="utf-8"))
             path.write_text(template.substitute(PORT=port, WORKER=worker.rpartition(":")[2], FOLDER=site.folder))
-            with listening([*command(site.tools), str(path)], port, site.folder / f"{config}.log") as (pid, address):
+            with listening([*command(site.tools), str(path)], port, site.log(config)) as (pid, address):
                 yield Running(
                     address=address,
                     gateway=ProcessTree(pid=pid),
@@ -98,7 +111,7 @@ def _proxy(config: str, command: Callable[[Toolchain], list[str]]) -> Callable[[
 @contextmanager
 def _smg(site: Site) -> Iterator[Running]:
     command = [str(site.tools.vllm_worker), f"--model-dir={handshake.MODEL_DIR}"]
-    with announced(command, site.folder / "vllm-worker.log") as (worker_pid, worker):
+    with announced(command, site.log("vllm-worker")) as (worker_pid, worker):
         port, metrics_port = free_port(), free_port() + 1
         arguments = {
             "host": "127.0.0.1",
@@ -111,7 +124,7 @@ def _smg(site: Site) -> Iterator[Running]:
             "log-level": "error",
         }
         command = [str(site.tools.smg), "launch", *(f"--{name}={value}" for name, value in arguments.items())]
-        with listening(command, port, site.folder / "smg.log") as (pid, address):
+        with listening(command, port, site.log("smg")) as (pid, address):
             yield Running(
                 address=address,
                 gateway=ProcessTree(pid=pid),
