@@ -26,6 +26,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.data_plane import handshake
+from bench.data_plane.experiment import until_serving
 from bench.data_plane.scenarios import Scenario
 from bench.data_plane.subjects import SUBJECTS, Running, Site
 from bench.data_plane.toolchain import prepare
@@ -117,6 +118,7 @@ def main(
         model_file, prompt_file = handshake.write(folder, prompt_tokens=100)
         site = Site(tools=tools, folder=folder, model_file=model_file, prompt_file=prompt_file)
         with subject.start(site) as running:
+            until_serving(running, site)
             _good_clients(running, site)  # for warmth
             if not as_json:
                 print("| attack | connections | MB sent | good p99 ms, quiet | attacked | ratio | gateway cores |")

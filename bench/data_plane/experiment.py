@@ -54,14 +54,14 @@ def measure(subject: Subject, scenarios: tuple[Scenario, ...], site: Site, round
     batches += [[scenario] for scenario in scenarios if scenario.on_fresh_process]
     for batch in batches:
         with subject.start(site) as running:
-            _until_serving(running, site)
+            until_serving(running, site)
             _Load(running, WARM_UP, site).run()
             for scenario in batch:
                 time.sleep(_SETTLE_S)
                 yield _Load(running, scenario, site).measure(subject, round_)
 
 
-def _until_serving(running: Running, site: Site) -> None:
+def until_serving(running: Running, site: Site) -> None:
     """A gateway listens before it has shaken hands with its worker."""
     for _ in range(_ATTEMPTS):
         if _Load(running, FIRST_REQUEST, site).run():

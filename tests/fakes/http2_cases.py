@@ -183,9 +183,9 @@ async def test_goaway_mid_stream(setup: Setup) -> None:
     """A drain lets the running call finish."""
     metadata = (("x-count", "50"), ("x-pause", "0.01"))
     call = asyncio.ensure_future(setup.caller.call(SERVICE + "ServerStream", metadata=metadata))
-    async with asyncio.timeout(5):
-        await setup.seen.until(lambda: setup.seen.sent_messages > 0)
-        await setup.drain(5)
+    await setup.seen.until(lambda: setup.seen.sent_messages > 0)
+    async with asyncio.timeout(10):
+        await setup.drain(10)
     outcome = await call
     assert (StatusCode.OK, 50) == (outcome.code, len(outcome.received))
 

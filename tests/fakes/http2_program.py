@@ -34,9 +34,10 @@ class ProgramCaller:
         """``authority`` is the file with the certificate authority; None is without TLS."""
         arguments = [address, *([str(authority)] if authority else [])]
         pipe = asyncio.subprocess.PIPE
-        return cls(
-            await asyncio.create_subprocess_exec(*command, *arguments, stdin=pipe, stdout=pipe, limit=_LINE_BYTES)
-        )
+        process = await asyncio.create_subprocess_exec(*command, *arguments, stdin=pipe, stdout=pipe, limit=_LINE_BYTES)
+        if process.stdout is None or await process.stdout.readline() != b"ready\n":
+            raise AssertionError(f"{command[0]} does not start")
+        return cls(process)
 
     async def call(
         self,

@@ -31,7 +31,7 @@ using Response = inference::GenerateResponse;
 
 namespace {
 
-constexpr uint64_t kLoadIntervalUs = 500'000;
+constexpr uint64_t kLoadIntervalUs = 200'000;
 constexpr int64_t kBlocks = 10'000'000'000;
 constexpr int kBlockSize = 16;
 constexpr int kPieceBytes = 1 << 20;

@@ -10,6 +10,7 @@
 #include <iostream>
 #include <iterator>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -77,7 +78,9 @@ std::map<int, Call*> calls;
 class Call : public grpc::ClientBidiReactor<ByteBuffer, ByteBuffer> {
  public:
   Call(grpc::GenericStub* stub, const json& asked)
-      : id_(asked["id"]), pause_s_(asked["pause_s"]), cancel_after_(asked["cancel_after"].is_null() ? 0 : int(asked["cancel_after"])) {
+      : id_(asked["id"]),
+        pause_s_(asked["pause_s"]),
+        cancel_after_(asked["cancel_after"].is_null() ? 0 : int(asked["cancel_after"])) {
     for (const std::string request : asked["requests"]) {
       const grpc::Slice slice(Decode(request));
       requests_.emplace_back(&slice, 1);
@@ -161,6 +164,7 @@ int main(int argc, char** argv) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);
   grpc::GenericStub stub(grpc::CreateCustomChannel(argv[1], Credentials(argc, argv), arguments));
+  std::cout << "ready" << std::endl;
   for (std::string line; std::getline(std::cin, line);) {
     const json asked = json::parse(line);
     const std::lock_guard<std::mutex> lock(mutex);

@@ -33,6 +33,10 @@ function pairsOf(metadata) {
   return pairs;
 }
 
+function tell(outcome) {
+  process.stdout.write(JSON.stringify(outcome) + '\n');
+}
+
 function start(asked) {
   const requests = asked.requests.map((request) => Buffer.from(request, 'base64'));
   const options = asked.timeout_s === null ? {} : { deadline: Date.now() + 1000 * asked.timeout_s };
@@ -59,7 +63,9 @@ function start(asked) {
   call.on('status', (status) => {
     calls.delete(asked.id);
     Object.assign(outcome, { code: status.code, message: status.details, trailing: pairsOf(status.metadata) });
-    process.stdout.write(JSON.stringify(outcome) + '\n');
+    // The status of a good call comes before the messages that a slow reader has still to read.
+    if (status.code === grpc.status.OK && !call.readableEnded) call.on('end', () => tell(outcome));
+    else tell(outcome);
   });
   if (requests.length !== 1) {
     requests.forEach((request) => call.write(request));
@@ -75,3 +81,4 @@ readline
     else start(asked);
   })
   .on('close', () => process.exit(0));
+process.stdout.write('ready\n');
