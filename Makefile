@@ -33,6 +33,10 @@ demo: $(INSTALLED) ## Answer PROMPT="..." with a real model through worker and g
 serve: $(INSTALLED) ## The same, but stay and serve on 127.0.0.1:50051
 	@$(BIN)/tidegate serve
 
+.PHONY: scenario-overload
+scenario-overload: $(INSTALLED) ## Four simulated workers and more load than fits: see who is shed, why, and when to retry
+	@$(BIN)/python -m bench.scenario.overload
+
 ##@ Work
 
 .PHONY: setup
@@ -103,6 +107,7 @@ bench: $(INSTALLED) ## Measure the data plane beside Envoy, nginx, haproxy and S
 .PHONY: docs
 docs: $(INSTALLED) ## Write what docs/ and deploy/ hold of generated files
 	@$(BIN)/python -m docs.errors
+	@$(BIN)/python -m docs.reference
 	@$(BIN)/python -m deploy.render
 
 # Keeps the versions that constraints.txt names already; empty it before to choose all of them anew. PyTorch is chosen
@@ -123,7 +128,7 @@ clean: ## Remove what the other targets have made
 .PHONY: help
 help: ## Show this
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 comma := ,
 pip_setting = $(shell $(PYTHON) -m pip config list 2>/dev/null | sed -n "s/^[a-z:]*\.$(1)='\(.*\)'$$/\1/p" | head -1)

@@ -32,7 +32,18 @@ from tidegate.telemetry.setup import Telemetry
 
 _CANCELLED = "cancelled"
 # Refusals whose message says why this one and when to come back. Other messages repeat parts of the request.
-_EXPLAINED = ("KV_", "ADMISSION_", "QUOTA_", "NO_WORKER", "DRAINING", "DEADLINE_", "STREAM_", "EVICTED")
+_EXPLAINED = (
+    "KV_",
+    "WAIT_",
+    "REQUEST_QUARANTINED",
+    "ADMISSION_",
+    "QUOTA_",
+    "NO_WORKER",
+    "DRAINING",
+    "DEADLINE_",
+    "STREAM_",
+    "EVICTED",
+)
 
 
 class Records:
