@@ -74,6 +74,12 @@ fuzz: $(INSTALLED) ## Mutate HTTP/2 frames: TIDEGATE_FUZZ_RUNS sequences (1,000,
 	@$(pip_settings) $(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --group fuzz
 	@$(BIN)/python -m tests.fuzz.http2_frames
 
+.PHONY: test-reliability
+test-reliability: $(INSTALLED) ## Break a fleet while clients use it: SEED= DURATION= FAULTS= STREAMS= COUNT=
+	@$(BIN)/python -m tests.reliability --seed $(or $(SEED),1) --duration $(or $(DURATION),60) \
+	  --faults $(or $(FAULTS),kill,stop,restart) --streams $(or $(STREAMS),20) --workers $(or $(WORKERS),2) \
+	  --gateways $(or $(GATEWAYS),1) --count $(or $(COUNT),1000000)
+
 .PHONY: lint
 lint: $(INSTALLED) ## Check style, types, protos, import rules, and that generated files are fresh
 	@$(BIN)/ruff check

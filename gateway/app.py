@@ -38,6 +38,7 @@ from gateway.policy.tenants import Tenants, TenantTerms
 from gateway.policy.waiting_line import WaitingLine
 from gateway.preparation import Preparation
 from gateway.records import Records
+from gateway.resume import ResumeTokens
 from gateway.service import InferenceService, add_to_server
 from gateway.status import Status
 from gateway.traffic_sketches import TrafficSketches
@@ -113,9 +114,15 @@ class Gateway:
             traffic=self.traffic,
             tenants=tenants,
             waiting_room=self.waiting_room,
+            resume_tokens=ResumeTokens.from_file(settings.resume_key_file, lifetime_s=settings.resume_token_lifetime_s),
         )
         service = InferenceService(
-            self.fleet, self._admission, preparation, generation, max_duration_s=settings.max_duration_s
+            self.fleet,
+            self._admission,
+            preparation,
+            generation,
+            max_duration_s=settings.max_duration_s,
+            max_stall_s=settings.max_reader_stall_s,
         )
         self._port = self._make_port(service, generation, ServedCalls(telemetry))
 
@@ -179,7 +186,12 @@ class Gateway:
             return GrpcPort(server)
         flusher = Flusher(asyncio.get_running_loop())
         self._upstreams = Upstreams(flusher, Limits(max_message_bytes=_MAX_ANSWER_BYTES))
-        http2 = Http2Service(generation, self._upstreams, max_duration_s=self._settings.max_duration_s)
+        http2 = Http2Service(
+            generation,
+            self._upstreams,
+            max_duration_s=self._settings.max_duration_s,
+            max_stall_s=self._settings.max_reader_stall_s,
+        )
         port = Http2Port(server, http2.handlers(calls), flusher=flusher, limits=Limits())
         observe_edge(self.metrics, port.abuse)
         return port

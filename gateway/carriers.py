@@ -7,7 +7,9 @@ from typing import Any
 
 import grpc.aio
 
+from gateway.errors import ClientTooSlowError
 from gateway.passage import Passage, messages_of
+from gateway.policy.slow_reader import SlowReader
 from gateway.workers.errors import WorkerCallError
 from gateway.workers.seat import Lease
 from gateway.workers.upstreams import Upstreams
@@ -21,8 +23,10 @@ from tidegate.rpc.http2_status import from_status
 class GrpcCarrier:
     """Message by message, from grpc.aio to grpc.aio."""
 
-    def __init__(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    def __init__(self, context: grpc.aio.ServicerContext[Any, Any], *, max_stall_s: float) -> None:
+        """A client that takes nothing for ``max_stall_s`` is given up."""
         self._context = context
+        self._max_stall_s = max_stall_s
 
     async def carry(
         self, lease: Lease, job: bytes, passage: Passage, *, timeout_s: float, metadata: tuple[tuple[str, str], ...]
@@ -31,15 +35,25 @@ class GrpcCarrier:
         async with lease.client.generate(job, timeout_s=timeout_s, metadata=metadata) as messages:
             async for message in messages:
                 for passed in messages_of(passage.pass_on(framed(message))):
-                    await self._context.write(passed)
+                    await self._write(passed, passage)
+
+    async def _write(self, message: bytes, passage: Passage) -> None:
+        try:
+            async with asyncio.timeout(self._max_stall_s):
+                await self._context.write(message)
+        except TimeoutError:
+            raise too_slow(passage, held_bytes=len(message), stalled_s=self._max_stall_s) from None
 
 
 class Http2Carrier:
     """Read by read, from one HTTP/2 connection to another. What the client does not take, the worker may not send."""
 
-    def __init__(self, call: ServerCall, upstreams: Upstreams) -> None:
+    def __init__(self, call: ServerCall, upstreams: Upstreams, *, max_stall_s: float) -> None:
+        """A client that takes nothing for ``max_stall_s`` is given up."""
         self._call = call
         self._upstreams = upstreams
+        self._reader = SlowReader(max_stall_s)
+        self._look: asyncio.TimerHandle | None = None
 
     async def carry(
         self, lease: Lease, job: bytes, passage: Passage, *, timeout_s: float, metadata: tuple[tuple[str, str], ...]
@@ -50,11 +64,41 @@ class Http2Carrier:
             await self._upstreams.open(lease.worker_id, job, relay, timeout_s=timeout_s, metadata=metadata)
         except CallError as error:
             raise WorkerCallError(from_status(error.status)) from error
-        expiry = asyncio.get_running_loop().call_later(timeout_s, relay.expire)
+        loop, held_bytes = asyncio.get_running_loop(), 0
+        expiry = loop.call_later(timeout_s, relay.expire)
+        self._look_later(relay)
         try:
             status = await relay.ended()
+            held_bytes = self._call.stream.backlog_bytes
         finally:
             expiry.cancel()
+            if self._look is not None:
+                self._look.cancel()
             relay.cancel()
+        if self._look is None:
+            raise too_slow(passage, held_bytes=held_bytes, stalled_s=self._reader.stalled_s(loop.time()))
         if not status.is_ok:
             raise WorkerCallError(from_status(status))
+
+    def _look_later(self, relay: Relay) -> None:
+        self._look = asyncio.get_running_loop().call_later(self._reader.look_again_s, self._look_at_reader, relay)
+
+    def _look_at_reader(self, relay: Relay) -> None:
+        held_bytes, now = self._call.stream.backlog_bytes, asyncio.get_running_loop().time()
+        if self._reader.look(held_bytes=held_bytes, taken_bytes=relay.taken_bytes, now=now):
+            self._look = None
+            relay.expire()
+        else:
+            self._look_later(relay)
+
+
+def too_slow(passage: Passage, *, held_bytes: int, stalled_s: float) -> ClientTooSlowError:
+    """The client is given up; what it was sent, it can still read."""
+    return ClientTooSlowError(
+        f"the client has read nothing for {stalled_s:.1f} s, with {held_bytes} bytes held for it",
+        metadata={
+            "tokens_sent": str(passage.tokens),
+            "held_bytes": str(held_bytes),
+            "stalled_ms": str(round(stalled_s * 1000)),
+        },
+    )

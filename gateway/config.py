@@ -28,6 +28,8 @@ _ENV_PREFIX = "TIDEGATE_GATEWAY_"
 
 # The largest message that is received, so that one prompt alone always fits the backlog.
 _MIN_BACKLOG_BYTES = 4 * 2**20
+# As long as what HS256 makes of a key.
+_MIN_KEY_BYTES = 32
 
 # Three prompts of 128k tokens.
 _MIN_QUEUE_BYTES = 16 * 2**20
@@ -99,6 +101,12 @@ class GatewaySettings(BaseSettings):
     """how long a stream whose worker was lost may wait for another one to go on with it"""
     max_lost_workers: Annotated[int, Field(ge=0)] = 4
     """how many workers one stream may lose; 0 never goes on with another worker"""
+    max_reader_stall_s: _Seconds = 30.0
+    """how long a client may take nothing of its stream before it is ended and its KV blocks are freed"""
+    resume_key_file: Path | None = None
+    """file with a secret on each line, the first of which signs resume tokens; without it there are none"""
+    resume_token_lifetime_s: _Seconds = 600.0
+    """how long after its beginning a generation can be resumed"""
     trust_tenant_metadata: bool = False
     """whether the metadata x-tidegate-tenant tells whose a call is; otherwise all are of the tenant "default\""""
     max_tenants: _Count = 1000
@@ -107,6 +115,19 @@ class GatewaySettings(BaseSettings):
     """terms by tenant: weight, tokens_per_minute, requests_per_minute; those of "default" hold for all without"""
     quota_gateways: _Count = 1
     """gateways among which tenants' calls are spread evenly: each enforces this part of their quotas"""
+
+    @field_validator("resume_key_file")
+    @classmethod
+    def _check_resume_keys(cls, path: Path | None) -> Path | None:
+        if path is None:
+            return path
+        try:
+            keys = [line.strip() for line in path.read_bytes().splitlines() if line.strip()]
+        except OSError as error:
+            raise ValueError(f"{path}: {error.strerror}") from error
+        if not keys or min(map(len, keys)) < _MIN_KEY_BYTES:
+            raise ValueError(f"each line of {path} has to hold a key of at least {_MIN_KEY_BYTES} bytes")
+        return path
 
     @field_validator("workers", mode="before")
     @classmethod

@@ -35,12 +35,15 @@ class Continuing:
 
     @property
     def delivered(self) -> Delivered | None:
-        """What the client has; None before the first event."""
+        """What the client has, from an earlier call perhaps; None when that is nothing."""
         passage = self._passage
-        if not passage.has_begun:
+        if not passage.has_begun and not passage.tokens:
             return None
         return Delivered(
-            token_ids=passage.token_ids, text_bytes=passage.text_bytes, continuations=self._continuation.count
+            token_ids=passage.token_ids,
+            text_bytes=passage.text_bytes,
+            continuations=self._continuation.count,
+            is_started=passage.has_begun,
         )
 
     def lose(self, lease: Lease, failure: WorkerCallError) -> None:

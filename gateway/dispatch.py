@@ -55,6 +55,8 @@ class Dispatch:
         Raises the ``GatewayError`` that the client is told.
         """
         passage = Passage()
+        if prepared.resumed is not None:
+            passage.resume(prepared.resumed.token_ids, prepared.resumed.text_bytes)
         continuing = Continuing(self._fleet, Continuation(self._limits, self._rng), prepared, call, passage)
         run = _Run(record, prepared, call, carrier, passage)
         await run.to_end(self._waiting_room.place(prepared, call), continuing)

@@ -141,6 +141,22 @@ class InternalError(GatewayError):
     """Anything unforeseen."""
 
 
+class ResumeTokenInvalidError(GatewayError):
+    """The resume token is none of this deployment's, or not for this request."""
+
+
+class ResumeTokenExpiredError(GatewayError):
+    """The resume token is too old."""
+
+
+class ResumeUnsupportedError(GatewayError):
+    """This deployment has no key for resume tokens."""
+
+
+class ClientTooSlowError(GatewayError):
+    """The client did not read for too long."""
+
+
 ERROR_TABLE: dict[type[GatewayError], ErrorSpec] = {
     InvalidRequestError: ErrorSpec(
         code=StatusCode.INVALID_ARGUMENT,
@@ -256,6 +272,30 @@ ERROR_TABLE: dict[type[GatewayError], ErrorSpec] = {
         reason=Reason.ERROR_REASON_ENGINE_ERROR,
         details=(),
         remedy="Report it with the request id.",
+    ),
+    ResumeTokenInvalidError: ErrorSpec(
+        code=StatusCode.INVALID_ARGUMENT,
+        reason=Reason.ERROR_REASON_RESUME_TOKEN_INVALID,
+        details=("BadRequest",),
+        remedy="Resume with the token of the call that broke off, and the very request of that call.",
+    ),
+    ResumeTokenExpiredError: ErrorSpec(
+        code=StatusCode.FAILED_PRECONDITION,
+        reason=Reason.ERROR_REASON_RESUME_TOKEN_EXPIRED,
+        details=(),
+        remedy="Send the request anew, without resume.",
+    ),
+    ResumeUnsupportedError: ErrorSpec(
+        code=StatusCode.FAILED_PRECONDITION,
+        reason=Reason.ERROR_REASON_RESUME_UNSUPPORTED,
+        details=(),
+        remedy="Send the request anew, without resume; or give the gateways a key (--resume-key-file).",
+    ),
+    ClientTooSlowError: ErrorSpec(
+        code=StatusCode.ABORTED,
+        reason=Reason.ERROR_REASON_CLIENT_TOO_SLOW,
+        details=(),
+        remedy="Read faster, or resume once there is time to read.",
     ),
     InternalError: ErrorSpec(
         code=StatusCode.INTERNAL,

@@ -17,6 +17,7 @@ from gateway.policy.tenants import Tenants
 from gateway.policy.waiter import CLASS_COUNT
 from gateway.preparation import Preparation
 from gateway.records import Record, Records
+from gateway.resume import ResumeTokens
 from gateway.traffic_sketches import TrafficSketches
 from gateway.waiting_room import WaitingRoom
 from gateway.workers.fleet import Fleet
@@ -40,6 +41,7 @@ class Generation:
         tenants: Tenants,
         waiting_room: WaitingRoom,
         records: Records,
+        resume_tokens: ResumeTokens,
     ) -> None:
         self._fleet = fleet
         self._running = running
@@ -50,6 +52,7 @@ class Generation:
         self._tenants = tenants
         self._waiting_room = waiting_room
         self._records = records
+        self._resume_tokens = resume_tokens
 
     async def run(self, request: bytes, call: Call, carrier: Carrier) -> None:
         """Serve ``request``, a serialised GenerateRequest; returns when the client has been sent all of the answer.
@@ -69,7 +72,14 @@ class Generation:
             record.tenant = tenant = self._tenants.resolve(call.tenant_claim, asyncio.get_running_loop().time())
             with record.stage(names.VALIDATE):
                 prepared = await self._preparation.run(
-                    partial(PreparedRequest.from_public, request, models, response_id=call.response_id, tenant=tenant),
+                    partial(
+                        PreparedRequest.from_public,
+                        request,
+                        models,
+                        response_id=call.response_id,
+                        tenant=tenant,
+                        resume_tokens=self._resume_tokens,
+                    ),
                     size_bytes=len(request),
                     deadline_at=call.deadline_at,
                     is_light=is_light(request),

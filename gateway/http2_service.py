@@ -26,8 +26,11 @@ _OK = Status(code=StatusCode.OK)
 class Http2Service:
     """The part of the public API that carries tokens."""
 
-    def __init__(self, generation: Generation, upstreams: Upstreams, *, max_duration_s: float) -> None:
-        """``max_duration_s`` holds for calls that have no shorter deadline."""
+    def __init__(
+        self, generation: Generation, upstreams: Upstreams, *, max_duration_s: float, max_stall_s: float
+    ) -> None:
+        """``max_duration_s`` holds for calls that have no shorter deadline; ``max_stall_s`` for those who read."""
+        self._max_stall_s = max_stall_s
         self._generation = generation
         self._upstreams = upstreams
         self._max_duration_s = max_duration_s
@@ -41,5 +44,5 @@ class Http2Service:
     async def _serve(self, call: ServerCall) -> Status:
         request = await call.receive_only()
         begun = Call.begin(call.metadata, client_s=time_left_s(call), max_duration_s=self._max_duration_s)
-        await self._generation.run(request, begun, Http2Carrier(call, self._upstreams))
+        await self._generation.run(request, begun, Http2Carrier(call, self._upstreams, max_stall_s=self._max_stall_s))
         return _OK

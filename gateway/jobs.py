@@ -18,6 +18,7 @@ from gateway.prefix import prefix_names, prefix_stride
 from gateway.prompt import fit, prepare
 from gateway.renderer import Prompt
 from gateway.request import ValidRequest, parse_generate
+from gateway.resume import Resumed, ResumeTokens
 from tidegate.inference.v1 import generation_pb2, inference_service_pb2
 from tidegate.rpc.status import Violation
 from tidegate.worker.v1 import worker_service_pb2
@@ -38,6 +39,7 @@ class Delivered:
     token_ids: Sequence[int]
     text_bytes: int
     continuations: int
+    is_started: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +52,18 @@ class PreparedRequest:
     prompt: Prompt
     max_output_tokens: int
     demand: Demand
+    resume_token: str = ""
+    resumed: Resumed | None = None
 
     @classmethod
     def from_public(
-        cls, request: bytes, models: Mapping[str, ServedModel], *, response_id: str, tenant: str
+        cls,
+        request: bytes,
+        models: Mapping[str, ServedModel],
+        *,
+        response_id: str,
+        tenant: str,
+        resume_tokens: ResumeTokens,
     ) -> PreparedRequest:
         """Parse, validate, render, tokenise and fit a serialised GenerateRequest. Raises ``GatewayError``.
 
@@ -64,8 +74,13 @@ class PreparedRequest:
         except DecodeError as error:
             raise InvalidRequestError([Violation(field="", description="is not a GenerateRequest")]) from error
         valid = parse_generate(parsed, models)
+        resumed = resume_tokens.check(parsed, valid, tenant=tenant)
         prompt = prepare(valid)
         max_output_tokens = fit(valid, len(prompt.token_ids))
+        resumed_tokens = len(resumed.token_ids) if resumed else 0
+        if resumed_tokens > max_output_tokens:
+            description = f"are more than the {max_output_tokens} output tokens of the request"
+            raise InvalidRequestError([Violation(field="resume.token_ids", description=description)])
         stride = prefix_stride(valid.model.block_size)
         return cls(
             response_id=response_id,
@@ -74,12 +89,14 @@ class PreparedRequest:
             prompt=prompt,
             max_output_tokens=max_output_tokens,
             demand=Demand(
-                prompt_tokens=len(prompt.token_ids),
+                prompt_tokens=len(prompt.token_ids) + resumed_tokens,
                 need_tokens=len(prompt.token_ids) + max_output_tokens,
                 prefix=prefix_names(prompt.token_ids, stride),
                 prefix_stride=stride,
                 digest=_digest(valid, prompt),
             ),
+            resume_token=resume_tokens.issue(parsed, tenant=tenant),
+            resumed=resumed,
         )
 
     @property
@@ -121,8 +138,9 @@ class PreparedRequest:
         )
         job.sampling.max_output_tokens = budget.max_output_tokens
         job.output.include_token_ids = True
+        job.resume_token = self.resume_token
         if delivered is not None:
-            job.is_started = True
+            job.is_started = delivered.is_started
             job.continued_token_ids.extend(delivered.token_ids)
             job.continued_text_byte_count = delivered.text_bytes
             job.continuation_count = delivered.continuations

@@ -8,7 +8,7 @@ lost; it is read into token ids, four bytes each, whenever it has grown to a few
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from grpc import StatusCode
 
@@ -44,6 +44,12 @@ class Passage:
         self._tokens = 0
         self._text_bytes = 0
         self._max_kept_tokens = max_kept_tokens
+
+    def resume(self, token_ids: Sequence[int], text_bytes: int) -> None:
+        """The client has these tokens, and so much of their text, from an earlier call."""
+        self._token_ids.extend(token_ids)
+        self._tokens += len(token_ids)
+        self._text_bytes += text_bytes
 
     def expect(self, on_next: Callable[[], None]) -> None:
         """Call ``on_next`` when the next message comes, before it goes to the client."""

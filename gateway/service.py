@@ -32,7 +32,7 @@ _SERVICE = inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
     """The public API."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the stages and their limits
         self,
         fleet: Fleet,
         admission: Admission,
@@ -40,18 +40,20 @@ class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
         generation: Generation,
         *,
         max_duration_s: float,
+        max_stall_s: float,
     ) -> None:
-        """``max_duration_s`` holds for calls that have no shorter deadline."""
+        """``max_duration_s`` holds for calls that have no shorter deadline; see ``GrpcCarrier`` for ``max_stall_s``."""
         self._fleet = fleet
         self._admission = admission
         self._preparation = preparation
         self._generation = generation
         self._max_duration_s = max_duration_s
+        self._max_stall_s = max_stall_s
 
     async def Generate(self, request: bytes, context: _Context) -> None:  # type: ignore[override]
         """Stream the continuation of a prompt. Messages are serialised here, both ways."""
         call = self._call(context)
-        await self._generation.run(request, call, GrpcCarrier(context))
+        await self._generation.run(request, call, GrpcCarrier(context, max_stall_s=self._max_stall_s))
 
     async def Tokenize(
         self, request: inference_service_pb2.TokenizeRequest, context: _Context

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 
@@ -10,12 +11,18 @@ import uvloop
 
 from tidegate.telemetry.logs import set_up_logs
 from tidegate.telemetry.setup import setup
+from worker.abandonable import is_work_left
 from worker.app import Worker
 from worker.config import ConfigError, WorkerSettings, read_command
+from worker.restart_policy import RestartLimits, RestartPolicy
+from worker.supervisor import Supervisor, supervised_command
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns the exit code: 0 after a shutdown, 1 when the engine failed, 2 for settings that cannot be used."""
+    """Returns the exit code: 0 after a shutdown, 1 when the engine failed, 2 for settings that cannot be used.
+
+    A supervisor returns 3 when it gave up.
+    """
     try:
         command = read_command(arguments)
     except ConfigError as error:
@@ -25,8 +32,14 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.write(command.settings.to_toml())
         return 0
     set_up_logs(command.settings.log_format)
+    if command.supervise:
+        return Supervisor(supervised_command(arguments), RestartPolicy(RestartLimits())).run()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(command.settings))
+        exit_code = runner.run(_serve(command.settings))
+    if is_work_left():  # the model was still being loaded
+        sys.stderr.flush()
+        os._exit(exit_code)
+    return exit_code
 
 
 async def _serve(settings: WorkerSettings) -> int:

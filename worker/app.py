@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack
+from functools import partial
 
 import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
@@ -22,6 +23,7 @@ from tidegate.telemetry.loop_lag import LoopLag
 from tidegate.telemetry.port import admin_port
 from tidegate.telemetry.setup import Telemetry
 from tidegate.worker.v1 import worker_service_pb2, worker_service_pb2_grpc
+from worker.abandonable import in_abandonable_thread
 from worker.checkpoint import CheckpointError
 from worker.config import WorkerSettings
 from worker.engine import Engine, EngineDeadError, EngineError
@@ -125,7 +127,7 @@ class Worker:
         try:
             checkpoint = await read_checkpoint(self._settings)
             # In a thread, since importing vLLM takes seconds in which health checks want their answer.
-            engine = await asyncio.to_thread(self._engine_factory, self._settings, checkpoint)
+            engine = await in_abandonable_thread(partial(self._engine_factory, self._settings, checkpoint))
             if self._settings.engine == "vllm":
                 self.metrics.include(REGISTRY)  # where vLLM keeps its own
             self._model = await start_model(

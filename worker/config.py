@@ -147,6 +147,7 @@ class Command:
 
     settings: WorkerSettings
     print_config: bool
+    supervise: bool
 
 
 def read_command(arguments: Sequence[str]) -> Command:
@@ -154,6 +155,7 @@ def read_command(arguments: Sequence[str]) -> Command:
     parser = argparse.ArgumentParser(prog="python -m worker", description="Serve one model over gRPC.")
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings, named as the flags are")
     parser.add_argument("--print-config", action="store_true", help="print the settings in effect and exit")
+    parser.add_argument("--supervise", action="store_true", help="start the worker again whenever its engine has died")
     flags = CliSettingsSource[argparse.ArgumentParser](WorkerSettings, root_parser=parser)
     parsed = parser.parse_args(arguments)
     unknown = sorted(_unknown_variables())
@@ -169,7 +171,7 @@ def read_command(arguments: Sequence[str]) -> Command:
     except ValidationError as error:
         faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise ConfigError("\n".join(faults)) from error
-    return Command(settings=settings, print_config=parsed.print_config)
+    return Command(settings=settings, print_config=parsed.print_config, supervise=parsed.supervise)
 
 
 def _unknown_variables() -> Iterator[str]:

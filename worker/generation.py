@@ -96,6 +96,7 @@ class Generation:
                 response_id=self._request.response_id,
                 model=self._model.name,
                 prompt_token_count=len(self._job.prompt_token_ids),
+                resume_token=self._request.resume_token,
             )
         )
 

@@ -49,6 +49,7 @@ with warnings.catch_warnings():
     from vllm.v1.engine.exceptions import EngineDeadError as VllmEngineDeadError
     from vllm.v1.metrics.loggers import StatLoggerBase
 
+from worker.abandonable import in_abandonable_thread  # noqa: E402
 from worker.continued_output import ContinuedOutput  # noqa: E402
 from worker.engine import (  # noqa: E402
     ConstraintKind,
@@ -61,7 +62,7 @@ from worker.engine import (  # noqa: E402
 )
 from worker.prompt_leak import PromptLeak, leaked_text  # noqa: E402
 from worker.step_meter import StepMeter  # noqa: E402
-from worker.vllm_child import children_without_sigint  # noqa: E402
+from worker.vllm_child import children_without_sigint, kill_children  # noqa: E402
 from worker.vllm_continuation import PLUGIN  # noqa: E402
 from worker.vllm_output import engine_output  # noqa: E402
 from worker.vllm_request import constraint_arguments, refuse_what_never_fits, sampling_arguments  # noqa: E402
@@ -103,8 +104,11 @@ class VllmEngine:
         _LOGGER.info("vLLM %s: loading %s", vllm.__version__, self._settings.model_dir)
         try:
             # In a thread, so that health checks are answered meanwhile.
-            engine = await asyncio.to_thread(self._build)
+            engine = await in_abandonable_thread(self._build)
             tokenizer = Tokenizer.from_file(str(self._settings.model_dir / "tokenizer.json"))
+        except asyncio.CancelledError:
+            kill_children()  # vLLM's processes would go on loading
+            raise
         except Exception as error:  # whatever it was, there is no engine
             raise EngineDeadError(f"vLLM did not start: {error}") from error
         facts = _facts(engine.vllm_config)

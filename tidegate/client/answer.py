@@ -55,5 +55,6 @@ def chat_request(
         sampling=generation_pb2.SamplingOptions(
             max_output_tokens=max_output_tokens, temperature=temperature, seed=seed
         ),
-        output=generation_pb2.OutputOptions(include_token_ids=True),  # the meter counts tokens by them
+        # The meter counts tokens by their ids; with a token the client goes on when its connection is lost.
+        output=generation_pb2.OutputOptions(include_token_ids=True, include_resume_token=True),
     )

@@ -13,13 +13,12 @@ import grpc
 import grpc.aio
 
 from tidegate.client.errors import TidegateError
+from tidegate.client.received import Event, Received
 from tidegate.client.retry import RetryPolicy
-from tidegate.inference.v1 import generation_pb2, inference_service_pb2, inference_service_pb2_grpc, model_pb2
+from tidegate.inference.v1 import inference_service_pb2, inference_service_pb2_grpc, model_pb2
 from tidegate.rpc.metadata import REQUEST_ID
 from tidegate.rpc.server import CHANNEL_OPTIONS
 from tidegate.rpc.status import RpcError
-
-Event = generation_pb2.Started | generation_pb2.Delta | generation_pb2.Finished
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -28,7 +27,7 @@ _Response = TypeVar("_Response")
 class Client:
     """Calls one gateway, or several behind one name.
 
-    Every call has a deadline, is retried only while nothing of its answer has arrived, and fails with
+    Every call has a deadline, is retried only while nothing of its answer has arrived, or resumed, and fails with
     ``TidegateError``. Use it as an async context manager, or ``close`` it.
     """
 
@@ -73,34 +72,31 @@ class Client:
     ) -> AsyncGenerator[Event]:
         """Stream the answer: one ``Started``, any number of ``Delta``, one ``Finished``.
 
+        With ``output.include_resume_token``, and where the server offers it, an answer whose connection or gateway was
+        lost goes on by another call, without a gap or a duplicate.
+
         Leaving the loop early, or cancelling the task, cancels the call, and the worker frees its KV blocks. Use
         ``contextlib.aclosing`` where that must happen at once also outside CPython.
         """
         deadline = self._clock() + timeout_s
         metadata = ((REQUEST_ID, request_id),) if request_id else ()
-        attempt = 1
+        attempt, received = 1, Received()
         while True:
-            has_begun = has_finished = False
             # `async for` alone does not cancel the call when its loop is left; hence the `finally`.
-            call = self._stub.Generate(request, timeout=deadline - self._clock(), metadata=metadata)
+            call = self._stub.Generate(received.request(request), timeout=deadline - self._clock(), metadata=metadata)
             try:
                 async for response in call:
-                    has_begun = True
-                    match response.WhichOneof("event"):
-                        case "started":
-                            yield response.started
-                        case "delta":
-                            yield response.delta
-                        case "finished":
-                            has_finished = True
-                            yield response.finished
+                    if (event := received.take(response)) is not None:
+                        yield event
             except grpc.aio.AioRpcError as error:
                 failure = RpcError.from_call(error)
-                if has_begun:
+                if received.has_begun and not received.can_resume:
                     raise TidegateError(failure) from error
+                if received.has_progressed:
+                    attempt = 1
                 await self._wait_or_raise(failure, attempt=attempt, deadline=deadline)
             else:
-                if not has_finished:
+                if not received.has_finished:
                     raise TidegateError(_incomplete())
                 return
             finally:

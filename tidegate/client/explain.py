@@ -52,6 +52,14 @@ REMEDIES = {
     "DEADLINE_TOO_SHORT": "Give more time (--timeout) or lower --max-output-tokens.",
     "CONSTRAINT_VIOLATED": "A defect of the server; report it with the response id.",
     "ENGINE_ERROR": "A defect of the server; report it with the response id.",
+    "WAIT_TOO_LONG": "Everything is busy; try again later, or give more time (--timeout).",
+    "QUOTA_EXCEEDED": "Your quota is used up for now; try again later.",
+    "EVICTED": "More important requests came first; try again later.",
+    "REQUEST_QUARANTINED": "This very request was there when engines died; change it, or wait.",
+    "RESUME_TOKEN_INVALID": "Ask again; the answer cannot be resumed.",
+    "RESUME_TOKEN_EXPIRED": "Ask again; the answer broke off too long ago to be resumed.",
+    "RESUME_UNSUPPORTED": "Ask again; this gateway does not resume answers.",
+    "CLIENT_TOO_SLOW": "The output was not read for too long; read it faster, or into a file.",
     "INTERNAL": "A defect of the server; its log tells more.",
 }
 

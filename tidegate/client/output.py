@@ -9,9 +9,9 @@ from typing import IO, Protocol
 
 from google.protobuf.json_format import MessageToDict
 
-from tidegate.client.client import Event
 from tidegate.client.errors import TidegateError
 from tidegate.client.explain import as_json, explain
+from tidegate.client.received import Event
 from tidegate.client.stats import StreamStats
 from tidegate.inference.v1 import generation_pb2
 

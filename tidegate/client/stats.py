@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
-from tidegate.client.client import Event
+from tidegate.client.received import Event
 from tidegate.inference.v1 import generation_pb2
 
 

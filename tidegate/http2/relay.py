@@ -25,7 +25,10 @@ MessageFilter = Callable[[bytes], bytes]
 class Relay:
     """Handles an upstream stream. One per attempt; a call may see several, one after the other."""
 
-    __slots__ = ("_ended", "_filter", "_http_status", "_max_message_bytes", "_partial", "_prepaid", "call", "stream")
+    __slots__ = (
+        *("_ended", "_filter", "_http_status", "_max_message_bytes", "_partial", "_prepaid"),
+        *("call", "stream", "taken_bytes"),
+    )
 
     stream: Stream
 
@@ -34,6 +37,7 @@ class Relay:
         self.call = call
         self._filter = on_messages
         self._max_message_bytes = max_message_bytes
+        self.taken_bytes = 0  # of what had been held for the client
         self._partial = b""
         self._prepaid = 0  # bytes given back upstream already that are still to be sent downstream
         self._http_status = b"200"
@@ -58,6 +62,7 @@ class Relay:
 
     def on_forwarded(self, size: int) -> None:
         """The client has taken ``size`` bytes: upstream may send as many."""
+        self.taken_bytes += size
         if self._prepaid:
             paid = min(self._prepaid, size)
             self._prepaid -= paid

@@ -62,8 +62,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The tenant's quota is used up for now."""
     ERROR_REASON_EVICTED: _ErrorReason.ValueType  # 19
     """The request waited, and had to go for a more critical one or for a tenant that held less."""
+    ERROR_REASON_RESUME_TOKEN_INVALID: _ErrorReason.ValueType  # 20
+    """The resume token is not one of this deployment's, or belongs to another request or tenant."""
+    ERROR_REASON_RESUME_TOKEN_EXPIRED: _ErrorReason.ValueType  # 21
+    """The resume token is older than it may be."""
+    ERROR_REASON_RESUME_UNSUPPORTED: _ErrorReason.ValueType  # 22
+    """This deployment offers no resume tokens."""
     ERROR_REASON_REQUEST_QUARANTINED: _ErrorReason.ValueType  # 23
     """The request was on two workers when their engines died, and is not run for a while."""
+    ERROR_REASON_CLIENT_TOO_SLOW: _ErrorReason.ValueType  # 24
+    """The client did not read its stream for too long, while the generation held KV cache blocks."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """`google.rpc.ErrorInfo.reason` of every error, without the prefix ERROR_REASON_. Values may be added. docs/errors.md
@@ -110,6 +118,14 @@ ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 18
 """The tenant's quota is used up for now."""
 ERROR_REASON_EVICTED: ErrorReason.ValueType  # 19
 """The request waited, and had to go for a more critical one or for a tenant that held less."""
+ERROR_REASON_RESUME_TOKEN_INVALID: ErrorReason.ValueType  # 20
+"""The resume token is not one of this deployment's, or belongs to another request or tenant."""
+ERROR_REASON_RESUME_TOKEN_EXPIRED: ErrorReason.ValueType  # 21
+"""The resume token is older than it may be."""
+ERROR_REASON_RESUME_UNSUPPORTED: ErrorReason.ValueType  # 22
+"""This deployment offers no resume tokens."""
 ERROR_REASON_REQUEST_QUARANTINED: ErrorReason.ValueType  # 23
 """The request was on two workers when their engines died, and is not run for a while."""
+ERROR_REASON_CLIENT_TOO_SLOW: ErrorReason.ValueType  # 24
+"""The client did not read its stream for too long, while the generation held KV cache blocks."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&tidegate/inference/v1/generation.proto\x12\x15tidegate.inference.v1\x1a\x1egoogle/protobuf/duration.proto\"\x1a\n\x0bTokenPrompt\x12\x0b\n\x03ids\x18\x01 \x03(\x05\"\xea\x04\n\x0fSamplingOptions\x12\x1e\n\x11max_output_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1e\n\x11min_output_tokens\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x18\n\x0btemperature\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05top_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x12\n\x05top_k\x18\x05 \x01(\x05H\x04\x88\x01\x01\x12\x12\n\x05min_p\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x08 \x01(\x02H\x07\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\t \x01(\x02H\x08\x88\x01\x01\x12\x11\n\x04seed\x18\n \x01(\x03H\t\x88\x01\x01\x12\x14\n\x0cstop_strings\x18\x0b \x03(\t\x12\x16\n\x0estop_token_ids\x18\x0c \x03(\x05\x12I\n\nlogit_bias\x18\r \x03(\x0b\x32\x35.tidegate.inference.v1.SamplingOptions.LogitBiasEntry\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x14\n\x12_max_output_tokensB\x14\n\x12_min_output_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x15\n\x13_repetition_penaltyB\x07\n\x05_seed\"\xd4\x01\n\x10OutputConstraint\x12\x15\n\x0bjson_schema\x18\x01 \x01(\tH\x00\x12\x0f\n\x05regex\x18\x02 \x01(\tH\x00\x12\x39\n\x06\x63hoice\x18\x03 \x01(\x0b\x32\'.tidegate.inference.v1.ChoiceConstraintH\x00\x12\x11\n\x07grammar\x18\x04 \x01(\tH\x00\x12\x42\n\x0bjson_object\x18\x05 \x01(\x0b\x32+.tidegate.inference.v1.JsonObjectConstraintH\x00\x42\x06\n\x04kind\"#\n\x10\x43hoiceConstraint\x12\x0f\n\x07\x63hoices\x18\x01 \x03(\t\"\x16\n\x14JsonObjectConstraint\"\x80\x01\n\rOutputOptions\x12\x19\n\x11include_token_ids\x18\x01 \x01(\x08\x12\x15\n\x08logprobs\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x1c\n\x0fprompt_logprobs\x18\x03 \x01(\x05H\x01\x88\x01\x01\x42\x0b\n\t_logprobsB\x12\n\x10_prompt_logprobs\"I\n\x07Started\x12\x13\n\x0bresponse_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x1a\n\x12prompt_token_count\x18\x03 \x01(\x05\"\x9d\x01\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x03(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12\x35\n\x08logprobs\x18\x03 \x03(\x0b\x32#.tidegate.inference.v1.TokenLogprob\x12<\n\x0fprompt_logprobs\x18\x04 \x03(\x0b\x32#.tidegate.inference.v1.TokenLogprob\"p\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\x05\x12\r\n\x05token\x18\x02 \x01(\t\x12\x0f\n\x07logprob\x18\x03 \x01(\x02\x12.\n\x03top\x18\x04 \x03(\x0b\x32!.tidegate.inference.v1.TopLogprob\">\n\nTopLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\x05\x12\r\n\x05token\x18\x02 \x01(\t\x12\x0f\n\x07logprob\x18\x03 \x01(\x02\"\xbb\x02\n\x08\x46inished\x12\x33\n\x06reason\x18\x01 \x01(\x0e\x32#.tidegate.inference.v1.FinishReason\x12\x15\n\x0bstop_string\x18\x02 \x01(\tH\x00\x12\x17\n\rstop_token_id\x18\x03 \x01(\x05H\x00\x12+\n\x05usage\x18\x04 \x01(\x0b\x32\x1c.tidegate.inference.v1.Usage\x12\x44\n\x12\x63onstraint_verdict\x18\x05 \x01(\x0e\x32(.tidegate.inference.v1.ConstraintVerdict\x12\x1a\n\x12\x63ontinuation_count\x18\x06 \x01(\x05\x12-\n\x06timing\x18\x07 \x01(\x0b\x32\x1d.tidegate.inference.v1.TimingB\x0c\n\nstopped_by\"z\n\x05Usage\x12\x1a\n\x12prompt_token_count\x18\x01 \x01(\x05\x12!\n\x19\x63\x61\x63hed_prompt_token_count\x18\x02 \x01(\x05\x12\x1a\n\x12output_token_count\x18\x03 \x01(\x05\x12\x16\n\x0ekv_block_count\x18\x04 \x01(\x05\"\xa4\x01\n\x06Timing\x12\x31\n\x0equeue_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10prefill_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x64\x65\x63ode_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration*\x97\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x18\n\x14\x46INISH_REASON_BUDGET\x10\x03\x12\x1c\n\x18\x46INISH_REASON_REPETITION\x10\x04*|\n\x11\x43onstraintVerdict\x12\"\n\x1e\x43ONSTRAINT_VERDICT_UNSPECIFIED\x10\x00\x12 \n\x1c\x43ONSTRAINT_VERDICT_SATISFIED\x10\x01\x12!\n\x1d\x43ONSTRAINT_VERDICT_INCOMPLETE\x10\x02*\x9e\x01\n\x0b\x43riticality\x12\x1b\n\x17\x43RITICALITY_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x43RITICALITY_CRITICAL_PLUS\x10\x01\x12\x18\n\x14\x43RITICALITY_CRITICAL\x10\x02\x12\x1e\n\x1a\x43RITICALITY_SHEDDABLE_PLUS\x10\x03\x12\x19\n\x15\x43RITICALITY_SHEDDABLE\x10\x04*\x7f\n\x13ShortDeadlinePolicy\x12%\n!SHORT_DEADLINE_POLICY_UNSPECIFIED\x10\x00\x12\x1f\n\x1bSHORT_DEADLINE_POLICY_CLAMP\x10\x01\x12 \n\x1cSHORT_DEADLINE_POLICY_REFUSE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&tidegate/inference/v1/generation.proto\x12\x15tidegate.inference.v1\x1a\x1egoogle/protobuf/duration.proto\"\x1a\n\x0bTokenPrompt\x12\x0b\n\x03ids\x18\x01 \x03(\x05\"\xea\x04\n\x0fSamplingOptions\x12\x1e\n\x11max_output_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1e\n\x11min_output_tokens\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x18\n\x0btemperature\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05top_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x12\n\x05top_k\x18\x05 \x01(\x05H\x04\x88\x01\x01\x12\x12\n\x05min_p\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x08 \x01(\x02H\x07\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\t \x01(\x02H\x08\x88\x01\x01\x12\x11\n\x04seed\x18\n \x01(\x03H\t\x88\x01\x01\x12\x14\n\x0cstop_strings\x18\x0b \x03(\t\x12\x16\n\x0estop_token_ids\x18\x0c \x03(\x05\x12I\n\nlogit_bias\x18\r \x03(\x0b\x32\x35.tidegate.inference.v1.SamplingOptions.LogitBiasEntry\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x14\n\x12_max_output_tokensB\x14\n\x12_min_output_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x15\n\x13_repetition_penaltyB\x07\n\x05_seed\"\xd4\x01\n\x10OutputConstraint\x12\x15\n\x0bjson_schema\x18\x01 \x01(\tH\x00\x12\x0f\n\x05regex\x18\x02 \x01(\tH\x00\x12\x39\n\x06\x63hoice\x18\x03 \x01(\x0b\x32\'.tidegate.inference.v1.ChoiceConstraintH\x00\x12\x11\n\x07grammar\x18\x04 \x01(\tH\x00\x12\x42\n\x0bjson_object\x18\x05 \x01(\x0b\x32+.tidegate.inference.v1.JsonObjectConstraintH\x00\x42\x06\n\x04kind\"#\n\x10\x43hoiceConstraint\x12\x0f\n\x07\x63hoices\x18\x01 \x03(\t\"\x16\n\x14JsonObjectConstraint\"\x9e\x01\n\rOutputOptions\x12\x19\n\x11include_token_ids\x18\x01 \x01(\x08\x12\x15\n\x08logprobs\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x1c\n\x0fprompt_logprobs\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x1c\n\x14include_resume_token\x18\x04 \x01(\x08\x42\x0b\n\t_logprobsB\x12\n\x10_prompt_logprobs\"H\n\x0bResumePoint\x12\r\n\x05token\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12\x17\n\x0ftext_byte_count\x18\x03 \x01(\x05\"_\n\x07Started\x12\x13\n\x0bresponse_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x1a\n\x12prompt_token_count\x18\x03 \x01(\x05\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\"\x9d\x01\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x03(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12\x35\n\x08logprobs\x18\x03 \x03(\x0b\x32#.tidegate.inference.v1.TokenLogprob\x12<\n\x0fprompt_logprobs\x18\x04 \x03(\x0b\x32#.tidegate.inference.v1.TokenLogprob\"p\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\x05\x12\r\n\x05token\x18\x02 \x01(\t\x12\x0f\n\x07logprob\x18\x03 \x01(\x02\x12.\n\x03top\x18\x04 \x03(\x0b\x32!.tidegate.inference.v1.TopLogprob\">\n\nTopLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\x05\x12\r\n\x05token\x18\x02 \x01(\t\x12\x0f\n\x07logprob\x18\x03 \x01(\x02\"\xbb\x02\n\x08\x46inished\x12\x33\n\x06reason\x18\x01 \x01(\x0e\x32#.tidegate.inference.v1.FinishReason\x12\x15\n\x0bstop_string\x18\x02 \x01(\tH\x00\x12\x17\n\rstop_token_id\x18\x03 \x01(\x05H\x00\x12+\n\x05usage\x18\x04 \x01(\x0b\x32\x1c.tidegate.inference.v1.Usage\x12\x44\n\x12\x63onstraint_verdict\x18\x05 \x01(\x0e\x32(.tidegate.inference.v1.ConstraintVerdict\x12\x1a\n\x12\x63ontinuation_count\x18\x06 \x01(\x05\x12-\n\x06timing\x18\x07 \x01(\x0b\x32\x1d.tidegate.inference.v1.TimingB\x0c\n\nstopped_by\"z\n\x05Usage\x12\x1a\n\x12prompt_token_count\x18\x01 \x01(\x05\x12!\n\x19\x63\x61\x63hed_prompt_token_count\x18\x02 \x01(\x05\x12\x1a\n\x12output_token_count\x18\x03 \x01(\x05\x12\x16\n\x0ekv_block_count\x18\x04 \x01(\x05\"\xa4\x01\n\x06Timing\x12\x31\n\x0equeue_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10prefill_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x64\x65\x63ode_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration*\x97\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x18\n\x14\x46INISH_REASON_BUDGET\x10\x03\x12\x1c\n\x18\x46INISH_REASON_REPETITION\x10\x04*|\n\x11\x43onstraintVerdict\x12\"\n\x1e\x43ONSTRAINT_VERDICT_UNSPECIFIED\x10\x00\x12 \n\x1c\x43ONSTRAINT_VERDICT_SATISFIED\x10\x01\x12!\n\x1d\x43ONSTRAINT_VERDICT_INCOMPLETE\x10\x02*\x9e\x01\n\x0b\x43riticality\x12\x1b\n\x17\x43RITICALITY_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x43RITICALITY_CRITICAL_PLUS\x10\x01\x12\x18\n\x14\x43RITICALITY_CRITICAL\x10\x02\x12\x1e\n\x1a\x43RITICALITY_SHEDDABLE_PLUS\x10\x03\x12\x19\n\x15\x43RITICALITY_SHEDDABLE\x10\x04*\x7f\n\x13ShortDeadlinePolicy\x12%\n!SHORT_DEADLINE_POLICY_UNSPECIFIED\x10\x00\x12\x1f\n\x1bSHORT_DEADLINE_POLICY_CLAMP\x10\x01\x12 \n\x1cSHORT_DEADLINE_POLICY_REFUSE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,14 +34,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SAMPLINGOPTIONS_LOGITBIASENTRY']._loaded_options = None
   _globals['_SAMPLINGOPTIONS_LOGITBIASENTRY']._serialized_options = b'8\001'
-  _globals['_FINISHREASON']._serialized_start=2176
-  _globals['_FINISHREASON']._serialized_end=2327
-  _globals['_CONSTRAINTVERDICT']._serialized_start=2329
-  _globals['_CONSTRAINTVERDICT']._serialized_end=2453
-  _globals['_CRITICALITY']._serialized_start=2456
-  _globals['_CRITICALITY']._serialized_end=2614
-  _globals['_SHORTDEADLINEPOLICY']._serialized_start=2616
-  _globals['_SHORTDEADLINEPOLICY']._serialized_end=2743
+  _globals['_FINISHREASON']._serialized_start=2302
+  _globals['_FINISHREASON']._serialized_end=2453
+  _globals['_CONSTRAINTVERDICT']._serialized_start=2455
+  _globals['_CONSTRAINTVERDICT']._serialized_end=2579
+  _globals['_CRITICALITY']._serialized_start=2582
+  _globals['_CRITICALITY']._serialized_end=2740
+  _globals['_SHORTDEADLINEPOLICY']._serialized_start=2742
+  _globals['_SHORTDEADLINEPOLICY']._serialized_end=2869
   _globals['_TOKENPROMPT']._serialized_start=97
   _globals['_TOKENPROMPT']._serialized_end=123
   _globals['_SAMPLINGOPTIONS']._serialized_start=126
@@ -55,19 +55,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JSONOBJECTCONSTRAINT']._serialized_start=998
   _globals['_JSONOBJECTCONSTRAINT']._serialized_end=1020
   _globals['_OUTPUTOPTIONS']._serialized_start=1023
-  _globals['_OUTPUTOPTIONS']._serialized_end=1151
-  _globals['_STARTED']._serialized_start=1153
-  _globals['_STARTED']._serialized_end=1226
-  _globals['_DELTA']._serialized_start=1229
-  _globals['_DELTA']._serialized_end=1386
-  _globals['_TOKENLOGPROB']._serialized_start=1388
-  _globals['_TOKENLOGPROB']._serialized_end=1500
-  _globals['_TOPLOGPROB']._serialized_start=1502
-  _globals['_TOPLOGPROB']._serialized_end=1564
-  _globals['_FINISHED']._serialized_start=1567
-  _globals['_FINISHED']._serialized_end=1882
-  _globals['_USAGE']._serialized_start=1884
-  _globals['_USAGE']._serialized_end=2006
-  _globals['_TIMING']._serialized_start=2009
-  _globals['_TIMING']._serialized_end=2173
+  _globals['_OUTPUTOPTIONS']._serialized_end=1181
+  _globals['_RESUMEPOINT']._serialized_start=1183
+  _globals['_RESUMEPOINT']._serialized_end=1255
+  _globals['_STARTED']._serialized_start=1257
+  _globals['_STARTED']._serialized_end=1352
+  _globals['_DELTA']._serialized_start=1355
+  _globals['_DELTA']._serialized_end=1512
+  _globals['_TOKENLOGPROB']._serialized_start=1514
+  _globals['_TOKENLOGPROB']._serialized_end=1626
+  _globals['_TOPLOGPROB']._serialized_start=1628
+  _globals['_TOPLOGPROB']._serialized_end=1690
+  _globals['_FINISHED']._serialized_start=1693
+  _globals['_FINISHED']._serialized_end=2008
+  _globals['_USAGE']._serialized_start=2010
+  _globals['_USAGE']._serialized_end=2132
+  _globals['_TIMING']._serialized_start=2135
+  _globals['_TIMING']._serialized_end=2299
 # @@protoc_insertion_point(module_scope)

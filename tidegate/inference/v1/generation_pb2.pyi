@@ -397,22 +397,26 @@ class OutputOptions(_message.Message):
     INCLUDE_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
     PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
+    INCLUDE_RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     include_token_ids: _builtins.bool
     """Whether Delta.token_ids is promised. Without it the ids may be there or not."""
     logprobs: _builtins.int
     """Return the log probability of each output token, and of this many likeliest alternatives; 0 to 20. Unset: none."""
     prompt_logprobs: _builtins.int
     """The same for each prompt token but the first; 0 to 20. Unset: none."""
+    include_resume_token: _builtins.bool
+    """Return Started.resume_token, where the server offers it. It implies include_token_ids."""
     def __init__(
         self,
         *,
         include_token_ids: _builtins.bool = ...,
         logprobs: _builtins.int | None = ...,
         prompt_logprobs: _builtins.int | None = ...,
+        include_resume_token: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "_prompt_logprobs", b"_prompt_logprobs", "logprobs", b"logprobs", "prompt_logprobs", b"prompt_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "_prompt_logprobs", b"_prompt_logprobs", "include_token_ids", b"include_token_ids", "logprobs", b"logprobs", "prompt_logprobs", b"prompt_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "_prompt_logprobs", b"_prompt_logprobs", "include_resume_token", b"include_resume_token", "include_token_ids", b"include_token_ids", "logprobs", b"logprobs", "prompt_logprobs", b"prompt_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__logprobs: _TypeAlias = _typing.Literal["logprobs"]  # noqa: Y015
     _WhichOneofArgType__logprobs: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs"]  # noqa: Y015
@@ -426,6 +430,38 @@ class OutputOptions(_message.Message):
 Global___OutputOptions: _TypeAlias = OutputOptions  # noqa: Y015
 
 @_typing.final
+class ResumePoint(_message.Message):
+    """Where to go on with a generation whose call broke off."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    TEXT_BYTE_COUNT_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """Started.resume_token of the call that broke off. Required."""
+    text_byte_count: _builtins.int
+    """How much text was received with them, in bytes of UTF-8."""
+    @_builtins.property
+    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """All token ids received: those of that call, behind those with which it was resumed itself; at least one."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        text_byte_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["text_byte_count", b"text_byte_count", "token", b"token", "token_ids", b"token_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumePoint: _TypeAlias = ResumePoint  # noqa: Y015
+
+@_typing.final
 class Started(_message.Message):
     """The generation has produced its first token."""
 
@@ -434,22 +470,28 @@ class Started(_message.Message):
     RESPONSE_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     PROMPT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     response_id: _builtins.str
     """Identifies this response in logs and traces. Not an idempotency key."""
     model: _builtins.str
     """The model that answers."""
     prompt_token_count: _builtins.int
     """Length of the prompt, template included."""
+    resume_token: _builtins.str
+    """With it a client goes on after its own connection or its gateway was lost; see GenerateRequest.resume. Empty unless
+    OutputOptions.include_resume_token asks for it, and where the server does not offer it.
+    """
     def __init__(
         self,
         *,
         response_id: _builtins.str = ...,
         model: _builtins.str = ...,
         prompt_token_count: _builtins.int = ...,
+        resume_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "prompt_token_count", b"prompt_token_count", "response_id", b"response_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "prompt_token_count", b"prompt_token_count", "response_id", b"response_id", "resume_token", b"resume_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from tidegate.inference.v1 import generation_pb2 as tidegate_dot_inference_dot_v
 from tidegate.inference.v1 import model_pb2 as tidegate_dot_inference_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-tidegate/inference/v1/inference_service.proto\x12\x15tidegate.inference.v1\x1a tidegate/inference/v1/chat.proto\x1a&tidegate/inference/v1/generation.proto\x1a!tidegate/inference/v1/model.proto\"\xd7\x03\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x31\n\x04\x63hat\x18\x02 \x01(\x0b\x32!.tidegate.inference.v1.ChatPromptH\x00\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12\x37\n\ttoken_ids\x18\x04 \x01(\x0b\x32\".tidegate.inference.v1.TokenPromptH\x00\x12\x38\n\x08sampling\x18\x05 \x01(\x0b\x32&.tidegate.inference.v1.SamplingOptions\x12;\n\nconstraint\x18\x06 \x01(\x0b\x32\'.tidegate.inference.v1.OutputConstraint\x12\x37\n\x0b\x63riticality\x18\x07 \x01(\x0e\x32\".tidegate.inference.v1.Criticality\x12I\n\x15short_deadline_policy\x18\x08 \x01(\x0e\x32*.tidegate.inference.v1.ShortDeadlinePolicy\x12\x34\n\x06output\x18\t \x01(\x0b\x32$.tidegate.inference.v1.OutputOptionsB\x08\n\x06prompt\"\xb2\x01\n\x10GenerateResponse\x12\x31\n\x07started\x18\x01 \x01(\x0b\x32\x1e.tidegate.inference.v1.StartedH\x00\x12-\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x1c.tidegate.inference.v1.DeltaH\x00\x12\x33\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1f.tidegate.inference.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"\xa6\x01\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x31\n\x04\x63hat\x18\x02 \x01(\x0b\x32!.tidegate.inference.v1.ChatPromptH\x00\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12\x37\n\ttoken_ids\x18\x04 \x01(\x0b\x32\".tidegate.inference.v1.TokenPromptH\x00\x42\x08\n\x06prompt\"n\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\x12\x13\n\x0btoken_count\x18\x02 \x01(\x05\x12\x17\n\x0frendered_prompt\x18\x03 \x01(\t\x12\x19\n\x11max_output_tokens\x18\x04 \x01(\x05\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x12ListModelsResponse\x12,\n\x06models\x18\x01 \x03(\x0b\x32\x1c.tidegate.inference.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x10GetModelResponse\x12+\n\x05model\x18\x01 \x01(\x0b\x32\x1c.tidegate.inference.v1.Model2\x8e\x03\n\x10InferenceService\x12]\n\x08Generate\x12&.tidegate.inference.v1.GenerateRequest\x1a\'.tidegate.inference.v1.GenerateResponse0\x01\x12[\n\x08Tokenize\x12&.tidegate.inference.v1.TokenizeRequest\x1a\'.tidegate.inference.v1.TokenizeResponse\x12\x61\n\nListModels\x12(.tidegate.inference.v1.ListModelsRequest\x1a).tidegate.inference.v1.ListModelsResponse\x12[\n\x08GetModel\x12&.tidegate.inference.v1.GetModelRequest\x1a\'.tidegate.inference.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-tidegate/inference/v1/inference_service.proto\x12\x15tidegate.inference.v1\x1a tidegate/inference/v1/chat.proto\x1a&tidegate/inference/v1/generation.proto\x1a!tidegate/inference/v1/model.proto\"\x8b\x04\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x31\n\x04\x63hat\x18\x02 \x01(\x0b\x32!.tidegate.inference.v1.ChatPromptH\x00\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12\x37\n\ttoken_ids\x18\x04 \x01(\x0b\x32\".tidegate.inference.v1.TokenPromptH\x00\x12\x38\n\x08sampling\x18\x05 \x01(\x0b\x32&.tidegate.inference.v1.SamplingOptions\x12;\n\nconstraint\x18\x06 \x01(\x0b\x32\'.tidegate.inference.v1.OutputConstraint\x12\x37\n\x0b\x63riticality\x18\x07 \x01(\x0e\x32\".tidegate.inference.v1.Criticality\x12I\n\x15short_deadline_policy\x18\x08 \x01(\x0e\x32*.tidegate.inference.v1.ShortDeadlinePolicy\x12\x34\n\x06output\x18\t \x01(\x0b\x32$.tidegate.inference.v1.OutputOptions\x12\x32\n\x06resume\x18\n \x01(\x0b\x32\".tidegate.inference.v1.ResumePointB\x08\n\x06prompt\"\xb2\x01\n\x10GenerateResponse\x12\x31\n\x07started\x18\x01 \x01(\x0b\x32\x1e.tidegate.inference.v1.StartedH\x00\x12-\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x1c.tidegate.inference.v1.DeltaH\x00\x12\x33\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1f.tidegate.inference.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"\xa6\x01\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x31\n\x04\x63hat\x18\x02 \x01(\x0b\x32!.tidegate.inference.v1.ChatPromptH\x00\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12\x37\n\ttoken_ids\x18\x04 \x01(\x0b\x32\".tidegate.inference.v1.TokenPromptH\x00\x42\x08\n\x06prompt\"n\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\x12\x13\n\x0btoken_count\x18\x02 \x01(\x05\x12\x17\n\x0frendered_prompt\x18\x03 \x01(\t\x12\x19\n\x11max_output_tokens\x18\x04 \x01(\x05\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x12ListModelsResponse\x12,\n\x06models\x18\x01 \x03(\x0b\x32\x1c.tidegate.inference.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x10GetModelResponse\x12+\n\x05model\x18\x01 \x01(\x0b\x32\x1c.tidegate.inference.v1.Model2\x8e\x03\n\x10InferenceService\x12]\n\x08Generate\x12&.tidegate.inference.v1.GenerateRequest\x1a\'.tidegate.inference.v1.GenerateResponse0\x01\x12[\n\x08Tokenize\x12&.tidegate.inference.v1.TokenizeRequest\x1a\'.tidegate.inference.v1.TokenizeResponse\x12\x61\n\nListModels\x12(.tidegate.inference.v1.ListModelsRequest\x1a).tidegate.inference.v1.ListModelsResponse\x12[\n\x08GetModel\x12&.tidegate.inference.v1.GetModelRequest\x1a\'.tidegate.inference.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,21 +35,21 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidegate.inference.v1.infer
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GENERATEREQUEST']._serialized_start=182
-  _globals['_GENERATEREQUEST']._serialized_end=653
-  _globals['_GENERATERESPONSE']._serialized_start=656
-  _globals['_GENERATERESPONSE']._serialized_end=834
-  _globals['_TOKENIZEREQUEST']._serialized_start=837
-  _globals['_TOKENIZEREQUEST']._serialized_end=1003
-  _globals['_TOKENIZERESPONSE']._serialized_start=1005
-  _globals['_TOKENIZERESPONSE']._serialized_end=1115
-  _globals['_LISTMODELSREQUEST']._serialized_start=1117
-  _globals['_LISTMODELSREQUEST']._serialized_end=1175
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1177
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1268
-  _globals['_GETMODELREQUEST']._serialized_start=1270
-  _globals['_GETMODELREQUEST']._serialized_end=1301
-  _globals['_GETMODELRESPONSE']._serialized_start=1303
-  _globals['_GETMODELRESPONSE']._serialized_end=1366
-  _globals['_INFERENCESERVICE']._serialized_start=1369
-  _globals['_INFERENCESERVICE']._serialized_end=1767
+  _globals['_GENERATEREQUEST']._serialized_end=705
+  _globals['_GENERATERESPONSE']._serialized_start=708
+  _globals['_GENERATERESPONSE']._serialized_end=886
+  _globals['_TOKENIZEREQUEST']._serialized_start=889
+  _globals['_TOKENIZEREQUEST']._serialized_end=1055
+  _globals['_TOKENIZERESPONSE']._serialized_start=1057
+  _globals['_TOKENIZERESPONSE']._serialized_end=1167
+  _globals['_LISTMODELSREQUEST']._serialized_start=1169
+  _globals['_LISTMODELSREQUEST']._serialized_end=1227
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1229
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1320
+  _globals['_GETMODELREQUEST']._serialized_start=1322
+  _globals['_GETMODELREQUEST']._serialized_end=1353
+  _globals['_GETMODELRESPONSE']._serialized_start=1355
+  _globals['_GETMODELRESPONSE']._serialized_end=1418
+  _globals['_INFERENCESERVICE']._serialized_start=1421
+  _globals['_INFERENCESERVICE']._serialized_end=1819
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,7 @@ class GenerateRequest(_message.Message):
     CRITICALITY_FIELD_NUMBER: _builtins.int
     SHORT_DEADLINE_POLICY_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model, as ListModels gives it. Required."""
     text: _builtins.str
@@ -77,6 +78,12 @@ class GenerateRequest(_message.Message):
     def output(self) -> _generation_pb2.OutputOptions:
         """What to return beside the text."""
 
+    @_builtins.property
+    def resume(self) -> _generation_pb2.ResumePoint:
+        """Go on with a generation whose call broke off. All other fields have to be those of that call. The answer begins
+        with a Started and goes on behind what was received; Usage counts the whole output, once.
+        """
+
     def __init__(
         self,
         *,
@@ -89,10 +96,11 @@ class GenerateRequest(_message.Message):
         criticality: _generation_pb2.Criticality.ValueType = ...,
         short_deadline_policy: _generation_pb2.ShortDeadlinePolicy.ValueType = ...,
         output: _generation_pb2.OutputOptions | None = ...,
+        resume: _generation_pb2.ResumePoint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "constraint", b"constraint", "output", b"output", "prompt", b"prompt", "sampling", b"sampling", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "constraint", b"constraint", "output", b"output", "prompt", b"prompt", "resume", b"resume", "sampling", b"sampling", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "constraint", b"constraint", "criticality", b"criticality", "model", b"model", "output", b"output", "prompt", b"prompt", "sampling", b"sampling", "short_deadline_policy", b"short_deadline_policy", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "constraint", b"constraint", "criticality", b"criticality", "model", b"model", "output", b"output", "prompt", b"prompt", "resume", b"resume", "sampling", b"sampling", "short_deadline_policy", b"short_deadline_policy", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_prompt: _TypeAlias = _typing.Literal["chat", "text", "token_ids"]  # noqa: Y015
     _WhichOneofArgType_prompt: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015

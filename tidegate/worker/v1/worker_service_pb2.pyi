@@ -131,6 +131,7 @@ class GenerateRequest(_message.Message):
     CONTINUED_TEXT_BYTE_COUNT_FIELD_NUMBER: _builtins.int
     CONTINUATION_COUNT_FIELD_NUMBER: _builtins.int
     IS_STARTED_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     response_id: _builtins.str
     """Goes into Started.response_id and into logs. The engine's own request id is made by the worker."""
     checkpoint_sha256: _builtins.str
@@ -149,6 +150,8 @@ class GenerateRequest(_message.Message):
     """Goes into Finished.continuation_count."""
     is_started: _builtins.bool
     """Whether to leave out Started, because the client has had it."""
+    resume_token: _builtins.str
+    """Goes into Started.resume_token."""
     @_builtins.property
     def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The prompt, special tokens included."""
@@ -188,10 +191,11 @@ class GenerateRequest(_message.Message):
         continued_text_byte_count: _builtins.int = ...,
         continuation_count: _builtins.int = ...,
         is_started: _builtins.bool = ...,
+        resume_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["constraint", b"constraint", "output", b"output", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_sha256", b"checkpoint_sha256", "constraint", b"constraint", "continuation_count", b"continuation_count", "continued_text_byte_count", b"continued_text_byte_count", "continued_token_ids", b"continued_token_ids", "criticality", b"criticality", "is_budget_clamped", b"is_budget_clamped", "is_started", b"is_started", "output", b"output", "prompt_token_ids", b"prompt_token_ids", "response_id", b"response_id", "sampling", b"sampling", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_sha256", b"checkpoint_sha256", "constraint", b"constraint", "continuation_count", b"continuation_count", "continued_text_byte_count", b"continued_text_byte_count", "continued_token_ids", b"continued_token_ids", "criticality", b"criticality", "is_budget_clamped", b"is_budget_clamped", "is_started", b"is_started", "output", b"output", "prompt_token_ids", b"prompt_token_ids", "response_id", b"response_id", "resume_token", b"resume_token", "sampling", b"sampling", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

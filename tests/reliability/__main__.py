@@ -1,0 +1,50 @@
+"""``python -m tests.reliability``: the long form; its figures go into docs/reliability.md."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections import Counter
+
+from tests.reliability.nemesis import FAULTS
+from tests.reliability.table import write_figure
+from tests.reliability.trial import Plan, run
+
+
+def main() -> int:
+    """Returns 1 when an invariant was broken."""
+    parser = argparse.ArgumentParser(prog="python -m tests.reliability", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--duration", type=float, default=60.0, help="seconds for each kind of fault")
+    parser.add_argument("--faults", default=",".join(FAULTS), help="kinds, comma-separated; + mixes them in one run")
+    parser.add_argument("--count", type=int, default=1_000_000, help="faults of each kind at most")
+    parser.add_argument("--streams", type=int, default=20, help="at a time")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--gateways", type=int, default=1)
+    arguments = parser.parse_args()
+    is_sound = True
+    for kinds in arguments.faults.split(","):
+        plan = Plan(
+            seed=arguments.seed,
+            duration_s=arguments.duration,
+            faults=arguments.count,
+            kinds=kinds.split("+"),
+            workers=arguments.workers,
+            gateways=arguments.gateways,
+            streams=arguments.streams,
+        )
+        report = asyncio.run(run(plan))
+        figures = report.summary()
+        sys.stdout.write(f"{kinds}: {json.dumps(figures)}\n")
+        sys.stdout.writelines(f"  WRONG {fault}\n" for fault in report.wrong[:20])
+        told = Counter(history.told for history in report.histories if history.told)
+        sys.stdout.writelines(f"  {count} x {words}\n" for words, count in told.most_common(10))
+        write_figure(kinds, figures)
+        is_sound = is_sound and not report.wrong and not report.blocks_held
+    return 0 if is_sound else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

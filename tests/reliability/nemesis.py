@@ -1,0 +1,73 @@
+"""What is done to a fleet while clients use it. Each fault is one coroutine that leaves the fleet whole again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import grpc.aio
+
+from tests.reliability.services import Service, load_of
+from tidegate.worker.v1 import worker_service_pb2_grpc
+
+
+@dataclass(kw_only=True)
+class Nemesis:
+    """A fleet to be harmed, and how long it took to get over it."""
+
+    workers: list[Service]
+    gateways: list[Service]
+    rng: random.Random
+    faults: int = 0
+    recovery_s: list[float] = field(default_factory=list)
+
+    async def kill(self) -> None:
+        """``kill -9`` of a worker, and its restart."""
+        victim = self.rng.choice(self.workers)
+        victim.signal(signal.SIGKILL)
+        await victim.gone()
+        await victim.start()
+        await victim.until_ready()
+        self.recovery_s.append(await _until_used(victim))
+
+    async def stop(self) -> None:
+        """A worker hangs for some seconds, and goes on."""
+        victim = self.rng.choice(self.workers)
+        victim.signal(signal.SIGSTOP)
+        await asyncio.sleep(self.rng.uniform(4, 6))
+        victim.signal(signal.SIGCONT)
+        self.recovery_s.append(await _until_used(victim))
+
+    async def restart(self) -> None:
+        """A rolling restart of all workers, and then of all gateways but the last one to be left."""
+        for service in self.workers:
+            await self._replace(service)
+            self.recovery_s.append(await _until_used(service))
+        for service in self.gateways[:-1]:
+            await self._replace(service)
+
+    async def _replace(self, service: Service) -> None:
+        service.signal(signal.SIGTERM)
+        await service.gone()
+        await service.start()
+        await service.until_ready()
+
+
+FAULTS: Mapping[str, Callable[[Nemesis], Awaitable[None]]] = MappingProxyType(
+    {"kill": Nemesis.kill, "stop": Nemesis.stop, "restart": Nemesis.restart}
+)
+
+
+async def _until_used(worker: Service) -> float:
+    """Seconds from now, when the worker says that it serves, until a gateway has given it a job."""
+    begin = time.monotonic()
+    async with grpc.aio.insecure_channel(worker.address) as channel, asyncio.timeout(60):
+        stub = worker_service_pb2_grpc.WorkerServiceStub(channel)
+        while not (await load_of(stub)).reserved_block_count:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.02)
+    return time.monotonic() - begin
