@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Sequence
 
-import uvloop
-
-from gateway.app import Gateway
-from gateway.config import ConfigError, GatewaySettings, read_command
+from gateway.config import ConfigError, read_command
+from gateway.process import serve
+from gateway.processes import Processes
 from tidegate.telemetry.logs import set_up_logs
-from tidegate.telemetry.setup import setup
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -24,17 +21,10 @@ def main(arguments: Sequence[str]) -> int:
     if command.print_config:
         sys.stdout.write(command.settings.to_toml())
         return 0
-    set_up_logs(command.settings.log_format)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(command.settings))
-
-
-async def _serve(settings: GatewaySettings) -> int:
-    telemetry = setup("tidegate-gateway", endpoint=settings.otlp_endpoint)
-    try:
-        return await Gateway(settings, telemetry).run()
-    finally:
-        await asyncio.to_thread(telemetry.shutdown)
+    if command.settings.processes > 1:
+        set_up_logs(command.settings.log_format)
+        return Processes(command.settings, serve).run()
+    return serve(command.settings)
 
 
 if __name__ == "__main__":

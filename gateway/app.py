@@ -54,7 +54,7 @@ from tidegate.inference.v1 import inference_service_pb2
 from tidegate.rpc.lifecycle import Lifecycle
 from tidegate.rpc.port import GrpcPort, Http2Port, Port
 from tidegate.rpc.running_calls import RunningCalls
-from tidegate.rpc.server import SERVER_OPTIONS, ErrorInterceptor
+from tidegate.rpc.server import ErrorInterceptor, server_options
 from tidegate.rpc.telemetry import ServedCalls, TraceInterceptor
 from tidegate.telemetry.labels import BoundedLabels
 from tidegate.telemetry.loop_lag import LoopLag
@@ -141,7 +141,7 @@ class Gateway:
     async def _serve(self) -> int:
         await self._lifecycle.set_ready(False)
         try:
-            self.address = await self._port.open(self._settings.listen)
+            self.address = await self._port.open(self._settings.listen, reuse_port=self._settings.reuse_port)
         except OSError as error:
             _LOGGER.error("cannot listen on %s: %s", self._settings.listen, error)  # noqa: TRY400
             return 1
@@ -177,7 +177,7 @@ class Gateway:
 
     def _make_port(self, service: InferenceService, generation: Generation, calls: ServedCalls) -> Port:
         interceptors = (TraceInterceptor(calls), ErrorInterceptor(to_rpc, _LOGGER))
-        server = grpc.aio.server(interceptors=interceptors, options=SERVER_OPTIONS)
+        server = grpc.aio.server(interceptors=interceptors, options=server_options(self._settings.reuse_port))
         add_to_server(service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._lifecycle.health, server)
         names = (_SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)

@@ -92,6 +92,10 @@ class GatewaySettings(BaseSettings):
     """json writes one object a line"""
     data_plane: Literal["http2", "grpc"] = "http2"
     """what carries tokens: the HTTP/2 edge, or grpc.aio, which is slower and the reference"""
+    processes: _Count = 1
+    """processes that serve the port, each a gateway of its own; limits and quotas are divided among them"""
+    reuse_port: bool = False
+    """whether other processes of this machine may serve the same port"""
 
     max_wait_s: _Seconds = 1.5
     """longest wait for a worker's KV blocks; what would wait longer is refused at once"""

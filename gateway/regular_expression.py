@@ -35,6 +35,9 @@ _SPACE: Ranges = [(0x09, 0x0A), (0x0C, 0x0D), (0x20, 0x20)]
 # What stands in a JSON string only as an escape, which xgrammar does not write for a pattern.
 _ESCAPED_IN_JSON: Ranges = [(0x00, 0x1F), (0x22, 0x22), (0x5C, 0x5C)]
 _CONTROL_ESCAPES = {"n": 0x0A, "t": 0x09, "r": 0x0D, "f": 0x0C, "v": 0x0B, "a": 0x07}
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_CLASS_OR_ESCAPE = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*+\]?", re.DOTALL)
+_COUNT = re.compile(r"\{(\d{1,4})(?:,(\d{0,4}))?\}")
 _REPETITION = re.compile(r"[*+?]|\{\d{1,4}(?:,\d{0,4})?\}")
 _GROUP_START = re.compile(r"\((?:\?:|\?P?<[A-Za-z_]\w*>)?+(?!\?)")
 _HEX = re.compile(r"x(?:([0-9A-Fa-f]{2})|\{([0-9A-Fa-f]{1,6})\})")
@@ -53,10 +56,25 @@ def canonical_json_pattern(pattern: str) -> str:
 def _translate(pattern: str, *, excluded: Ranges) -> str:
     if len(pattern) > MAX_CHARACTERS:
         raise ValueError(f"is longer than {MAX_CHARACTERS} characters")
+    _check_cost(pattern)
     _check_by_re2(pattern)
     canonical = "".join(_Translation(pattern, excluded).pieces())
     _check_by_re2(canonical)
     return canonical
+
+
+def _check_cost(pattern: str) -> None:
+    """Refuse what costs RE2 much before its own bounds stop it: it compiles with the GIL held, as it is called here.
+
+    Nothing that would be accepted is refused: classes by property are not translated, and each copy that a repetition
+    asks for is at least one instruction.
+    """
+    for escape in _ESCAPE.finditer(pattern):
+        if escape[1] in ("p", "P"):
+            raise ValueError(f"has an unsupported escape at character {escape.start()}: {escape[0]}")
+    copies = sum(int(most or least or 0) for least, most in _COUNT.findall(_CLASS_OR_ESCAPE.sub("", pattern)))
+    if copies > _MAX_PROGRAM_INSTRUCTIONS:
+        raise ValueError(f"compiles to more than {_MAX_PROGRAM_INSTRUCTIONS} instructions")
 
 
 def _check_by_re2(pattern: str) -> None:

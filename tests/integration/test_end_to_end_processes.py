@@ -138,6 +138,23 @@ async def test_sigterm_finishes_what_runs_and_ends_with_0(stack: AsyncExitStack)
         assert 0 == await gateway.process.wait()
 
 
+async def test_several_processes_serve_one_port(stack: AsyncExitStack) -> None:
+    """Connections are spread over them by the kernel; SIGTERM to their parent ends them all, with 0."""
+    worker = await stack.enter_async_context(service_process("worker", *SIM, "--sim-time-scale", "0.1"))
+    arguments = ("--workers", worker.address, "--processes", "2", "--admin-listen", "")
+    gateway = await stack.enter_async_context(service_process("gateway", *arguments))
+    for _ in range(8):
+        async with grpc.aio.insecure_channel(gateway.address, options=CHANNEL_OPTIONS) as channel:
+            while "SERVING" != await check_health(channel, GATEWAY, timeout_s=20):  # noqa: ASYNC110 - other processes
+                await asyncio.sleep(0.02)
+            stub: inference_service_pb2_grpc.InferenceServiceAsyncStub
+            stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
+            call = stub.Generate(text_request(model="sim"), wait_for_ready=True)
+            assert text_of([response async for response in call])
+    gateway.process.terminate()
+    assert 0 == await asyncio.wait_for(gateway.process.wait(), 20)
+
+
 async def test_an_address_that_is_taken_ends_the_process_with_1(stack: AsyncExitStack) -> None:
     """With the address in the message, and no traceback."""
     holder = grpc.aio.server(options=(("grpc.so_reuseport", 0),))

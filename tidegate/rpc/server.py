@@ -21,6 +21,8 @@ _UNREQUESTED_LIMIT_S = 3_600
 KEEPALIVE_TIME_MS = 20_000
 KEEPALIVE_TIMEOUT_MS = 10_000
 
+_REUSE_PORT = "grpc.so_reuseport"
+
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.server.max_pending_requests", _PENDING_LIMIT),
     ("grpc.server.max_pending_requests_hard_limit", 2 * _PENDING_LIMIT),
@@ -29,13 +31,19 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_concurrent_streams", 100_000),
     ("grpc.max_receive_message_length", 4 * 2**20),
     ("grpc.max_metadata_size", 16 * 2**10),
-    ("grpc.so_reuseport", 0),
+    (_REUSE_PORT, 0),
     ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     # Clients may ping as often as our own do; otherwise core answers GOAWAY too_many_pings after its 5-minute default.
     ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_TIME_MS // 2),
     ("grpc.keepalive_permit_without_calls", 1),
 )
+
+
+def server_options(reuse_port: bool) -> tuple[tuple[str, int], ...]:  # noqa: FBT001 - all that there is to choose
+    """The options of a server whose port other processes may share, or not."""
+    return (*(option for option in SERVER_OPTIONS if option[0] != _REUSE_PORT), (_REUSE_PORT, int(reuse_port)))
+
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.use_local_subchannel_pool", 1),

@@ -1,0 +1,42 @@
+"""One gateway process, from its settings to its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+
+import uvloop
+
+from gateway.app import Gateway
+from gateway.config import GatewaySettings
+from tidegate.telemetry.logs import set_up_logs
+from tidegate.telemetry.setup import setup
+
+
+def serve(settings: GatewaySettings) -> int:
+    """Be one gateway until SIGTERM; returns the exit code."""
+    set_up_logs(settings.log_format)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings))
+
+
+async def _serve(settings: GatewaySettings) -> int:
+    telemetry = setup("tidegate-gateway", endpoint=settings.otlp_endpoint)
+    try:
+        gateway = Gateway(settings, telemetry)
+        _end_with_parent(gateway)
+        return await gateway.run()
+    finally:
+        await asyncio.to_thread(telemetry.shutdown)
+
+
+def _end_with_parent(gateway: Gateway) -> None:
+    """The parent of several processes may be killed, and then nobody would pass a signal on."""
+    loop, parent = asyncio.get_running_loop(), multiprocessing.parent_process()
+
+    def stop(sentinel: int) -> None:
+        loop.remove_reader(sentinel)
+        gateway.stop()
+
+    if parent is not None:
+        loop.add_reader(parent.sentinel, stop, parent.sentinel)
