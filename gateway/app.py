@@ -150,8 +150,11 @@ class Gateway:
         try:
             async with asyncio.TaskGroup() as tasks:
                 renderers = Renderers(self._settings.tokenizer_dir)
+                connect = None if self._upstreams is None else self._upstreams.connect
                 background = [
-                    tasks.create_task(WorkerConnection(target, self.fleet, renderers).run(), name=f"worker {target}")
+                    tasks.create_task(
+                        WorkerConnection(target, self.fleet, renderers, connect=connect).run(), name=f"worker {target}"
+                    )
                     for target in self._settings.workers
                 ]
                 background.append(tasks.create_task(self._publish_readiness(), name="readiness"))

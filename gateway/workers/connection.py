@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import NoReturn
 
@@ -17,7 +17,19 @@ from gateway.workers.renderers import Renderers
 class WorkerConnection:
     """Keeps one address in the fleet for as long as a usable worker answers there."""
 
-    def __init__(self, target: str, fleet: Fleet, renderers: Renderers) -> None:
+    def __init__(
+        self,
+        target: str,
+        fleet: Fleet,
+        renderers: Renderers,
+        *,
+        connect: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        """``connect`` makes the way ready by which jobs go to a target, if it is another than ``WorkerClient``'s.
+
+        It raises ``WorkerCallError``.
+        """
+        self._connect = connect
         self._target = target
         self._fleet = fleet
         self._renderers = renderers
@@ -37,6 +49,8 @@ class WorkerConnection:
     async def _session(self, client: WorkerClient, begin_use: Callable[[], None]) -> None:
         """Connecting, proving, then serving; in rotation from the first load report on. Ends by raising."""
         model = await shake_hands(client, self._renderers)
+        if self._connect is not None:  # before a burst of requests waits for it
+            await self._connect(self._target)
         async with aclosing(watch_load(client)) as loads:
             seat = self._fleet.join(client, model, await anext(loads))
             begin_use()

@@ -8,6 +8,7 @@ import time
 from grpc import StatusCode
 
 from gateway.workers.client import GENERATE
+from gateway.workers.errors import WorkerCallError
 from tidegate.http2.channel import Channel, Target
 from tidegate.http2.endpoint import Endpoint, Role
 from tidegate.http2.grpc_status import CallError, Status
@@ -16,8 +17,10 @@ from tidegate.http2.messages import framed
 from tidegate.http2.metadata import Metadata
 from tidegate.http2.relay import Relay
 from tidegate.http2.transport import Flusher
+from tidegate.rpc.http2_status import from_status
 
-_CONNECT_TIMEOUT_S = 2.0  # workers in the fleet have shown that they can be reached
+# A worker in the fleet has shown that it can be reached; what takes long then is a burst of requests on this side.
+_CONNECT_TIMEOUT_S = 10.0
 
 
 class Upstreams:
@@ -32,15 +35,26 @@ class Upstreams:
 
     async def open(self, target: str, job: bytes, relay: Relay, *, timeout_s: float, metadata: Metadata) -> None:
         """Start ``job`` at the worker and have ``relay`` handle its answer. Raises ``CallError``."""
+        channel = self._channel(target)
+        if not channel.can_open:
+            await _connect(channel)
+        relay.stream = channel.open(channel.head(GENERATE, metadata=metadata, timeout_s=timeout_s), relay)
+        relay.stream.send_data(framed(job), end_stream=True)
+
+    async def connect(self, target: str) -> None:
+        """Have a connection to the worker. Raises ``WorkerCallError``."""
+        try:
+            await _connect(self._channel(target))
+        except CallError as error:
+            raise WorkerCallError(from_status(error.status)) from error
+
+    def _channel(self, target: str) -> Channel:
         channel = self._channels.get(target)
         if channel is None:
             host, _, port = target.rpartition(":")
             address = Target(host=host.strip("[]"), port=int(port))
             channel = self._channels[target] = Channel(self._endpoint, address, flusher=self._flusher)
-        if not channel.can_open:
-            await _connect(channel)
-        relay.stream = channel.open(channel.head(GENERATE, metadata=metadata, timeout_s=timeout_s), relay)
-        relay.stream.send_data(framed(job), end_stream=True)
+        return channel
 
     def close(self) -> None:
         """Close all connections; jobs that run there end."""

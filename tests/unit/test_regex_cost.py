@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from gateway.regular_expression import _check_by_re2, _check_cost, _Translation
 
 PIECES = st.sampled_from(
-    ["a", ".", r"[^\n]", "[{9999}]", r"[\]{9}]", r"\w", r"\{", r"\p{L}", r"\PL", "(", ")", "|", "(?i)", "{1,1000}"]
-    + ["{900}", "{2,}", "{9999}", "*", "]", "[", "^", "\\"]
+    [
+        *("a", ".", r"[^\n]", "[{9999}]", r"[\]{9}]", r"\w", r"\{", r"\p{L}", r"\PL", "(", ")", "|", "(?i)"),
+        *("{1,1000}", "{900}", "{2,}", "{9999}", "*", "]", "[", "^", "\\"),
+    ]
 )
 
 
