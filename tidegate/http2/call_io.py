@@ -67,6 +67,7 @@ class Inbox:
                 self._waiter = None
         message = self._messages.popleft()
         if not self._messages:
+            self._messages = None  # an empty one has 600 bytes, and most streams never get another message
             self._stream.consume(self._unread_bytes)
             self._unread_bytes = 0
         return message
