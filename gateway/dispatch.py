@@ -82,7 +82,7 @@ class _Run:
             while True:
                 lease = await (self._lease_to_go_on(continuing) if passage.has_begun else self._lease_to_begin(place))
                 try:
-                    await self._attempt(lease, continuing.delivered)
+                    await self._attempt(lease, continuing.delivered, lag_s=place.lag_s)
                     return
                 except WorkerCallError as failure:
                     if passage.is_complete:  # only the news of its good end was lost
@@ -112,8 +112,11 @@ class _Run:
             raise self._attempts.error() from failure
         place.fail(failure.error)
 
-    async def _attempt(self, lease: Lease, delivered: Delivered | None) -> None:
-        """One call to one worker. However it ends, the call, the lease and the span end with it."""
+    async def _attempt(self, lease: Lease, delivered: Delivered | None, *, lag_s: float) -> None:
+        """One call to one worker. However it ends, the call, the lease and the span end with it.
+
+        ``lag_s`` of the time that is left goes by without a token.
+        """
         prepared, call, passage = self._prepared, self._call, self._passage
         tokens = passage.tokens
         span = self._record.attempt(lease, delivered_tokens=tokens)
@@ -122,7 +125,8 @@ class _Run:
         try:
             if not call.remaining_s:
                 raise DeadlineExceededError("the deadline passed before a worker was asked")
-            budget = prepared.budget(lease.load, remaining_s=call.remaining_s, delivered_tokens=tokens)
+            remaining_s = max(0.0, call.remaining_s - lag_s)
+            budget = prepared.budget(lease.load, remaining_s=remaining_s, delivered_tokens=tokens)
             job = prepared.job(budget, delivered).SerializeToString()
             await self._carrier.carry(lease, job, passage, timeout_s=call.remaining_s, metadata=span.metadata)
             passage.end()

@@ -23,6 +23,7 @@ class Guest(Waiter):
     quota: Reservation
     lease: Lease | None = None  # as long as it is at a worker
     exclude: Collection[str] = ()
+    predicted_first_token_s: float = 0.0  # by the worker that it went to
     retry_hint_s: float | None = None  # the shortest that a worker gave
 
     @property

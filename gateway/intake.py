@@ -9,11 +9,13 @@ from gateway.errors import DeadlineTooShortError
 from gateway.guest import Guest
 from gateway.jobs import PreparedRequest
 from gateway.policy.expected_output import ExpectedOutput
+from gateway.policy.lag import Lag
 from gateway.policy.quota import QuotaRefusal, Quotas
 from gateway.policy.refusals import over_quota
 from gateway.policy.supply import first_token_s, reported_output_tokens
 from gateway.policy.waiter import CLASS_COUNT
 from gateway.workers.fleet import Fleet
+from gateway.workers.seat import Lease
 from tidegate.inference.v1 import generation_pb2
 
 # An output that ended so has come to its own end, and tells something of those to come.
@@ -37,7 +39,13 @@ class Intake:
         self._quotas = quotas
         self._max_wait_s = max_wait_s
         self._expected = ExpectedOutput()
+        self._lag = Lag()
         self._loop = asyncio.get_running_loop()
+
+    @property
+    def lag_s(self) -> float:
+        """How much later than the workers' rates foretell first tokens come of late."""
+        return self._lag.seconds(self._loop.time())
 
     def guest(self, prepared: PreparedRequest, call: Call) -> Guest:
         """``prepared`` as it begins to wait; ``settle`` it in any case. Raises ``QuotaExceededError``."""
@@ -73,9 +81,12 @@ class Intake:
         ``wait_s`` is how long it will wait before. Raises ``DeadlineTooShortError``.
         """
         error: DeadlineTooShortError | None = None
+        remaining_s = guest.deadline_at - self._loop.time() - wait_s - self.lag_s
+        if guest.prepared.request.short_deadline_policy != generation_pb2.SHORT_DEADLINE_POLICY_REFUSE:
+            return
         for seat in self._fleet.seats_for(guest.model):
             try:
-                guest.prepared.budget(seat.load, remaining_s=guest.deadline_at - self._loop.time() - wait_s)
+                guest.prepared.budget(seat.load, remaining_s=remaining_s)
             except DeadlineTooShortError as too_short:
                 error = too_short
             else:
@@ -83,13 +94,21 @@ class Intake:
         if error is not None:
             raise error
 
+    def predict_first_token(self, guest: Guest, lease: Lease) -> None:
+        """``guest`` goes to a worker; how soon its first token should come."""
+        guest.predicted_first_token_s = first_token_s([lease.load], prompt_tokens=guest.prompt_tokens)
+
     def begin_anew(self, guest: Guest) -> None:
         """What ``guest`` waited for was not there: it may wait as long as a newcomer."""
         guest.leaves_at = self._leaves_at(guest.prepared, guest.deadline_at)
 
     def settle(self, guest: Guest, finished: generation_pb2.Finished | None, *, used_tokens: int | None) -> None:
         """``guest`` is over. ``used_tokens``: prompt and output; None if no worker began with it."""
-        self._quotas.settle(guest.quota, used_tokens=used_tokens, now=self._loop.time())
+        now = self._loop.time()
+        self._quotas.settle(guest.quota, used_tokens=used_tokens, now=now)
+        if guest.lease is not None and guest.predicted_first_token_s:
+            late_s = guest.lease.first_token_s - guest.predicted_first_token_s
+            self._lag.add(late_s, now, is_lower_bound=not guest.lease.has_begun)
         if finished is not None and finished.reason in _COMPLETE:
             self._expected.learn(
                 model=guest.model.name,
@@ -101,4 +120,4 @@ class Intake:
     def _leaves_at(self, prepared: PreparedRequest, deadline_at: float) -> float:
         loads = (seat.load for seat in self._fleet.seats_for(prepared.request.model))
         first_s = first_token_s(loads, prompt_tokens=len(prepared.prompt.token_ids))
-        return min(self._loop.time() + self._max_wait_s, deadline_at - first_s)
+        return min(self._loop.time() + self._max_wait_s, deadline_at - first_s - self.lag_s)

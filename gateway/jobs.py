@@ -118,6 +118,7 @@ class PreparedRequest:
             min_output_tokens=max(0, self.request.sampling.min_output_tokens - delivered_tokens),
             max_output_tokens=left,
             may_clamp=may_clamp,
+            has_begun=bool(delivered_tokens),
         )
         budget = output_budget(demand, load, remaining_s=remaining_s)
         return replace(budget, max_output_tokens=budget.max_output_tokens + delivered_tokens)

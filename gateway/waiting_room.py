@@ -69,6 +69,11 @@ class Place:
                 guest.lease.close(Outcome.IGNORED)
         return self._lease
 
+    @property
+    def lag_s(self) -> float:
+        """How much later than a worker's rates foretell its first token is to be expected."""
+        return self._room.lag_s
+
     def fail(self, error: RpcError) -> None:
         """The attempt with the latest lease has ended in ``error``."""
         self._failure = error
@@ -98,6 +103,11 @@ class WaitingRoom:
     def __len__(self) -> int:
         """How many requests wait."""
         return sum(len(line.queue) for line in self._lines.values())
+
+    @property
+    def lag_s(self) -> float:
+        """How much later than the workers' rates foretell first tokens come of late."""
+        return self._intake.lag_s
 
     @property
     def waiting(self) -> Counter[tuple[int, str]]:
@@ -252,6 +262,7 @@ class WaitingRoom:
         )
         if lease is not None:
             guest.lease = lease
+            self._intake.predict_first_token(guest, lease)
             guest.answer.set_result(lease)
         return lease is not None
 

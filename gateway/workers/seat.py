@@ -160,6 +160,16 @@ class Lease:
         """Set when the worker is lost or stands still."""
         return self._seat.lost
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the job's first event has come."""
+        return self._began_at is not None
+
+    @property
+    def first_token_s(self) -> float:
+        """How long the job's first event took, or has been awaited so far."""
+        return (self._seat.clock() if self._began_at is None else self._began_at) - self._sent_at
+
     def begin(self) -> None:
         """The job's first event has come. Calls after the first do nothing."""
         if self._began_at is not None:

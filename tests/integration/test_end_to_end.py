@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import random
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,14 @@ from tests.fakes.running_gateway import RunningGateway, running_gateway, text_of
 from tests.fakes.running_worker import RunningWorker, running_worker
 from tidegate.inference.v1 import chat_pb2, generation_pb2, inference_service_pb2
 from worker.config import WorkerSettings
+from worker.engine import Engine
+from worker.engines import build_engine
 from worker.sim_language import SimLanguage
 
 pytestmark = pytest.mark.usefixtures("data_plane")
+
+# The goal is 5,000; the default keeps a run of all tests short.
+STORM = int(os.environ.get("TIDEGATE_TEST_STORM", "500"))
 
 LANGUAGE = SimLanguage(Path("worker/sim_model/tokenizer.json").read_bytes(), seed=0, mean_output_tokens=None)
 
@@ -116,3 +123,30 @@ async def test_a_clamped_output_ends_by_budget(stack: AsyncExitStack) -> None:
     responses, error = await gateway.generate(text_request(model="sim", max_output_tokens=4000), timeout=1.0)
     assert (None, generation_pb2.FINISH_REASON_BUDGET) == (error, responses[-1].finished.reason)
     assert 0 < responses[-1].finished.usage.output_token_count < 4000
+
+
+async def test_calls_whose_deadlines_are_too_short_waste_nothing(stack: AsyncExitStack) -> None:
+    """Of the tokens asked for with 1 to 50 ms to go, not one in a hundred is made for nobody."""
+    engines = []
+
+    def make(*arguments: Any) -> Engine:
+        engines.append(build_engine(*arguments))
+        return engines[0]
+
+    settings = WorkerSettings(engine="sim", listen="127.0.0.1:0", drain_grace_s=1)
+    worker = await stack.enter_async_context(running_worker(settings, make))
+    gateway = await stack.enter_async_context(running_gateway(worker.worker.address))
+    for _ in range(4):
+        await gateway.generate(text_request(model="sim", max_output_tokens=20))  # so that rates are measured
+    before, rng, turns = engines[0].load().output_tokens_generated, random.Random(1), asyncio.Semaphore(20)
+
+    async def one() -> int:
+        async with turns:
+            request = text_request(model="sim", max_output_tokens=50)
+            responses, error = await gateway.generate(request, timeout=rng.uniform(0.001, 0.05))
+            return responses[-1].finished.usage.output_token_count if error is None else 0
+
+    delivered = sum(await asyncio.gather(*(one() for _ in range(STORM))))
+    await gateway.gateway.until_idle()
+    made = engines[0].load().output_tokens_generated - before
+    assert made - delivered <= 0.01 * STORM * 50

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -48,13 +49,22 @@ def test_an_idle_worker_gives_one_request_its_whole_rate() -> None:
 
 def test_the_least_output_is_tried_even_when_it_should_not_fit() -> None:
     """A prediction is no reason to answer nothing."""
-    assert budget(1, is_clamped=True) == output_budget(demand(), load(), remaining_s=0.01)
-    assert budget(90, is_clamped=True) == output_budget(demand(least=90), load(), remaining_s=0.01)
+    assert budget(1, is_clamped=True) == output_budget(demand(), load(), remaining_s=0.11)
+    assert budget(90, is_clamped=True) == output_budget(demand(least=90), load(), remaining_s=0.11)
+
+
+def test_who_will_not_see_a_first_token_is_refused() -> None:
+    """100 ms of prefill for nothing; but who has seen one goes on."""
+    with pytest.raises(DeadlineTooShortError) as raised:
+        output_budget(demand(), load(), remaining_s=0.1)
+    assert ("100", "100") == (raised.value.metadata["remaining_ms"], raised.value.metadata["first_token_ms"])
+    begun = replace(demand(), has_begun=True)
+    assert budget(1, is_clamped=True) == output_budget(begun, load(), remaining_s=0.1)
 
 
 def test_an_output_that_may_not_be_shorter_is_not_called_clamped() -> None:
     """Reaching the limit is then the caller's own limit."""
-    assert budget(100, is_clamped=False) == output_budget(demand(least=100), load(), remaining_s=0.01)
+    assert budget(100, is_clamped=False) == output_budget(demand(least=100), load(), remaining_s=0.11)
 
 
 @pytest.mark.parametrize("unknown", ["prefill_tokens_per_s", "decode_tokens_per_s"])
