@@ -43,10 +43,11 @@ class Errand:
 
 def run_errand(errand: Errand) -> list[tuple[int, Answer]]:
     """The answers, in trace time. Blocks: run it in a process of its own."""
-    return asyncio.run(_run(errand))
+    return asyncio.run(send(errand))
 
 
-async def _run(errand: Errand) -> list[tuple[int, Answer]]:
+async def send(errand: Errand) -> list[tuple[int, Answer]]:
+    """As ``run_errand``, in a loop that runs already."""
     async with grpc.aio.insecure_channel(errand.target, options=CHANNEL_OPTIONS) as channel:
         stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
         model = (await stub.ListModels(inference_service_pb2.ListModelsRequest(), timeout=_TIMEOUT_S)).models[0]
