@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from gateway.admission import Admission
 from gateway.config import GatewaySettings
+from gateway.decision_log import DecisionLog
 from gateway.dispatch import Dispatch
 from gateway.errors import DrainingError, to_rpc
 from gateway.generation import Generation
@@ -43,7 +44,8 @@ from gateway.service import InferenceService, add_to_server
 from gateway.status import Status
 from gateway.traffic_sketches import TrafficSketches
 from gateway.waiting_room import WaitingRoom
-from gateway.workers.connection import WorkerConnection
+from gateway.workers.connections import WorkerConnections
+from gateway.workers.discovery import Discovery, parse_source
 from gateway.workers.fleet import Fleet
 from gateway.workers.renderers import Renderers
 from gateway.workers.suspect_sharing import SuspectSharing
@@ -77,6 +79,8 @@ class Gateway:
         self.address = ""
         self.admin_address = ""  # empty while there is none
         self.fleet = Fleet(random.Random())
+        self._decisions = DecisionLog(settings.decision_log)
+        self.fleet.on_decision = self._decisions.record if self._decisions.is_wanted else None
         self.metrics = telemetry.metrics
         tenants = _tenants(settings)
         intake = Intake(self.fleet, Quotas(tenants, gateways=settings.quota_gateways), max_wait_s=settings.max_wait_s)
@@ -94,7 +98,7 @@ class Gateway:
         self._lifecycle = Lifecycle(services=(_SERVICE,), grace_s=settings.drain_grace_s, until_idle=self.until_idle)
         self._lifecycle.on_drain(self._admission.close)
         self._lag = LoopLag()
-        observe_fleet(self.metrics, self.fleet, settings)
+        observe_fleet(self.metrics, self.fleet)
         observe_breakers(self.metrics, self.fleet)
         observe_process(self.metrics, self._admission, self._lifecycle, self._lag, settings)
         observe_traffic(self.metrics, self.traffic)
@@ -145,18 +149,16 @@ class Gateway:
         except OSError as error:
             _LOGGER.error("cannot listen on %s: %s", self._settings.listen, error)  # noqa: TRY400
             return 1
-        _LOGGER.info("ready on %s: %d workers to connect to", self.address, len(self._settings.workers))
+        _LOGGER.info("ready on %s, for workers at %s", self.address, ", ".join(self._settings.workers))
         self.listening.set()
         try:
             async with asyncio.TaskGroup() as tasks:
                 renderers = Renderers(self._settings.tokenizer_dir)
                 connect = None if self._upstreams is None else self._upstreams.connect
-                background = [
-                    tasks.create_task(
-                        WorkerConnection(target, self.fleet, renderers, connect=connect).run(), name=f"worker {target}"
-                    )
-                    for target in self._settings.workers
-                ]
+                connections = WorkerConnections(self.fleet, renderers, tasks, connect=connect)
+                discovery = Discovery([parse_source(entry) for entry in self._settings.workers], connections)
+                background = [tasks.create_task(discovery.run(), name="discovery")]
+                background.append(tasks.create_task(self._decisions.run(), name="decision log"))
                 background.append(tasks.create_task(self._publish_readiness(), name="readiness"))
                 background.append(tasks.create_task(SuspectSharing(self.fleet).run(), name="suspects"))
                 background.append(tasks.create_task(self.traffic.run(), name="traffic sketches"))
@@ -164,10 +166,12 @@ class Gateway:
                 await self._lifecycle.serve(self._port)
                 for task in background:
                     task.cancel()
+                connections.cancel()
         finally:
             if self._upstreams is not None:
                 self._upstreams.close()
             self._executor.shutdown(cancel_futures=True)
+            self._decisions.close()
         return 0
 
     async def until_idle(self) -> None:

@@ -62,7 +62,7 @@ class GatewaySettings(BaseSettings):
     )
 
     workers: Annotated[tuple[str, ...], NoDecode, Field(min_length=1)]
-    """addresses of the workers, host:port[,host:port...]"""
+    """where the workers are, separated by commas: host:port, dns:NAME:PORT or file:PATH"""
     listen: str = "127.0.0.1:50051"
     """address to serve on; port 0 takes a free one"""
     tokenizer_dir: Path | None = None
@@ -120,6 +120,9 @@ class GatewaySettings(BaseSettings):
     quota_gateways: _Count = 1
     """gateways among which tenants' calls are spread evenly: each enforces this part of their quotas"""
 
+    decision_log: Path | None = None
+    """file to which decisions of routing and of retries are appended, for `tidegate replay`"""
+
     @field_validator("resume_key_file")
     @classmethod
     def _check_resume_keys(cls, path: Path | None) -> Path | None:
@@ -144,8 +147,9 @@ class GatewaySettings(BaseSettings):
     @classmethod
     def _check_workers(cls, workers: tuple[str, ...]) -> tuple[str, ...]:
         for worker in workers:
-            host, _, port = worker.rpartition(":")
-            if not host or not port.isdecimal():
+            kind, _, rest = worker.partition(":") if worker.startswith(("dns:", "file:")) else ("", "", worker)
+            host, _, port = rest.rpartition(":")
+            if kind != "file" and not (host and port.isdecimal()):
                 raise ValueError(f"{worker!r} is not host:port")
         if len(set(workers)) < len(workers):
             raise ValueError("an address stands here twice")

@@ -108,7 +108,7 @@ class _Run:
     def _move_on(self, place: Place, lease: Lease, failure: WorkerCallError) -> None:
         """Another worker may begin anew; otherwise raises what the client is told."""
         self._attempts.record(lease.worker_id, failure.error)
-        if not self._attempts.can_move_on(has_budget=place.can_retry):
+        if not place.can_move_on(self._attempts):
             raise self._attempts.error() from failure
         place.fail(failure.error)
 
@@ -128,7 +128,8 @@ class _Run:
             remaining_s = max(0.0, call.remaining_s - lag_s)
             budget = prepared.budget(lease.load, remaining_s=remaining_s, delivered_tokens=tokens)
             job = prepared.job(budget, delivered).SerializeToString()
-            await self._carrier.carry(lease, job, passage, timeout_s=call.remaining_s, metadata=span.metadata)
+            async with lease.held():
+                await self._carrier.carry(lease, job, passage, timeout_s=call.remaining_s, metadata=span.metadata)
             passage.end()
             outcome = Outcome.SUCCESS
         except WorkerCallError as failure:

@@ -30,14 +30,12 @@ from tidegate.telemetry.loop_lag import LoopLag
 from tidegate.telemetry.metrics import Metrics, Reading
 
 
-def observe_fleet(
-    metrics: Metrics, fleet: Fleet, settings: GatewaySettings, *, clock: Callable[[], float] = time.monotonic
-) -> None:
+def observe_fleet(metrics: Metrics, fleet: Fleet, *, clock: Callable[[], float] = time.monotonic) -> None:
     """Show the workers as this gateway sees them. ``clock`` is that of their loads."""
 
     def workers() -> Iterator[Reading]:
         counts = Counter("draining" if seat.load.is_draining else "serving" for seat in fleet.seats)
-        counts["away"] = max(0, len(settings.workers) - counts.total())
+        counts["away"] = max(0, len(fleet.named) - counts.total())
         for state in ("serving", "draining", "away"):
             yield counts[state], {STATE: state}
 

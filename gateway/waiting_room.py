@@ -16,6 +16,8 @@ from gateway.guest import Guest
 from gateway.intake import Intake
 from gateway.jobs import PreparedRequest
 from gateway.model import ServedModel
+from gateway.policy.attempts import Attempts
+from gateway.policy.decision import retry_record
 from gateway.policy.outcomes import Outcome, judge, no_worker_available
 from gateway.policy.refusals import evicted, refused, waited_in_vain
 from gateway.policy.supply import WorkerRoom, supply_of
@@ -38,10 +40,9 @@ class Place:
         self._failure: RpcError | None = None
         self._is_served = False
 
-    @property
-    def can_retry(self) -> bool:
-        """Whether a failed attempt may be followed by another one, as far as the retry budget goes."""
-        return self._room.can_retry(self._guest)
+    def can_move_on(self, attempts: Attempts) -> bool:
+        """Whether another worker may be asked after the latest of ``attempts``."""
+        return self._room.can_move_on(self._guest, attempts)
 
     async def lease(self, *, exclude: Collection[str]) -> Lease | None:
         """Wait for a worker not in ``exclude``; None when there is none that could ever take the request.
@@ -147,9 +148,12 @@ class WaitingRoom:
         victim.send_away(evicted(victim, Bound.IN_FLIGHT, retry_after_s=hint_s))
         return True
 
-    def can_retry(self, guest: Guest) -> bool:
-        """Whether a failed attempt of ``guest`` may be followed by another one."""
-        return self._fleet.can_retry(guest.model)
+    def can_move_on(self, guest: Guest, attempts: Attempts) -> bool:
+        """Whether another worker may be asked for ``guest``, also by the retry budget of its model."""
+        has_budget = self._fleet.can_retry(guest.model)
+        if self._fleet.on_decision is not None and (retry := attempts.retry) is not None:
+            self._fleet.on_decision(retry_record(retry, has_budget=has_budget))
+        return attempts.can_move_on(has_budget=has_budget)
 
     def enter(self, guest: Guest) -> None:
         """``guest`` comes for the first time. Raises ``GatewayError`` when it may not wait."""

@@ -7,11 +7,28 @@ workers when they failed is given to no third one, for it may be what kills them
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from gateway.errors import GatewayError, KvExhaustedError
 from gateway.policy.outcomes import Outcome, client_error, judge, kv_exhausted, no_worker_available
 from tidegate.rpc.status import RpcError
 
 _MAX_FAILURES = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """An attempt ended with ``outcome``; another worker ``can_move`` on with the job, or not; ``failures`` so far."""
+
+    outcome: Outcome
+    can_move: bool
+    failures: int
+
+    def is_allowed(self, *, has_budget: bool) -> bool:
+        """Whether another worker may be asked. ``has_budget``: the retry budget allows another failure."""
+        if self.outcome is Outcome.FAILED and (self.failures >= _MAX_FAILURES or not has_budget):
+            return False
+        return self.can_move
 
 
 class Attempts:
@@ -38,14 +55,17 @@ class Attempts:
         else:
             self.unfit.add(worker_id)
 
+    @property
+    def retry(self) -> Retry | None:
+        """What is to be decided now; None before anything was tried."""
+        if self._last is None:
+            return None
+        verdict = judge(self._last)
+        return Retry(outcome=verdict.outcome, can_move=verdict.can_move, failures=self._failures)
+
     def can_move_on(self, *, has_budget: bool) -> bool:
         """Whether another worker may be asked. ``has_budget``: the retry budget allows another failure."""
-        if self._last is None:
-            return True
-        verdict = judge(self._last)
-        if verdict.outcome is Outcome.FAILED and (self._failures >= _MAX_FAILURES or not has_budget):
-            return False
-        return verdict.can_move
+        return self.retry is None or self.retry.is_allowed(has_budget=has_budget)
 
     def error(self) -> GatewayError:
         """What the client is told when no attempt is left."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import NoReturn
 
 from gateway.workers.client import WorkerClient
 from gateway.workers.fleet import Fleet
@@ -12,6 +12,10 @@ from gateway.workers.handshake import shake_hands
 from gateway.workers.load_watch import watch_load
 from gateway.workers.reconnection import reconnect_forever
 from gateway.workers.renderers import Renderers
+from gateway.workers.seat import Seat
+
+# How often a worker that is to be left is looked at for streams that still run.
+_IDLE_CHECK_S = 0.1
 
 
 class WorkerConnection:
@@ -33,18 +37,33 @@ class WorkerConnection:
         self._target = target
         self._fleet = fleet
         self._renderers = renderers
+        self._retired = asyncio.Event()
+        self._seat: Seat | None = None
 
-    async def run(self) -> NoReturn:
-        """Until cancelled. Streams on the worker outlive a lost load watch, but not this."""
+    async def run(self) -> None:
+        """Until cancelled, or retired. Streams on the worker outlive a lost load watch, but not this."""
         client = WorkerClient(self._target)
 
         async def session(begin_use: Callable[[], None]) -> None:
             await self._session(client, begin_use)
 
+        serving = asyncio.ensure_future(reconnect_forever(session, target=self._target))
+        retired = asyncio.ensure_future(self._retired.wait())
         try:
-            await reconnect_forever(session, target=self._target)
+            await asyncio.wait((serving, retired), return_when=asyncio.FIRST_COMPLETED)
+            serving.cancel()
+            await asyncio.wait((serving,))
+            while self._seat is not None and self._seat.in_flight:  # noqa: ASYNC110 - rare, and nobody waits for it
+                await asyncio.sleep(_IDLE_CHECK_S)
         finally:
+            serving.cancel()
+            retired.cancel()
+            await asyncio.wait((serving, retired))
             await client.close()
+
+    def retire(self) -> None:
+        """Take the worker out of rotation for good, and end once its streams have ended."""
+        self._retired.set()
 
     async def _session(self, client: WorkerClient, begin_use: Callable[[], None]) -> None:
         """Connecting, proving, then serving; in rotation from the first load report on. Ends by raising."""
@@ -52,7 +71,7 @@ class WorkerConnection:
         if self._connect is not None:  # before a burst of requests waits for it
             await self._connect(self._target)
         async with aclosing(watch_load(client)) as loads:
-            seat = self._fleet.join(client, model, await anext(loads))
+            seat = self._seat = self._fleet.join(client, model, await anext(loads))
             begin_use()
             try:
                 async for load in loads:

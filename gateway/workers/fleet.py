@@ -18,6 +18,7 @@ from gateway.errors import RequestQuarantinedError
 from gateway.model import ServedModel
 from gateway.policy.balancer import pick
 from gateway.policy.candidate import Candidate
+from gateway.policy.decision import Record, route_record
 from gateway.policy.demand import Demand
 from gateway.policy.ejection import REPRIEVED_WEIGHT, reprieved
 from gateway.policy.load import WorkerLoad
@@ -35,12 +36,17 @@ _LOGGER = logging.getLogger(__name__)
 _AT_WORK_S = 5.0
 
 
+_SEED_BITS = 48  # JSON's numbers are exact up to 53
+
+
 class Fleet:
     """All workers of this gateway, by model."""
 
     def __init__(self, rng: random.Random, clock: Callable[[], float] = time.monotonic) -> None:
         """``clock`` is the one by which loads were received."""
         self.readiness_changed = asyncio.Event()
+        self.named: set[str] = set()  # addresses of all workers that there should be
+        self.on_decision: Callable[[Record], None] | None = None  # told of each choice of a worker
         self._rng = rng
         self._clock = clock
         self._seats: dict[str, Seat] = {}
@@ -147,7 +153,7 @@ class Fleet:
     def leave(self, seat: Seat) -> None:
         """Take a worker out of rotation. Jobs that run there go on; those without a first token are told."""
         del self._seats[seat.worker_id]
-        seat.lost.set()
+        seat.give_up()
         self._models = self._largest_models()
         self.readiness_changed.set()
         self._tell_of_room()
@@ -190,8 +196,11 @@ class Fleet:
         ``expected_tokens`` is what the job will probably fill. Where it is given, only a worker that has room for it is
         taken, with ``spare_tokens`` left over unless it is idle; otherwise one is taken whether it has room or not.
         """
-        candidates = self._candidates(model, demand, expected_tokens=expected_tokens, spare_tokens=spare_tokens)
-        choice = pick(candidates, demand, exclude=exclude, rng=self._rng)
+        candidates = list(self._candidates(model, demand, expected_tokens=expected_tokens, spare_tokens=spare_tokens))
+        seed = self._rng.getrandbits(_SEED_BITS)
+        choice = pick(candidates, demand, exclude=exclude, rng=random.Random(seed))
+        if self.on_decision is not None:
+            self.on_decision(route_record(candidates, demand, exclude=exclude, seed=seed, choice=choice))
         if choice is None:
             return None
         return Lease(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+
+from grpc import StatusCode
 
 from gateway.model import ServedModel
 from gateway.policy.candidate import Candidate
@@ -20,6 +23,10 @@ from gateway.policy.standing import NO_PASS, Standing
 from gateway.policy.unseen_work import UnseenWork
 from gateway.prefix import prefix_stride
 from gateway.workers.client import WorkerClient
+from gateway.workers.errors import WorkerCallError
+from tidegate.rpc.status import RpcError
+
+_LOST = RpcError(code=StatusCode.UNAVAILABLE, reason="", domain="", message="the worker makes no sign of life")
 
 # A stream of fewer tokens says little about the time between them.
 _MIN_PACED_TOKENS = 8
@@ -41,7 +48,7 @@ class Seat:
         self.in_flight = 0
         self.in_flight_blocks = 0
         self.joined_at = clock()
-        self.lost = asyncio.Event()  # or standing still: who waits there for a first token had better go elsewhere
+        self._waiting: dict[Lease, asyncio.Timeout] = {}  # for a first event
         self.clock = clock
         self._is_doubtful = False
         self._has_refused = False
@@ -58,8 +65,21 @@ class Seat:
         self._is_doubtful = self._has_refused = False
         if is_stalled(load):
             self.standing.stall(self.clock())
-            self.lost.set()
-            self.lost = asyncio.Event()
+            self.give_up()
+
+    def wait(self, lease: Lease, timeout: asyncio.Timeout | None) -> None:
+        """``lease`` waits for its first event inside ``timeout``, or no longer."""
+        if timeout is None:
+            self._waiting.pop(lease, None)
+        else:
+            self._waiting[lease] = timeout
+
+    def give_up(self) -> None:
+        """The worker is lost, or stands still: who waits there for a first token had better go elsewhere."""
+        now = asyncio.get_running_loop().time() if self._waiting else 0.0
+        for timeout in self._waiting.values():
+            timeout.reschedule(now)
+        self._waiting.clear()
 
     def doubt(self, *, has_refused: bool) -> None:
         """A job was refused there for want of room, or failed."""
@@ -155,10 +175,17 @@ class Lease:
         seat.in_flight += 1
         seat.in_flight_blocks += blocks
 
-    @property
-    def lost(self) -> asyncio.Event:
-        """Set when the worker is lost or stands still."""
-        return self._seat.lost
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Around the worker's call: ends it with ``WorkerCallError`` when the worker is lost before the first event."""
+        try:
+            async with asyncio.timeout(None) as timeout:
+                self._seat.wait(self, timeout)
+                yield
+        except TimeoutError:
+            raise WorkerCallError(_LOST) from None
+        finally:
+            self._seat.wait(self, None)
 
     @property
     def has_begun(self) -> bool:
@@ -174,6 +201,7 @@ class Lease:
         """The job's first event has come. Calls after the first do nothing."""
         if self._began_at is not None:
             return
+        self._seat.wait(self, None)
         self._began_at = self._seat.clock()
         self._seat.standing.begin(self._pass, self._began_at)
         self._peers.outliers.add_first_token(

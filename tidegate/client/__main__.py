@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
 import sys
 from collections.abc import Coroutine
 from importlib.metadata import version
@@ -123,6 +124,14 @@ def tokenize(
     question = sys.stdin.read() if prompt == "-" else prompt
     printing = catalogue.print_tokens(target, model, question, system=system, json_lines=json_lines)
     _finish(printing, _view(json_lines=json_lines))
+
+
+@app.command()
+def replay(
+    log: Annotated[Path, typer.Argument(help="What `python -m gateway --decision-log FILE` has written.")],
+) -> None:
+    """Make a gateway's decisions again, by the policies installed here, and print those that come out otherwise."""
+    raise typer.Exit(subprocess.run([sys.executable, "-m", "gateway.replay", str(log)], check=False).returncode)  # noqa: S603
 
 
 @app.command()
