@@ -51,8 +51,11 @@ class System:
 
 
 @pytest.fixture(params=["http2", "grpc"])
-async def system(request: pytest.FixtureRequest, stack: AsyncExitStack) -> AsyncIterator[System]:
-    """On each of the data planes."""
+async def system(
+    request: pytest.FixtureRequest, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[System]:
+    """On each of the data planes. Spans are counted one by one."""
+    monkeypatch.setenv("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")
     collector = await stack.enter_async_context(collecting())
     of_gateway, of_worker = collector.telemetry("gateway"), collector.telemetry("worker")
     worker = await stack.enter_async_context(running_worker(telemetry=of_worker))

@@ -64,11 +64,15 @@ def setup(service_name: str, *, endpoint: str | None = None) -> Telemetry:
     metrics = Metrics(resource=resource, readers=readers, exemplars=is_traced)
     if not is_traced:
         return Telemetry(tracer=NoOpTracer(), metrics=metrics)
-    # The meter counts what becomes of spans, which the SDK does only where its environment says so.
+    # The meter counts what becomes of spans, batch by batch, which the SDK does only where its environment says so. Its
+    # figures for each single span would cost more than the span: they are made where the operator asks for them.
+    is_asked_for = OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED in os.environ
     os.environ.setdefault(OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED, "true")
     meters = metrics.provider
     provider = TracerProvider(resource=resource, meter_provider=meters)
     exporter = OTLPSpanExporter(endpoint=endpoint, meter_provider=meters)
     provider.add_span_processor(BatchSpanProcessor(exporter, meter_provider=meters))
+    if not is_asked_for:
+        del os.environ[OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED]
     tracer = provider.get_tracer("tidegate", __version__, schema_url=SCHEMA_URL)
     return Telemetry(tracer=tracer, metrics=metrics, provider=provider)
