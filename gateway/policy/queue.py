@@ -113,7 +113,7 @@ class Queue:
         expired = []
         while self._leaving and self._leaving[0][0] <= now:
             _, _, waiter = heapq.heappop(self._leaving)
-            if waiter.is_waiting:
+            if waiter.is_waiting and waiter.leaves_at <= now:  # it may have been given more time since
                 self.remove(waiter)
                 expired.append(waiter)
         return expired

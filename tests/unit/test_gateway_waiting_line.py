@@ -149,6 +149,18 @@ def test_a_wait_that_nothing_is_known_of_is_allowed() -> None:
     assert 1.0 <= refusal.retry_after_s <= 1.1
 
 
+def test_who_is_given_more_time_has_it() -> None:
+    """A request whose worker failed waits anew; that it was once to leave before is forgotten."""
+    room, supply = line(), Supply(free_tokens=100, tokens_per_s=None)
+    one = newcomer()
+    room.offer(one, supply, 0.0)
+    assert one is room.next(lambda _: True, 0.0)
+    one.leaves_at = 3.0
+    room.put_back(one, 1.0)
+    assert [] == room.expire(supply, 1.5)
+    assert [one] == room.expire(supply, 3.0)
+
+
 def test_a_full_queue_makes_room_for_the_more_critical() -> None:
     """The least critical goes, and of these the one that would have been served last."""
     room = line(max_bytes=40)
