@@ -113,6 +113,7 @@ bench: $(INSTALLED) ## Measure the data plane beside Envoy, nginx, haproxy and S
 .PHONY: docs
 docs: $(INSTALLED) ## Write what docs/ and deploy/ hold of generated files
 	@$(BIN)/python -m docs.errors
+	@$(BIN)/python -m docs.breakers
 	@$(BIN)/python -m docs.reference
 	@$(BIN)/python -m deploy.render
 
