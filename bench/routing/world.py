@@ -32,7 +32,14 @@ _RATE_TIME_CONSTANT_S = 5.0
 
 _MODEL = cast(
     "ServedModel",
-    SimpleNamespace(name="m", checkpoint_sha256="c", tokenizer_sha256="t", chat_template_sha256="j", kv_pool_tokens=1),
+    SimpleNamespace(
+        name="m",
+        checkpoint_sha256="c",
+        tokenizer_sha256="t",
+        chat_template_sha256="j",
+        kv_pool_tokens=1,
+        can_continue=True,
+    ),
 )
 
 

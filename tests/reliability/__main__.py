@@ -20,11 +20,14 @@ def main() -> int:
     parser.add_argument("--duration", type=float, default=60.0, help="seconds for each kind of fault")
     parser.add_argument("--faults", default=",".join(FAULTS), help="kinds, comma-separated; + mixes them in one run")
     parser.add_argument("--count", type=int, default=1_000_000, help="faults of each kind at most")
+    parser.add_argument("--tokens", default="60-150", help="length of a stream, from-to")
+    parser.add_argument("--pause", type=float, default=3.0, help="seconds between faults")
     parser.add_argument("--streams", type=int, default=20, help="at a time")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--gateways", type=int, default=1)
     arguments = parser.parse_args()
     is_sound = True
+    shortest, _, longest = arguments.tokens.partition("-")
     for kinds in arguments.faults.split(","):
         plan = Plan(
             seed=arguments.seed,
@@ -34,6 +37,8 @@ def main() -> int:
             workers=arguments.workers,
             gateways=arguments.gateways,
             streams=arguments.streams,
+            tokens=(int(shortest), int(longest)),
+            pause_s=arguments.pause,
         )
         report = asyncio.run(run(plan))
         figures = report.summary()
