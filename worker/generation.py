@@ -6,21 +6,19 @@ last token, an error, the deadline or a cancelled call, both are given back in i
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TypeVar
 
 from tidegate.inference.v1 import generation_pb2, inference_service_pb2
 from tidegate.worker.v1 import worker_service_pb2
+from worker.deadline import Deadline
 from worker.engine import EngineFinish, EngineOutput, FinishReason, GenerationJob, TokenLogprob
-from worker.errors import ConstraintViolatedError, DeadlineExceededError
+from worker.errors import ConstraintViolatedError
 from worker.ledger import Reservation
 from worker.model import ServedModel
 from worker.prefix import shareable_names
 
-_T = TypeVar("_T")
 _Response = inference_service_pb2.GenerateResponse
 
 _REASONS = {
@@ -38,57 +36,59 @@ class Generation:
         self._model = model
         self._job = job
         self._request = request
+        self._includes_token_ids = request.output.include_token_ids
         self._text: list[str] = []  # kept only to be checked against the constraint
 
-    async def run(self, deadline: float | None) -> AsyncGenerator[_Response]:
-        """Admit the job and stream it. ``deadline`` is in the event loop's time.
+    async def run(self, deadline_at: float | None) -> AsyncGenerator[_Response]:
+        """Admit the job and stream it. ``deadline_at`` is in the event loop's time.
 
         Raises ``AtCapacityError``, ``ConstraintRejectedError``, ``ConstraintViolatedError``, ``DeadlineExceededError``
         and what the engine raises.
         """
-        model, job = self._model, self._job
-        record = model.records.begin(prompt_tokens=len(job.prompt_token_ids))
-        if job.constraint is not None:
-            await _before(deadline, model.constraints.check(job.constraint))
-        had_work = model.pace.has_work
-        names = shareable_names(job.computed_token_ids, model.facts.block_size)
-        reservation = model.ledger.admit(
-            tenant=self._request.tenant,
-            # What was generated elsewhere is to this engine a longer prompt.
-            prompt_tokens=len(job.computed_token_ids),
-            max_output_tokens=max(1, job.sampling.max_output_tokens - job.continued_tokens),
-            prompt_names=names,
-        )
-        record.reserved_tokens = model.ledger.reserved_output_tokens(reservation)
-        is_complete = False
-        try:
-            model.pace.give_work(had_work=had_work)
-            model.load_feed.changed()
-            async with aclosing(model.engine.generate(job)) as outputs:
-                is_started = self._request.is_started
-                while not is_complete:
-                    output = await _before(deadline, anext(outputs))
-                    record.output(len(output.token_ids), output.finish)
-                    model.ledger.begin(reservation, cached_tokens=output.cached_prompt_tokens)
-                    if output.token_ids:
-                        model.ledger.extend(reservation, len(output.token_ids))
-                    if not is_started:
-                        is_started = True
-                        model.prefetcher.note(job.computed_token_ids, names)
-                        yield self._started()
-                    if job.constraint is not None:
-                        self._text.append(output.continued_text + output.text)
-                    if output.token_ids or output.text:
-                        yield self._delta(output)
-                    if output.finish is not None:
-                        finished = await self._finished(output.finish, reservation, deadline)
-                        is_complete = True
-                        yield finished
-        finally:
-            # Part of an output teaches nothing about whole ones.
-            model.ledger.release(reservation, is_complete=is_complete and job.continued is None)
-            model.load_feed.changed()
-            record.end(sys.exception())
+        with Deadline(deadline_at) as deadline:
+            model, job = self._model, self._job
+            record = model.records.begin(prompt_tokens=len(job.prompt_token_ids))
+            if job.constraint is not None:
+                await deadline.wait(model.constraints.check(job.constraint))
+            had_work = model.pace.has_work
+            names = shareable_names(job.computed_token_ids, model.facts.block_size)
+            reservation = model.ledger.admit(
+                tenant=self._request.tenant,
+                # What was generated elsewhere is to this engine a longer prompt.
+                prompt_tokens=len(job.computed_token_ids),
+                max_output_tokens=max(1, job.sampling.max_output_tokens - job.continued_tokens),
+                prompt_names=names,
+            )
+            record.reserved_tokens = model.ledger.reserved_output_tokens(reservation)
+            is_complete = False
+            try:
+                model.pace.give_work(had_work=had_work)
+                model.load_feed.changed()
+                async with aclosing(model.engine.generate(job)) as outputs:
+                    is_started = self._request.is_started
+                    while not is_complete:
+                        output = await deadline.wait(anext(outputs))
+                        record.output(len(output.token_ids), output.finish)
+                        model.ledger.begin(reservation, cached_tokens=output.cached_prompt_tokens)
+                        if output.token_ids:
+                            model.ledger.extend(reservation, len(output.token_ids))
+                        if not is_started:
+                            is_started = True
+                            model.prefetcher.note(job.computed_token_ids, names)
+                            yield self._started()
+                        if job.constraint is not None:
+                            self._text.append(output.continued_text + output.text)
+                        if output.token_ids or output.text:
+                            yield self._delta(output)
+                        if output.finish is not None:
+                            finished = await self._finished(output.finish, reservation, deadline)
+                            is_complete = True
+                            yield finished
+            finally:
+                # Part of an output teaches nothing about whole ones.
+                model.ledger.release(reservation, is_complete=is_complete and job.continued is None)
+                model.load_feed.changed()
+                record.end(sys.exception())
 
     def _started(self) -> _Response:
         return _Response(
@@ -101,16 +101,20 @@ class Generation:
         )
 
     def _delta(self, output: EngineOutput) -> _Response:
-        delta = generation_pb2.Delta(text=(output.text,) if output.text else ())
-        if self._request.output.include_token_ids:
+        response = _Response()
+        delta = response.delta  # built in place: a message that is passed to another one is copied
+        delta.SetInParent()
+        if output.text:
+            delta.text.append(output.text)
+        if self._includes_token_ids:
             delta.token_ids.extend(output.token_ids)
         if output.logprobs:
             delta.logprobs.extend(map(_logprob, output.logprobs))
         if output.prompt_logprobs:
             delta.prompt_logprobs.extend(map(_logprob, output.prompt_logprobs))
-        return _Response(delta=delta)
+        return response
 
-    async def _finished(self, finish: EngineFinish, reservation: Reservation, deadline: float | None) -> _Response:
+    async def _finished(self, finish: EngineFinish, reservation: Reservation, deadline: Deadline) -> _Response:
         is_budget = finish.reason is FinishReason.LENGTH and self._request.is_budget_clamped
         prompt_tokens = len(self._job.prompt_token_ids)
         tokens = reservation.prompt_tokens + reservation.output_tokens
@@ -136,26 +140,15 @@ class Generation:
         timing.decode_duration.FromNanoseconds(round(finish.decode_s * 1e9))
         return _Response(finished=finished)
 
-    async def _verdict(
-        self, finish: EngineFinish, deadline: float | None
-    ) -> generation_pb2.ConstraintVerdict.ValueType:
+    async def _verdict(self, finish: EngineFinish, deadline: Deadline) -> generation_pb2.ConstraintVerdict.ValueType:
         constraint = self._job.constraint
         if constraint is None:
             return generation_pb2.CONSTRAINT_VERDICT_UNSPECIFIED
-        if await _before(deadline, self._model.constraints.verdict(constraint, "".join(self._text))):
+        if await deadline.wait(self._model.constraints.verdict(constraint, "".join(self._text))):
             return generation_pb2.CONSTRAINT_VERDICT_SATISFIED
         if finish.reason is FinishReason.STOP:
             raise ConstraintViolatedError(f"the output does not have the form asked for ({constraint.kind.value})")
         return generation_pb2.CONSTRAINT_VERDICT_INCOMPLETE
-
-
-async def _before(deadline: float | None, result: Awaitable[_T]) -> _T:
-    """Await ``result``. Raises ``DeadlineExceededError`` when the deadline comes first."""
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await result
-    except TimeoutError:
-        raise DeadlineExceededError("the deadline passed before the generation was complete") from None
 
 
 def _logprob(logprob: TokenLogprob) -> generation_pb2.TokenLogprob:
