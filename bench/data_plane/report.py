@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import textwrap
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,7 +71,7 @@ def markdown(table: Table, *, command: str, versions: dict[str, str], rounds: in
 
 
 def _conditions(versions: dict[str, str], *, rounds: int, others_share: float) -> str:
-    shown = ", ".join(f"{name} {number}" for name, number in versions.items())
+    shown = textwrap.fill(", ".join(f"{name} {number}" for name, number in versions.items()), 120)
     return (
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {os.cpu_count()} cores of {_processor()}, "
         f"Linux {platform.release()};\n{shown}.\nMedians of {rounds} round{'s' if rounds > 1 else ''}. Processes of "

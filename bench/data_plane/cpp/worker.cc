@@ -7,11 +7,13 @@
 // at which it was sent, its id counts from 0.
 #include <grpcpp/grpcpp.h>
 
+#include <chrono>
 #include <fstream>
 #include <iterator>
 #include <memory>
 #include <random>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -31,7 +33,7 @@ using Response = inference::GenerateResponse;
 
 namespace {
 
-constexpr uint64_t kLoadIntervalUs = 200'000;
+constexpr std::chrono::milliseconds kLoadInterval{200};
 constexpr int64_t kBlocks = 10'000'000'000;
 constexpr int kBlockSize = 16;
 constexpr int kPieceBytes = 1 << 20;
@@ -90,30 +92,6 @@ class Generation : public PacedStream<Response> {
   int sent_ = 0;
 };
 
-class LoadReports : public PacedStream<worker::WatchLoadResponse> {
- public:
-  explicit LoadReports(Pacer* pacer) : PacedStream(pacer) { Due(); }
-
-  void Due() override {
-    auto* report = response_.mutable_load_report();
-    report->set_sample_number(report->sample_number() + 1);
-    report->set_total_block_count(kBlocks);
-    report->set_free_block_count(kBlocks);
-    report->set_block_size(kBlockSize);
-    report->set_prefill_tokens_per_second(1e6);
-    report->set_decode_tokens_per_second(1e6);
-    StartWrite(&response_);
-  }
-
-  void OnWriteDone(bool ok) override {
-    if (!ok || IsCancelled()) return End(grpc::Status::CANCELLED);
-    WaitUntil(NowUs() + kLoadIntervalUs);
-  }
-
- private:
-  worker::WatchLoadResponse response_;
-};
-
 // The files of a checkpoint, cut into pieces.
 class TokenizerFiles : public grpc::ServerWriteReactor<worker::GetTokenizerResponse> {
  public:
@@ -143,7 +121,13 @@ class TokenizerFiles : public grpc::ServerWriteReactor<worker::GetTokenizerRespo
   size_t next_ = 0;
 };
 
-class WorkerService : public worker::WorkerService::CallbackService {
+// Tokens and the handshake are served by callbacks. Load reports have a thread of their own: in a flood the callbacks of
+// tokens leave no room between them, and a gateway takes a worker without reports for dead.
+template <class Base>
+using WithCallbacks = worker::WorkerService::WithCallbackMethod_Generate<
+    worker::WorkerService::WithCallbackMethod_GetModel<worker::WorkerService::WithCallbackMethod_GetTokenizer<Base>>>;
+
+class WorkerService : public WithCallbacks<worker::WorkerService::Service> {
  public:
   WorkerService(Pacer* pacer, std::string model_file, std::string tokenizer_directory)
       : pacer_(pacer), tokenizer_directory_(std::move(tokenizer_directory)) {
@@ -155,9 +139,20 @@ class WorkerService : public worker::WorkerService::CallbackService {
     return new Generation(pacer_, request->sampling(), request->prompt_token_ids_size(), context);
   }
 
-  grpc::ServerWriteReactor<worker::WatchLoadResponse>* WatchLoad(grpc::CallbackServerContext*,
-                                                                 const worker::WatchLoadRequest*) override {
-    return new LoadReports(pacer_);
+  grpc::Status WatchLoad(grpc::ServerContext*, const worker::WatchLoadRequest*,
+                         grpc::ServerWriter<worker::WatchLoadResponse>* writer) override {
+    worker::WatchLoadResponse response;
+    auto* report = response.mutable_load_report();
+    report->set_total_block_count(kBlocks);
+    report->set_free_block_count(kBlocks);
+    report->set_block_size(kBlockSize);
+    report->set_prefill_tokens_per_second(1e6);
+    report->set_decode_tokens_per_second(1e6);
+    do {
+      report->set_sample_number(report->sample_number() + 1);
+      std::this_thread::sleep_for(kLoadInterval);
+    } while (writer->Write(response));
+    return grpc::Status::OK;
   }
 
   grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context, const worker::GetModelRequest*,
