@@ -103,7 +103,8 @@ async def run(plan: Plan) -> Report:
         )
         # Clients know all gateways, and go to the next one when one is away, as any gRPC client does.
         names = ",".join(gateway.address for gateway in gateways)
-        options = (*CHANNEL_OPTIONS, ("grpc.service_config", _ROUND_ROBIN))
+        own = (("grpc.enable_retries", 1), ("grpc.service_config", _ROUND_ROBIN))
+        options = (*(option for option in CHANNEL_OPTIONS if option[0] != "grpc.enable_retries"), *own)
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"ipv4:{names}", options=options))
         stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
         nemesis = Nemesis(workers=workers, gateways=gateways, rng=rng)
