@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -12,6 +13,8 @@ from gateway.policy.limit import Limit
 
 _T = TypeVar("_T")
 
+_MAX_IN_TURN = 16  # some milliseconds
+
 
 class Preparation:
     """A few threads with a bounded backlog, counted in bytes: a message's size is known before any work is done."""
@@ -19,6 +22,8 @@ class Preparation:
     def __init__(self, executor: ThreadPoolExecutor, backlog_bytes: Limit) -> None:
         self._executor = executor
         self._backlog_bytes = backlog_bytes
+        self._in_turn = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def run(self, work: Callable[[], _T], *, size_bytes: int, deadline_at: float, is_light: bool = False) -> _T:
         """Do ``work`` for a message of ``size_bytes``. ``deadline_at`` is by the event loop's clock.
@@ -28,6 +33,7 @@ class Preparation:
         Raises ``AdmissionQueueFullError``, ``DeadlineExceededError`` and what ``work`` raises.
         """
         if is_light:
+            await self._turn()
             return work()
         if not self._backlog_bytes.can_take(size_bytes):
             raise AdmissionQueueFullError(
@@ -45,3 +51,25 @@ class Preparation:
                 return await asyncio.wrap_future(future)
         except TimeoutError:
             raise DeadlineExceededError("the deadline passed before the request was prepared") from None
+
+    async def _turn(self) -> None:
+        """Wait until this turn of the event loop has time for one more: a burst must not keep it from all else."""
+        loop = asyncio.get_running_loop()
+        if self._in_turn >= _MAX_IN_TURN or self._waiting:
+            waiter: asyncio.Future[None] = loop.create_future()
+            self._waiting.append(waiter)
+            await waiter
+            return
+        if not self._in_turn:
+            loop.call_soon(self._next_turn)
+        self._in_turn += 1
+
+    def _next_turn(self) -> None:
+        self._in_turn = 0
+        while self._waiting and self._in_turn < _MAX_IN_TURN:
+            waiter = self._waiting.popleft()
+            if not waiter.done():  # its call may have ended meanwhile
+                waiter.set_result(None)
+                self._in_turn += 1
+        if self._in_turn:
+            asyncio.get_running_loop().call_soon(self._next_turn)

@@ -106,3 +106,22 @@ async def test_work_whose_caller_is_gone_is_not_done(
     await running
     await until_given_back(backlog)
     assert 1 == work.calls
+
+
+async def test_a_burst_of_light_work_leaves_the_loop_time_for_others(executor: ThreadPoolExecutor) -> None:
+    """It is done in many turns, each in its order, and what was given up is left out."""
+    preparation = Preparation(executor, Limit(1, clock=ManualClock(), rng=random.Random(0)))
+    done: list[int] = []
+    turns = 0
+
+    async def one(number: int) -> None:
+        await preparation.run(lambda: done.append(number), size_bytes=1, deadline_at=1e9, is_light=True)
+
+    tasks = [asyncio.create_task(one(number)) for number in range(200)]
+    await asyncio.sleep(0)
+    tasks[100].cancel()
+    while not all(task.done() for task in tasks):
+        turns += 1
+        await asyncio.sleep(0)
+    assert [number for number in range(200) if number != 100] == done
+    assert turns >= 200 // 16
