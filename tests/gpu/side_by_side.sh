@@ -7,37 +7,9 @@
 # TOKENIZER_DIR holds tokenizer.json, tokenizer_config.json and chat_template.jinja of any model.
 set -euo pipefail
 tokenizer_dir=$1 out=$2
-here=$(cd "$(dirname "$0")" && pwd)
-cd "$here/../.."
-export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+cd "$(dirname "$0")/../.."
+. tests/gpu/stand.sh
 bursts=1,32,128,256 rounds=4
-mkdir -p "$out"
-
-model=$(mktemp -d)/llama3-8b-awq
-mkdir -p "$model"
-cp "$here/llama3-8b-awq/config.json" "$model/"
-cp "$tokenizer_dir"/{tokenizer.json,tokenizer_config.json,chat_template.jinja} "$model/"
-
-python3 - "$model/model.safetensors" <<'PY' # the checkpoint has to have weights to be told from others; they are not read
-import sys, torch
-from safetensors.torch import save_file
-save_file({"unread": torch.zeros(1)}, sys.argv[1])
-PY
-
-pids=()
-stop() { for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done; wait; }
-trap stop EXIT
-
-wait_for() { # FILE TEXT SECONDS
-  for _ in $(seq "$3"); do
-    grep -q "$2" "$1" && return
-    kill -0 "${pids[@]}" 2>/dev/null || break
-    sleep 1
-  done
-  echo "no '$2' in $1 after $3 s" >&2; tail -30 "$1" >&2; exit 1
-}
-
-nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | tee "$out/machine.txt"
 VLLM_LOGGING_LEVEL=ERROR python3 tests/gpu/bare_engine.py "$model" $bursts $rounds >"$out/bare.jsonl" 2>"$out/bare.log" || { tail -30 "$out/bare.log"; exit 1; }
 cat "$out/bare.jsonl"
 
