@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from gateway.policy.load import WorkerLoad
 from gateway.policy.quarantine import Suspect
+from gateway.policy.silence import LOOK_S, Silence
 from gateway.workers.client import WorkerClient
 from gateway.workers.errors import UnusableWorkerError
 from tidegate.worker.v1 import worker_service_pb2
@@ -22,13 +24,14 @@ async def watch_load(
     """The worker's loads as they come in; close the generator to stop.
 
     It ends only by raising: ``WorkerCallError``, or ``UnusableWorkerError`` when reports stay out for
-    ``stale_after_s``, the stream ends, or the worker was restarted.
+    ``stale_after_s`` (``gateway.policy.silence`` tells how these are counted), the stream ends, or the worker was
+    restarted.
     """
     last_sample = 0
     async with client.watch_load() as reports:
         while True:
             try:
-                async with asyncio.timeout(stale_after_s):
+                async with _patience(Silence(stale_after_s, clock()), clock):
                     report = (await anext(reports)).load_report
             except TimeoutError:
                 raise UnusableWorkerError(f"no load report for {stale_after_s:g} s") from None
@@ -38,6 +41,27 @@ async def watch_load(
                 raise UnusableWorkerError("it was restarted")
             last_sample = report.sample_number
             yield _load(report, received_at=clock())
+
+
+@asynccontextmanager
+async def _patience(silence: Silence, clock: Callable[[], float]) -> AsyncIterator[None]:
+    """Around the wait for a report. Raises ``TimeoutError`` when the silence becomes too long."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+    async with asyncio.timeout(None) as timeout:
+
+        def look() -> None:
+            nonlocal timer
+            if silence.is_too_long(clock()):
+                timeout.reschedule(loop.time())
+            else:
+                timer = loop.call_later(LOOK_S, look)
+
+        timer = loop.call_later(LOOK_S, look)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def _load(report: worker_service_pb2.LoadReport, *, received_at: float) -> WorkerLoad:
