@@ -175,13 +175,6 @@ async def test_a_call_without_a_deadline_gets_the_longest_duration() -> None:
         await worker.cancelled.wait()
 
 
-async def test_an_expired_deadline_is_answered_with_its_reason(stack: AsyncExitStack) -> None:
-    """The client is told before its own clock ends the call."""
-    gateway, _ = await start(stack, [HANG])
-    error = await gateway.error(text_request(), timeout=0.5)
-    assert ("DEADLINE_EXCEEDED", grpc.StatusCode.DEADLINE_EXCEEDED) == (error.reason, error.code)
-
-
 async def test_a_bad_request_makes_no_worker_call(stack: AsyncExitStack) -> None:
     """What is refused at the door never reaches a worker."""
     gateway, (worker,) = await start(stack, answer("a"))
