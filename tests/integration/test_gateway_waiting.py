@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -18,9 +19,11 @@ SHEDDABLE = generation_pb2.CRITICALITY_SHEDDABLE
 FULL = {"reserved_block_count": 64}
 
 
-async def start(stack: AsyncExitStack, worker: ScriptedWorker, **settings: Any) -> RunningGateway:
+async def start(
+    stack: AsyncExitStack, worker: ScriptedWorker, *, load: Mapping[str, Any] = FULL, **settings: Any
+) -> RunningGateway:
     """A gateway whose only worker is full."""
-    worker.load = load_report(**FULL)
+    worker.load = load_report(**load)
     await stack.enter_async_context(serving(worker))
     return await stack.enter_async_context(running_gateway(worker.target, **settings))
 
@@ -165,8 +168,8 @@ async def test_the_last_place_of_the_gateway_goes_to_the_more_critical(stack: As
 async def test_who_insists_on_more_than_there_is_time_for_does_not_wait(stack: AsyncExitStack) -> None:
     """100 tokens a second, 20 seconds, 900 tokens, and no room yet."""
     worker = ScriptedWorker()
-    gateway = await start(stack, worker, max_wait_s=60)
-    await worker.push(decode_tokens_per_second=100.0, prefill_tokens_per_second=1000.0, running_request_count=4, **FULL)
+    pace = {"decode_tokens_per_second": 100.0, "prefill_tokens_per_second": 1000.0, "running_request_count": 4}
+    gateway = await start(stack, worker, load={**FULL, **pace}, max_wait_s=60)
     request = text_request(max_output_tokens=900)
     request.short_deadline_policy = generation_pb2.SHORT_DEADLINE_POLICY_REFUSE
     error = await gateway.error(request, timeout=20)
