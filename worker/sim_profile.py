@@ -50,7 +50,10 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimProfile:
-    """An engine to imitate. ``source`` says where ``measured`` comes from; ``timing`` is fitted to it."""
+    """An engine to imitate. ``source`` says where ``measured`` comes from; ``timing`` is fitted to it.
+
+    ``gpu``, ``parameters`` and ``weight_bytes`` are of what was measured; empty and 0 where nobody wrote them down.
+    """
 
     name: str
     source: str
@@ -61,6 +64,9 @@ class SimProfile:
     max_batched_tokens: int
     timing: StepTiming
     measured: tuple[Measurement, ...] = ()
+    gpu: str = ""
+    parameters: int = 0
+    weight_bytes: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a profile whose engine could never make a step."""
@@ -90,6 +96,11 @@ def load_profile(name: str) -> SimProfile:
         raise ValueError(f"no profile {name!r}; shipped are: {known}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"profile {path}: {error}") from error
+
+
+def shipped_profiles() -> list[SimProfile]:
+    """Those that are part of the package."""
+    return [load_profile(file.stem) for file in sorted(_PROFILES.glob("*.json"))]
 
 
 def dump_profile(profile: SimProfile) -> str:

@@ -134,6 +134,15 @@ def replay(
     raise typer.Exit(subprocess.run([sys.executable, "-m", "gateway.replay", str(log)], check=False).returncode)  # noqa: S603
 
 
+@app.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+def plan(
+    arguments: Annotated[list[str] | None, typer.Argument(help="`tidegate plan --help` shows them.")] = None,
+) -> None:
+    """Tell how many GPUs a load needs, from measured step times: blocks, streams, replicas, TTFT, cost."""
+    command = [sys.executable, "-m", "worker.plan", *(arguments or ["--help"])]
+    raise typer.Exit(subprocess.run(command, check=False).returncode)  # noqa: S603
+
+
 @app.command()
 def doctor(*, target: Target = _DEFAULT_TARGET) -> None:
     """Check, step by step, that a gateway answers, can serve, and generates a token."""
