@@ -34,8 +34,9 @@ class GrpcCarrier:
         """As ``Carrier.carry``."""
         async with lease.client.generate(job, timeout_s=timeout_s, metadata=metadata) as messages:
             async for message in messages:
-                for passed in messages_of(passage.pass_on(framed(message))):
-                    await self._write(passed, passage)
+                with lease.call.sending():
+                    for passed in messages_of(passage.pass_on(framed(message))):
+                        await self._write(passed, passage)
 
     async def _write(self, message: bytes, passage: Passage) -> None:
         try:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 from gateway.workers.client import WorkerClient
+from gateway.workers.errors import SilentWorkerError
 from gateway.workers.fleet import Fleet
 from gateway.workers.handshake import shake_hands
 from gateway.workers.load_watch import watch_load
@@ -73,8 +74,12 @@ class WorkerConnection:
         async with aclosing(watch_load(client)) as loads:
             seat = self._seat = self._fleet.join(client, model, await anext(loads))
             begin_use()
+            is_silent = False
             try:
                 async for load in loads:
                     self._fleet.report(seat, load)
+            except SilentWorkerError:
+                is_silent = True
+                raise
             finally:
-                self._fleet.leave(seat)
+                self._fleet.leave(seat, is_silent=is_silent)

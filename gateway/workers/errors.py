@@ -9,6 +9,10 @@ class UnusableWorkerError(Exception):
     """The worker gets no traffic, or none any more. The message says why, for the log."""
 
 
+class SilentWorkerError(UnusableWorkerError):
+    """Its reports stay out, though its connection stands as far as anybody knows: it hangs, or is out of reach."""
+
+
 class WorkerCallError(Exception):
     """A call to a worker failed."""
 

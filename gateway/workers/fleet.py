@@ -25,6 +25,7 @@ from gateway.policy.load import WorkerLoad
 from gateway.policy.outliers import Outliers
 from gateway.policy.quarantine import Quarantine
 from gateway.policy.retry_budget import RetryBudget
+from gateway.policy.stall import is_stalled
 from gateway.policy.standing import Standing
 from gateway.workers.client import WorkerClient
 from gateway.workers.errors import UnusableWorkerError
@@ -144,16 +145,22 @@ class Fleet:
         """Take in a load report."""
         was_draining = seat.load.is_draining
         seat.receive(load)
+        if is_stalled(load):
+            seat.give_up(also_begun=self._has_stand_in(seat))
         self.quarantine.add(load.suspects, self._clock())
         if load.is_draining != was_draining:
             _LOGGER.info("worker %s %s", seat.worker_id, "is draining" if load.is_draining else "takes jobs again")
             self.readiness_changed.set()
         self._tell_of_room()
 
-    def leave(self, seat: Seat) -> None:
-        """Take a worker out of rotation. Jobs that run there go on; those without a first token are told."""
+    def leave(self, seat: Seat, *, is_silent: bool = False) -> None:
+        """Take a worker out of rotation. Jobs that run there go on; those without a first token are told.
+
+        Where it ``is_silent`` for no reason it hangs, or is out of reach: all jobs are told if others can go on with
+        them. Otherwise it may come back in time, and a connection that is dead is found so by its keepalive.
+        """
         del self._seats[seat.worker_id]
-        seat.give_up()
+        seat.give_up(also_begun=is_silent and self._has_stand_in(seat))
         self._models = self._largest_models()
         self.readiness_changed.set()
         self._tell_of_room()
@@ -209,6 +216,17 @@ class Fleet:
             self._peers[model.name],
             predicted_ttft_s=choice.predicted_ttft_s[choice.worker.worker_id],
             blocks=choice.worker.blocks_for(demand.need_tokens if expected_tokens is None else expected_tokens),
+        )
+
+    def _has_stand_in(self, seat: Seat) -> bool:
+        """Whether another worker is fit to go on with the streams of ``seat``.
+
+        None is when all fall silent at once: it is this gateway then that was stopped, or cut off.
+        """
+        now = self._clock()
+        return any(
+            other is not seat and other.model.can_continue and not other.is_out(now)
+            for other in self.seats_for(seat.model)
         )
 
     def _tell_of_room(self) -> None:

@@ -11,7 +11,7 @@ from gateway.policy.load import WorkerLoad
 from gateway.policy.quarantine import Suspect
 from gateway.policy.silence import LOOK_S, Silence
 from gateway.workers.client import WorkerClient
-from gateway.workers.errors import UnusableWorkerError
+from gateway.workers.errors import SilentWorkerError, UnusableWorkerError
 from tidegate.worker.v1 import worker_service_pb2
 
 # A worker reports at least once a second. One that is stopped has to be out of rotation within 3 seconds.
@@ -23,9 +23,9 @@ async def watch_load(
 ) -> AsyncGenerator[WorkerLoad]:
     """The worker's loads as they come in; close the generator to stop.
 
-    It ends only by raising: ``WorkerCallError``, or ``UnusableWorkerError`` when reports stay out for
-    ``stale_after_s`` (``gateway.policy.silence`` tells how these are counted), the stream ends, or the worker was
-    restarted.
+    It ends only by raising: ``WorkerCallError``, ``SilentWorkerError`` when reports stay out for ``stale_after_s``
+    (``gateway.policy.silence`` tells how these are counted), or ``UnusableWorkerError`` when the stream ends, or the
+    worker was restarted.
     """
     last_sample = 0
     async with client.watch_load() as reports:
@@ -34,7 +34,7 @@ async def watch_load(
                 async with _patience(Silence(stale_after_s, clock()), clock):
                     report = (await anext(reports)).load_report
             except TimeoutError:
-                raise UnusableWorkerError(f"no load report for {stale_after_s:g} s") from None
+                raise SilentWorkerError(f"no load report for {stale_after_s:g} s") from None
             except StopAsyncIteration:
                 raise UnusableWorkerError("it ended its load reports") from None
             if report.sample_number <= last_sample:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-
-from grpc import StatusCode
 
 from gateway.model import ServedModel
 from gateway.policy.candidate import Candidate
@@ -23,10 +20,7 @@ from gateway.policy.standing import NO_PASS, Standing
 from gateway.policy.unseen_work import UnseenWork
 from gateway.prefix import prefix_stride
 from gateway.workers.client import WorkerClient
-from gateway.workers.errors import WorkerCallError
-from tidegate.rpc.status import RpcError
-
-_LOST = RpcError(code=StatusCode.UNAVAILABLE, reason="", domain="", message="the worker makes no sign of life")
+from gateway.workers.held_call import HeldCall
 
 # A stream of fewer tokens says little about the time between them.
 _MIN_PACED_TOKENS = 8
@@ -48,7 +42,7 @@ class Seat:
         self.in_flight = 0
         self.in_flight_blocks = 0
         self.joined_at = clock()
-        self._waiting: dict[Lease, asyncio.Timeout] = {}  # for a first event
+        self._held: set[Lease] = set()  # those whose calls run
         self.clock = clock
         self._is_doubtful = False
         self._has_refused = False
@@ -65,21 +59,23 @@ class Seat:
         self._is_doubtful = self._has_refused = False
         if is_stalled(load):
             self.standing.stall(self.clock())
-            self.give_up()
 
-    def wait(self, lease: Lease, timeout: asyncio.Timeout | None) -> None:
-        """``lease`` waits for its first event inside ``timeout``, or no longer."""
-        if timeout is None:
-            self._waiting.pop(lease, None)
-        else:
-            self._waiting[lease] = timeout
+    def hold(self, lease: Lease) -> None:
+        """The call of ``lease`` begins."""
+        self._held.add(lease)
 
-    def give_up(self) -> None:
-        """The worker is lost, or stands still: who waits there for a first token had better go elsewhere."""
-        now = asyncio.get_running_loop().time() if self._waiting else 0.0
-        for timeout in self._waiting.values():
-            timeout.reschedule(now)
-        self._waiting.clear()
+    def release(self, lease: Lease) -> None:
+        """The call of ``lease`` has ended."""
+        self._held.discard(lease)
+
+    def give_up(self, *, also_begun: bool) -> None:
+        """The worker is lost, or stands still: who waits there for a first token had better go elsewhere.
+
+        ``also_begun``: so had those streams that have begun; there is somebody to go on with them.
+        """
+        for lease in self._held:
+            if also_begun or not lease.has_begun:
+                lease.call.give_up()
 
     def doubt(self, *, has_refused: bool) -> None:
         """A job was refused there for want of room, or failed."""
@@ -162,6 +158,7 @@ class Lease:
         self.predicted_ttft_s = predicted_ttft_s
         self._seat = seat
         self._peers = peers
+        self.call = HeldCall()
         self._began_at: float | None = None
         self._sent_at = seat.clock()
         self._pass = seat.standing.take(self._sent_at) if not seat.is_out(self._sent_at) else NO_PASS
@@ -177,15 +174,13 @@ class Lease:
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
-        """Around the worker's call: ends it with ``WorkerCallError`` when the worker is lost before the first event."""
+        """Around the worker's call: ends it with ``WorkerCallError`` when the worker is given up."""
+        self._seat.hold(self)
         try:
-            async with asyncio.timeout(None) as timeout:
-                self._seat.wait(self, timeout)
+            async with self.call.held():
                 yield
-        except TimeoutError:
-            raise WorkerCallError(_LOST) from None
         finally:
-            self._seat.wait(self, None)
+            self._seat.release(self)
 
     @property
     def has_begun(self) -> bool:
@@ -201,7 +196,6 @@ class Lease:
         """The job's first event has come. Calls after the first do nothing."""
         if self._began_at is not None:
             return
-        self._seat.wait(self, None)
         self._began_at = self._seat.clock()
         self._seat.standing.begin(self._pass, self._began_at)
         self._peers.outliers.add_first_token(

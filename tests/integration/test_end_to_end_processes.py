@@ -106,6 +106,28 @@ async def test_a_worker_killed_in_the_middle_is_replaced_in_its_streams(stack: A
     assert {0, 1} == {responses[-1].finished.continuation_count for responses in seen}
 
 
+async def test_a_worker_stopped_in_the_middle_is_replaced_in_its_streams(stack: AsyncExitStack) -> None:
+    """It is out of rotation within 3 seconds, and the clients get each token once, also when it goes on afterwards."""
+    workers = [await stack.enter_async_context(service_process("worker", *SIM)) for _ in range(2)]
+    gateway = await stack.enter_async_context(running_gateway(*(worker.address for worker in workers)))
+    request = text_request(model="sim", max_output_tokens=300, seed=7)
+    expected, _ = await gateway.generate(request)
+    calls = [aiter(gateway.stub.Generate(request)) for _ in range(8)]
+    seen = [[await anext(call) for _ in range(5)] for call in calls]
+    workers[0].process.send_signal(signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(30):
+            await gateway.until_workers(1)
+            await asyncio.gather(*(take(call, responses) for call, responses in zip(calls, seen, strict=True)))
+    finally:
+        workers[0].process.send_signal(signal.SIGCONT)
+    await gateway.until_workers(2)
+    for responses in seen:
+        assert tokens_of(expected) == tokens_of(responses)
+        assert text_of(expected) == text_of(responses)
+    assert {0, 1} == {responses[-1].finished.continuation_count for responses in seen}
+
+
 async def test_a_lone_worker_killed_in_the_middle_interrupts_its_streams(stack: AsyncExitStack) -> None:
     """The client keeps what it has and is told how much that is; the next request goes to the other worker."""
     doomed, other = [await stack.enter_async_context(service_process("worker", *SIM)) for _ in range(2)]

@@ -2,14 +2,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import pytest
+
 from gateway.replay import main, replay
 from tests.fakes.running_gateway import running_gateway, text_of, text_request
+from tests.fakes.running_worker import running_worker
 from tests.fakes.scripted_worker import HANG, ScriptedWorker, answer, at_capacity, beginning, serving
+from worker.config import WorkerSettings
+
+# How much slower than the machine. A prefill takes 3.4 s so; 400 makes it one of 34 s.
+SLOW = float(os.environ.get("TIDEGATE_TEST_SLOW", "40"))
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -73,3 +81,62 @@ async def test_a_stopped_worker_is_out_of_rotation_and_its_waiting_jobs_go_elsew
     await stopped.called.wait()
     responses, error = await call
     assert (None, "b") == (error, text_of(responses))
+
+
+@pytest.mark.usefixtures("data_plane")
+async def test_a_stopped_worker_is_replaced_in_the_streams_that_have_begun(stack: AsyncExitStack) -> None:
+    """They do not wait for their deadline; its call is cancelled, so that it holds no blocks should it come back."""
+    stopped = ScriptedWorker(scripts=[[*beginning("a"), HANG]], heartbeat_s=60.0, can_continue=True)
+    other = ScriptedWorker(scripts=[answer("b")[1:]], can_continue=True)
+    other.load.pending_prefill_token_count = 100_000
+    for worker in (stopped, other):
+        await stack.enter_async_context(serving(worker))
+    gateway = await stack.enter_async_context(running_gateway(stopped.target, other.target))
+    responses, error = await gateway.generate(text_request())
+    assert (None, "ab") == (error, text_of(responses))
+    async with asyncio.timeout(10):
+        await stopped.cancelled.wait()
+
+
+@pytest.mark.usefixtures("data_plane")
+async def test_a_stalled_engine_is_replaced_in_the_streams_that_have_begun(stack: AsyncExitStack) -> None:
+    """Its worker reports, but the engine makes no step."""
+    stalled = ScriptedWorker(scripts=[[*beginning("a"), HANG]], can_continue=True)
+    other = ScriptedWorker(scripts=[answer("b")[1:]], can_continue=True)
+    other.load.pending_prefill_token_count = 100_000
+    for worker in (stalled, other):
+        await stack.enter_async_context(serving(worker))
+    gateway = await stack.enter_async_context(running_gateway(stalled.target, other.target))
+    call = aiter(gateway.stub.Generate(text_request()))
+    begun = [await anext(call) for _ in range(2)]
+    await stalled.push(engine_step_age={"seconds": 60})
+    assert "ab" == text_of([*begun, *[response async for response in call]])
+
+
+async def test_a_worker_busy_with_a_long_prefill_is_left_in_peace(stack: AsyncExitStack) -> None:
+    """One engine step lasts for several times what a stall lasts, with another worker idle beside it."""
+    slow = WorkerSettings(engine="sim", listen="127.0.0.1:0", drain_grace_s=5, sim_time_scale=SLOW)
+    workers = [await stack.enter_async_context(running_worker(slow)) for _ in range(2)]
+    gateway = await stack.enter_async_context(running_gateway(*(worker.worker.address for worker in workers)))
+    seats = gateway.gateway.fleet.seats
+    await asyncio.gather(*(gateway.generate(text_request("x" * 200, model="sim", max_output_tokens=1)) for _ in "ab"))
+    responses, error = await gateway.generate(text_request("x" * 3500, model="sim", max_output_tokens=2))
+    assert error is None
+    assert 0 == responses[-1].finished.continuation_count
+    assert seats == gateway.gateway.fleet.seats
+    assert {0} == {breaker.opened_count for seat in seats for breaker in seat.standing.breakers.values()}
+
+
+async def test_a_lone_worker_that_stops_keeps_its_streams(stack: AsyncExitStack) -> None:
+    """Nobody could go on with them: it may come back before their deadline."""
+    stopped = ScriptedWorker(scripts=[[*beginning("a"), HANG]], heartbeat_s=60.0, can_continue=True)
+    await stack.enter_async_context(serving(stopped))
+    gateway = await stack.enter_async_context(running_gateway(stopped.target))
+    call = gateway.stub.Generate(text_request())
+    await call.read()
+    fleet = gateway.gateway.fleet
+    (seat,) = fleet.seats
+    await until(lambda: seat not in fleet.seats)
+    assert 1 == seat.in_flight
+    assert not stopped.cancelled.is_set()
+    call.cancel()

@@ -1,0 +1,57 @@
+"""One call to a worker as something that can be given up: for another worker's sake, while this one says nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from grpc import StatusCode
+
+from gateway.workers.errors import WorkerCallError
+from tidegate.rpc.status import RpcError
+
+_LOST = RpcError(code=StatusCode.UNAVAILABLE, reason="", domain="", message="the worker makes no sign of life")
+
+
+class HeldCall:
+    """Give it up at any time: a message that came from the worker is sent to the client whole, or not at all."""
+
+    __slots__ = ("_is_given_up", "_is_sending", "_timeout")
+
+    def __init__(self) -> None:
+        self._timeout: asyncio.Timeout | None = None
+        self._is_given_up = False
+        self._is_sending = False
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Around the call. Raises ``WorkerCallError`` once it is given up."""
+        try:
+            async with asyncio.timeout(None) as self._timeout:
+                yield
+        except TimeoutError:
+            raise WorkerCallError(_LOST) from None
+        finally:
+            self._timeout = None
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Around the sending of a message, where that may have to wait. Raises ``WorkerCallError`` as ``held`` does."""
+        self._check()
+        self._is_sending = True
+        try:
+            yield
+        finally:
+            self._is_sending = False
+        self._check()
+
+    def give_up(self) -> None:
+        """End the call: at once, or behind the message that is being sent."""
+        self._is_given_up = True
+        if self._timeout is not None and not self._is_sending:
+            self._timeout.reschedule(asyncio.get_running_loop().time())
+
+    def _check(self) -> None:
+        if self._is_given_up:
+            raise WorkerCallError(_LOST)
