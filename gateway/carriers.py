@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import grpc.aio
@@ -13,11 +14,15 @@ from gateway.policy.slow_reader import SlowReader
 from gateway.workers.errors import WorkerCallError
 from gateway.workers.seat import Lease
 from gateway.workers.upstreams import Upstreams
+from tidegate.http2.fields import Fields
 from tidegate.http2.grpc_status import CallError
 from tidegate.http2.messages import framed
 from tidegate.http2.relay import Relay
 from tidegate.http2.server_call import ServerCall
 from tidegate.rpc.http2_status import from_status
+from tidegate.rpc.metadata import LOAD_SAMPLE
+
+_LOAD_SAMPLE_FIELD = LOAD_SAMPLE.encode()
 
 
 class GrpcCarrier:
@@ -32,7 +37,12 @@ class GrpcCarrier:
         self, lease: Lease, job: bytes, passage: Passage, *, timeout_s: float, metadata: tuple[tuple[str, str], ...]
     ) -> None:
         """As ``Carrier.carry``."""
-        async with lease.client.generate(job, timeout_s=timeout_s, metadata=metadata) as messages:
+
+        def on_head(head: Iterable[tuple[str, str | bytes]]) -> None:
+            lease.admit(_sample_number(dict(head).get(LOAD_SAMPLE)))
+
+        calling = lease.client.generate(job, timeout_s=timeout_s, metadata=metadata, on_head=on_head)
+        async with calling as messages:
             async for message in messages:
                 with lease.call.sending():
                     for passed in messages_of(passage.pass_on(framed(message))):
@@ -60,7 +70,16 @@ class Http2Carrier:
         self, lease: Lease, job: bytes, passage: Passage, *, timeout_s: float, metadata: tuple[tuple[str, str], ...]
     ) -> None:
         """As ``Carrier.carry``."""
-        relay = Relay(self._call, on_messages=passage.pass_on, max_message_bytes=self._upstreams.max_message_bytes)
+
+        def on_head(fields: Fields) -> None:
+            lease.admit(_sample_number(dict(fields).get(_LOAD_SAMPLE_FIELD)))
+
+        relay = Relay(
+            self._call,
+            on_messages=passage.pass_on,
+            on_head=on_head,
+            max_message_bytes=self._upstreams.max_message_bytes,
+        )
         try:
             await self._upstreams.open(lease.worker_id, job, relay, timeout_s=timeout_s, metadata=metadata)
         except CallError as error:
@@ -103,3 +122,8 @@ def too_slow(passage: Passage, *, held_bytes: int, stalled_s: float) -> ClientTo
             "stalled_ms": str(round(stalled_s * 1000)),
         },
     )
+
+
+def _sample_number(value: str | bytes | None) -> int | None:
+    """What the worker says of its load reports; None where it says nothing."""
+    return int(value) if value is not None and value.isdigit() else None

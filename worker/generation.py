@@ -7,7 +7,7 @@ last token, an error, the deadline or a cancelled call, both are given back in i
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 from tidegate.inference.v1 import generation_pb2, inference_service_pb2
@@ -39,8 +39,10 @@ class Generation:
         self._includes_token_ids = request.output.include_token_ids
         self._text: list[str] = []  # kept only to be checked against the constraint
 
-    async def run(self, deadline_at: float | None) -> AsyncGenerator[_Response]:
-        """Admit the job and stream it. ``deadline_at`` is in the event loop's time.
+    async def run(
+        self, deadline_at: float | None, *, on_admitted: Callable[[], Awaitable[None]] | None = None
+    ) -> AsyncGenerator[_Response]:
+        """Admit the job and stream it. ``deadline_at`` is in the event loop's time; ``on_admitted`` comes in between.
 
         Raises ``AtCapacityError``, ``ConstraintRejectedError``, ``ConstraintViolatedError``, ``DeadlineExceededError``
         and what the engine raises.
@@ -64,6 +66,8 @@ class Generation:
             try:
                 model.pace.give_work(had_work=had_work)
                 model.load_feed.changed()
+                if on_admitted is not None:
+                    await on_admitted()
                 async with aclosing(model.engine.generate(job)) as outputs:
                     is_started = self._request.is_started
                     while not is_complete:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import aclosing
+from functools import partial
 
 from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
 from tidegate.http2.grpc_status import Status
 from tidegate.http2.messages import framed
+from tidegate.http2.metadata import Metadata
 from tidegate.http2.server import Handler
 from tidegate.http2.server_call import ServerCall, time_left_s
 from tidegate.inference.v1 import inference_service_pb2
@@ -50,7 +52,10 @@ class Http2Service:
         started = b""
         with self._running.hold():
             request = _parsed(await call.receive_only())
-            async with aclosing(self._service.responses(request, call.metadata, time_left_s(call))) as responses:
+            responding = self._service.responses(
+                request, call.metadata, time_left_s(call), send_head=partial(_send_head, call)
+            )
+            async with aclosing(responding) as responses:
                 async for response in responses:
                     message = response.SerializeToString()
                     if message[:1] == _STARTED_TAG:  # the first token is there, too, and they go together
@@ -62,6 +67,10 @@ class Http2Service:
                         await call.drained()
                     started = b""
         return Status(code=StatusCode.OK, metadata=trailers)
+
+
+async def _send_head(call: ServerCall, metadata: Metadata) -> None:
+    call.send_initial_metadata(metadata)
 
 
 def _parsed(message: bytes) -> worker_service_pb2.GenerateRequest:

@@ -27,7 +27,7 @@ class LoadFeed:
         self._pace = pace
         self._engine_load = engine_load
         self._is_draining = is_draining
-        self._sample_number = 0
+        self.sample_number = 0  # of the latest report
         self._instance_id = secrets.randbits(64) | 1
         self.suspects = SuspectBoard()
         self._change = asyncio.Event()
@@ -56,11 +56,11 @@ class LoadFeed:
                 pass  # no change is news, too
 
     def _report(self) -> worker_service_pb2.LoadReport:
-        self._sample_number += 1
+        self.sample_number += 1
         ledger, pace, load = self._ledger, self._pace, self._engine_load()
         room = ledger.room
         report = worker_service_pb2.LoadReport(
-            sample_number=self._sample_number,
+            sample_number=self.sample_number,
             total_block_count=ledger.capacity.total_blocks,
             free_block_count=load.free_blocks,
             reclaimable_block_count=load.reclaimable_blocks,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from itertools import count
 from typing import Any
@@ -13,7 +13,7 @@ import grpc.aio
 from tidegate.http2.metadata import Metadata
 from tidegate.inference.v1 import inference_service_pb2
 from tidegate.rpc.lifecycle import Lifecycle
-from tidegate.rpc.metadata import FINISHED_BIN, TRACEPARENT, TRACESTATE
+from tidegate.rpc.metadata import FINISHED_BIN, LOAD_SAMPLE, TRACEPARENT, TRACESTATE
 from tidegate.rpc.running_calls import RunningCalls
 from tidegate.worker.v1 import worker_service_pb2, worker_service_pb2_grpc
 from worker.engine import EngineDeadError
@@ -43,18 +43,27 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
         # Writes by itself, so that it is here, and not in grpc, that the end of a shutdown's grace finds the call.
         with self._running.hold():
             metadata: Any = context.invocation_metadata() or ()
-            async with aclosing(self.responses(request, metadata, context.time_remaining())) as responses:
+            responding = self.responses(
+                request, metadata, context.time_remaining(), send_head=context.send_initial_metadata
+            )
+            async with aclosing(responding) as responses:
                 async for response in responses:
                     if response.HasField("finished"):
                         context.set_trailing_metadata(finished_trailers(response))
                     await context.write(response)
 
     async def responses(
-        self, request: worker_service_pb2.GenerateRequest, metadata: Metadata, remaining_s: float | None
+        self,
+        request: worker_service_pb2.GenerateRequest,
+        metadata: Metadata,
+        remaining_s: float | None,
+        *,
+        send_head: Callable[[tuple[tuple[str, str], ...]], Awaitable[None]],
     ) -> AsyncGenerator[inference_service_pb2.GenerateResponse]:
         """What Generate answers. Nothing comes before the first token, so that until then it can go elsewhere.
 
-        ``remaining_s`` is the time to the call's deadline, None without one.
+        ``remaining_s`` is the time to the call's deadline, None without one. ``send_head`` is given the initial
+        metadata once the request is admitted.
         """
         model = self._health.serving_model()
         served = model.checkpoint.checkpoint_sha256
@@ -67,8 +76,13 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
             defaults=model.checkpoint.sampling_defaults,
             trace_headers=_trace_headers(metadata),
         )
+
+        async def on_admitted() -> None:
+            await send_head(((LOAD_SAMPLE, str(model.load_feed.sample_number)),))
+
+        generation = Generation(model, job, request)
         try:
-            async with aclosing(Generation(model, job, request).run(_deadline(remaining_s))) as responses:
+            async with aclosing(generation.run(_deadline(remaining_s), on_admitted=on_admitted)) as responses:
                 async for response in responses:
                     yield response
         except EngineDeadError as error:

@@ -61,6 +61,7 @@ class Worker:
         )
         self._agenda = agenda
         self._engine = engine
+        self.sample_number = 0  # of the latest report
 
     def generate(self, arrival: Arrival, answer: Answer, on_end: Callable[[], None]) -> None:
         """Admit and run a request. Raises ``AtCapacityError``."""
@@ -82,6 +83,7 @@ class Worker:
 
     def load(self) -> WorkerLoad:
         """What a report says now."""
+        self.sample_number += 1
         ledger, pace, load = self.books.ledger, self.books.pace, self._engine.load()
         room = ledger.room
         return WorkerLoad(
@@ -99,6 +101,7 @@ class Worker:
             expected_output_tokens=ledger.usual_output_tokens or 0,
             admissible_requests=room.requests,
             admissible_prompt_tokens=room.prompt_tokens,
+            sample_number=self.sample_number,
         )
 
 
@@ -111,7 +114,7 @@ class Tidegate:
         self._line = WaitingLine(max_bytes=64 * 2**20, max_wait_s=_MAX_WAIT_S, weights={}, rng=random.Random(0))
         self._expected = ExpectedOutput()
         self._load = self.worker.load()
-        self._unseen = UnseenWork()
+        self._unseen = UnseenWork(self._load.sample_number)
         self._in_flight_blocks = 0
         self._has_refused = False
         self._reported_at = 0.0
@@ -186,8 +189,14 @@ class Tidegate:
             tokens = error.refusal.needed_blocks * self._load.block_size
             self._agenda.at(at, lambda: self._come_back(caller, tokens))
             return
+        sample_number = self.worker.sample_number
+        self._agenda.at(at, lambda: self._admit(caller, sample_number))
         self._note_start(caller)
         self._report_soon()
+
+    def _admit(self, caller: _Caller, sample_number: int) -> None:
+        if caller.sent:
+            self._unseen.admit(caller.sent, sample_number)
 
     def _has_room(self, caller: _Caller) -> bool:
         """As ``gateway.workers.seat.Seat.has_room``."""
@@ -263,7 +272,7 @@ class Tidegate:
 
     def _receive(self, load: WorkerLoad) -> None:
         self._load = load
-        self._unseen.receive_report()
+        self._unseen.receive_report(load.sample_number)
         self._has_refused = False
         self._serve()
 

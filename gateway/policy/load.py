@@ -32,6 +32,7 @@ class WorkerLoad:
     engine_step_age_s: float = 0.0  # for so long the engine has had work and made no step
     instance_id: int = 0  # of the process; 0: it has none
     suspects: tuple[Suspect, ...] = ()
+    sample_number: int = 0  # of the report, ascending
 
     @property
     def available_blocks(self) -> int:

@@ -6,7 +6,7 @@ Every stream is a context manager: leaving it cancels the call, which frees the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -62,13 +62,20 @@ class WorkerClient:
 
     @asynccontextmanager
     async def generate(
-        self, job: bytes, *, timeout_s: float, metadata: tuple[tuple[str, str], ...]
+        self,
+        job: bytes,
+        *,
+        timeout_s: float,
+        metadata: tuple[tuple[str, str], ...],
+        on_head: Callable[[Iterable[tuple[str, str | bytes]]], None],
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The events of one generation; ``job`` and they are serialised messages.
+        """The events of one generation; ``job`` and they are serialised messages, ``on_head`` gets initial metadata.
 
         Fails at once when the worker is not connected. Raises ``WorkerCallError``.
         """
-        async with _held(self._generate(job, timeout=timeout_s, metadata=metadata)) as messages:
+        call = self._generate(job, timeout=timeout_s, metadata=metadata)
+        async with _held(call) as messages:
+            on_head(await call.initial_metadata())
             yield messages
 
     async def share_suspects(self, suspects: Iterable[Suspect]) -> None:

@@ -84,6 +84,7 @@ def _load(report: worker_service_pb2.LoadReport, *, received_at: float) -> Worke
         ),
         engine_step_age_s=report.engine_step_age.ToNanoseconds() / 1e9,
         instance_id=report.instance_id,
+        sample_number=report.sample_number,
         suspects=tuple(
             Suspect(
                 digest=suspect.request_digest,

@@ -36,7 +36,7 @@ class Seat:
         self.model = model
         self.load = load
         self.standing = standing
-        self.unseen = UnseenWork()
+        self.unseen = UnseenWork(load.sample_number)
         stride = prefix_stride(load.block_size)
         self.prefixes = PrefixIndex(max_entries=load.total_blocks * load.block_size // stride)
         self.in_flight = 0
@@ -55,7 +55,7 @@ class Seat:
     def receive(self, load: WorkerLoad) -> None:
         """Take in a load report; what a single job held against the worker was before it."""
         self.load = load
-        self.unseen.receive_report()
+        self.unseen.receive_report(load.sample_number)
         self._is_doubtful = self._has_refused = False
         if is_stalled(load):
             self.standing.stall(self.clock())
@@ -191,6 +191,10 @@ class Lease:
     def first_token_s(self) -> float:
         """How long the job's first event took, or has been awaited so far."""
         return (self._seat.clock() if self._began_at is None else self._began_at) - self._sent_at
+
+    def admit(self, sample_number: int | None) -> None:
+        """The worker has admitted the job, after it had made load report ``sample_number``, if it says so."""
+        self._seat.unseen.admit(self._sent, sample_number)
 
     def begin(self) -> None:
         """The job's first event has come. Calls after the first do nothing."""

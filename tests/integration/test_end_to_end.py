@@ -52,6 +52,20 @@ async def test_the_tokens_are_those_that_the_engine_promises(stack: AsyncExitSta
     assert generation_pb2.FINISH_REASON_LENGTH == finished.reason
 
 
+async def test_a_report_after_its_admission_has_seen_a_job(stack: AsyncExitStack) -> None:
+    """From then on the worker counts it, long before it has ended, and the gateway does not count it again."""
+    gateway, _ = await start(stack, sim_time_scale=1)
+    (seat,) = gateway.gateway.fleet.seats
+    call = gateway.stub.Generate(text_request(model="sim", max_output_tokens=3000))
+    await call.read()
+    async with asyncio.timeout(10):
+        while seat.unseen.requests:  # noqa: ASYNC110 - a window for tests alone is none
+            await asyncio.sleep(0.005)
+    assert 1 == seat.in_flight
+    assert seat.load.reserved_blocks
+    call.cancel()
+
+
 async def test_many_streams_at_once_do_not_mix(stack: AsyncExitStack) -> None:
     """Each of 60 streams over two workers has its own tokens, without a gap or a repetition."""
     gateway, workers = await start(stack, workers=2)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.running_gateway import RunningGateway, running_gateway, text_of, text_request
-from tests.fakes.scripted_worker import ScriptedWorker, answer, at_capacity, load_report, serving
+from tests.fakes.scripted_worker import HANG, ScriptedWorker, answer, at_capacity, load_report, serving
 from tidegate.inference.v1 import generation_pb2
 
 pytestmark = pytest.mark.usefixtures("data_plane")
@@ -45,6 +45,23 @@ async def test_a_request_waits_until_a_worker_reports_room(stack: AsyncExitStack
     await worker.push()
     responses, error = await call
     assert ("yes", None) == (text_of(responses), error)
+
+
+async def test_a_job_that_the_worker_has_not_admitted_is_counted_in_spite_of_reports(stack: AsyncExitStack) -> None:
+    """They may have been made before the worker read the job; the room that they show is promised only once."""
+    worker = await stack.enter_async_context(serving(ScriptedWorker(scripts=[[HANG]])))
+    gateway = await stack.enter_async_context(running_gateway(worker.target))
+    (seat,) = gateway.gateway.fleet.seats
+    call = gateway.stub.Generate(text_request())
+    await worker.called.wait()
+    for _ in range(3):
+        number = worker.sample_number
+        await worker.push()
+        async with asyncio.timeout(10):
+            while seat.load.sample_number <= number:  # noqa: ASYNC110 - a window for tests alone is none
+                await asyncio.sleep(0.005)
+    assert 1 == seat.unseen.requests
+    call.cancel()
 
 
 async def test_the_more_critical_go_first(stack: AsyncExitStack) -> None:

@@ -75,13 +75,16 @@ def test_the_choice_keeps_every_rule(fleet: list[Candidate], demand: Demand, exc
 
 
 class UnseenWorkMachine(RuleBasedStateMachine):
-    """Against a list of every job ever sent."""
+    """Against a list of every job ever sent; reports and admissions are heard of late."""
 
     def __init__(self) -> None:
         super().__init__()
         self.unseen = UnseenWork()
-        self.reports = 0
+        self.made = 0  # reports, by the worker
+        self.read = 0  # of these, by the gateway
         self.running: list[Sent] = []
+        self.admitted: dict[Sent, int] = {}  # jobs, and the reports made before
+        self.told: set[Sent] = set()  # those of whose admission the gateway has heard
 
     @rule(blocks=st.integers(0, 100), tokens=st.integers(0, 5000))
     def send(self, blocks: int, tokens: int) -> None:
@@ -92,14 +95,31 @@ class UnseenWorkMachine(RuleBasedStateMachine):
     def end(self, data: st.DataObject) -> None:
         self.unseen.end(self.running.pop(data.draw(st.integers(0, len(self.running) - 1))))
 
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def admit(self, data: st.DataObject) -> None:
+        self.admitted.setdefault(data.draw(st.sampled_from(self.running)), self.made)
+
+    @precondition(lambda self: self.admitted.keys() - self.told)
+    @rule(data=st.data())
+    def tell(self, data: st.DataObject) -> None:
+        sent = data.draw(st.sampled_from([sent for sent in self.admitted if sent not in self.told]))
+        self.told.add(sent)
+        self.unseen.admit(sent, self.admitted[sent])
+
     @rule()
-    def report(self) -> None:
-        self.unseen.receive_report()
-        self.reports += 1
+    def make_report(self) -> None:
+        self.made += 1
+
+    @precondition(lambda self: self.read < self.made)
+    @rule()
+    def read_report(self) -> None:
+        self.read += 1
+        self.unseen.receive_report(self.read)
 
     @invariant()
-    def counts_running_jobs_until_the_second_report(self) -> None:
-        unseen = [sent for sent in self.running if sent.at_report > self.reports - 2]
+    def counts_running_jobs_until_a_report_has_seen_them(self) -> None:
+        unseen = [sent for sent in self.running if sent not in self.told or self.admitted[sent] >= self.read]
         assert len(unseen) == self.unseen.requests
         assert sum(sent.blocks for sent in unseen) == self.unseen.blocks
         assert sum(sent.prefill_tokens for sent in unseen) == self.unseen.prefill_tokens

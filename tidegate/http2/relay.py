@@ -18,6 +18,8 @@ from tidegate.http2.messages import PREFIX_BYTES
 from tidegate.http2.server_call import ServerCall
 from tidegate.http2.streams import Stream, StreamEnd
 
+# Sees the response's head.
+HeadListener = Callable[[Fields], None]
 # Sees whole messages with their prefixes, one or more, and returns what the client shall get for them.
 MessageFilter = Callable[[bytes], bytes]
 
@@ -26,16 +28,24 @@ class Relay:
     """Handles an upstream stream. One per attempt; a call may see several, one after the other."""
 
     __slots__ = (
-        *("_ended", "_filter", "_http_status", "_max_message_bytes", "_partial", "_prepaid"),
+        *("_ended", "_filter", "_http_status", "_max_message_bytes", "_on_head", "_partial", "_prepaid"),
         *("call", "stream", "taken_bytes"),
     )
 
     stream: Stream
 
-    def __init__(self, call: ServerCall, *, on_messages: MessageFilter, max_message_bytes: int = 2**20) -> None:
+    def __init__(
+        self,
+        call: ServerCall,
+        *,
+        on_messages: MessageFilter,
+        on_head: HeadListener | None = None,
+        max_message_bytes: int = 2**20,
+    ) -> None:
         """Set ``stream`` to the one that was opened with this handler."""
         self.call = call
         self._filter = on_messages
+        self._on_head = on_head
         self._max_message_bytes = max_message_bytes
         self.taken_bytes = 0  # of what had been held for the client
         self._partial = b""
@@ -79,6 +89,8 @@ class Relay:
                 self._http_status = value
         if end_stream:
             self._end(Status.from_trailers(fields, http_status=self._http_status))
+        elif self._on_head is not None:
+            self._on_head(fields)
 
     def on_data(self, payload: bytes, *, end_stream: bool) -> None:
         """Pass whole messages on."""
