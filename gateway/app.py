@@ -95,7 +95,9 @@ class Gateway:
             requests=settings.traffic_sketch_requests,
             rng=random.Random(),
         )
-        self._lifecycle = Lifecycle(services=(_SERVICE,), grace_s=settings.drain_grace_s, until_idle=self.until_idle)
+        self._lifecycle = Lifecycle(
+            services=(_SERVICE,), grace_s=settings.drain_grace_s, until_idle=self.until_idle, sends_away=True
+        )
         self._lifecycle.on_drain(self._admission.close)
         self._lag = LoopLag()
         observe_fleet(self.metrics, self.fleet)

@@ -106,21 +106,6 @@ async def test_more_calls_than_the_gateway_may_hold_are_refused(stack: AsyncExit
     assert ("b", 2) == (text_of(responses), len(worker.jobs))
 
 
-async def test_a_drain_refuses_new_calls_and_finishes_running_ones(stack: AsyncExitStack) -> None:
-    """No stream is lost to a shutdown, and the process ends by itself when the last one has."""
-    worker = ScriptedWorker(scripts=[[*beginning("a"), HANG]])
-    gateway = await one_worker(stack, worker)
-    held = gateway.stub.Generate(text_request())
-    await held.read()
-    gateway.gateway.stop()
-    error = await gateway.error(text_request())
-    assert ("DRAINING", grpc.StatusCode.UNAVAILABLE) == (error.reason, error.code)
-    assert not gateway.life.done()
-    held.cancel()
-    async with asyncio.timeout(10):
-        await gateway.life
-
-
 async def test_streams_that_outlast_the_grace_are_ended(stack: AsyncExitStack) -> None:
     """A shutdown has an end, of which clients are told; the worker's blocks are free after it."""
     worker = ScriptedWorker(scripts=[[*beginning("a"), HANG]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import random
 import tempfile
 import time
@@ -26,6 +27,9 @@ from tidegate.worker.v1 import worker_service_pb2_grpc
 from worker.sim_language import SimLanguage
 
 _TOKENIZER = Path(worker.__file__).parent / "sim_model" / "tokenizer.json"
+
+_CONFIG = json.loads((Path(worker.__file__).parents[1] / "protos" / "service_config.json").read_text(encoding="utf-8"))
+_NO_HEALTH_CHECKS = json.dumps({key: value for key, value in _CONFIG.items() if key != "healthCheckConfig"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,9 +105,9 @@ async def run(plan: Plan) -> Report:
                 grace_s=plan.grace_s,
             )
         )
-        # Clients know all gateways, and go to the next one when one is away, as any gRPC client does.
+        # Clients know all gateways, check no health, and retry as the service config says that is shipped.
         names = ",".join(gateway.address for gateway in gateways)
-        own = (("grpc.enable_retries", 1), ("grpc.service_config", _ROUND_ROBIN))
+        own = (("grpc.enable_retries", 1), ("grpc.service_config", _NO_HEALTH_CHECKS))
         options = (*(option for option in CHANNEL_OPTIONS if option[0] != "grpc.enable_retries"), *own)
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"ipv4:{names}", options=options))
         stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
@@ -152,17 +156,3 @@ async def _blocks_held(workers: Sequence[Service]) -> int:
 
 def _percentile(values: Sequence[float], share: float) -> float | None:
     return round(values[min(len(values) - 1, int(share * len(values)))], 3) if values else None
-
-
-# Health checks are how a client learns that a gateway drains.
-_ROUND_ROBIN = """{
-  "loadBalancingConfig": [{"round_robin": {}}],
-  "healthCheckConfig": {"serviceName": ""},
-  "methodConfig": [{
-    "name": [{}],
-    "retryPolicy": {
-      "maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2,
-      "retryableStatusCodes": ["UNAVAILABLE"]
-    }
-  }]
-}"""

@@ -69,13 +69,17 @@ class GrpcServer:
         loop = asyncio.get_running_loop()
         self._started(await loop.create_unix_server(self._transport, path, backlog=_BACKLOG))
 
-    async def drain(self, grace_s: float) -> None:
-        """Stop gracefully: refuse new calls, let running ones finish for ``grace_s``, then end them. Closes all."""
+    def send_away(self) -> None:
+        """Take no more connections, and tell clients to open new calls elsewhere. Running calls go on."""
         for listener in self._listeners:
             listener.close()
         for transport in list(self.transports):
             transport.connection.session.drain()
             transport.flush()
+
+    async def drain(self, grace_s: float) -> None:
+        """Stop gracefully: refuse new calls, let running ones finish for ``grace_s``, then end them. Closes all."""
+        self.send_away()
         try:
             async with asyncio.timeout(grace_s):
                 await self._all_closed.wait()

@@ -1,7 +1,8 @@
 """The life of a server process: start, serve, and on SIGTERM or SIGINT drain before it stops.
 
-The order of a drain matters to clients: first health says NOT_SERVING, so that balancers look elsewhere; then new calls
-are refused with a reason while running ones finish, for ``grace_s`` at most; then GOAWAY and the end.
+The order of a drain matters to clients: first health says NOT_SERVING, so that balancers look elsewhere; then, where
+clients need not follow health, GOAWAY sends them elsewhere, and the door is closed; calls that still come are refused
+with a reason while running ones finish, for ``grace_s`` at most; then the end.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ _FAREWELL_S = 0.5
 class Stoppable(Protocol):
     """What clients are connected to."""
 
+    def send_away(self) -> None:
+        """Take no more connections, and have clients leave those that stand; running calls go on."""
+
     async def stop(self, grace_s: float) -> None:
         """Take no more calls, let running ones finish for ``grace_s`` seconds, then end them."""
 
@@ -41,8 +45,11 @@ class Lifecycle:
         services: Iterable[str],
         grace_s: float,
         until_idle: Callable[[], Awaitable[None]] | None = None,
+        sends_away: bool = False,
     ) -> None:
         """``grace_s`` is how long running calls may take once a drain has begun.
+
+        ``sends_away``: a drain begins with GOAWAY. It does not where all clients hear of the drain in another way.
 
         ``until_idle`` returns when no call runs that a drain has to wait for; without it every call is such a one.
         """
@@ -51,6 +58,7 @@ class Lifecycle:
         self._services = ("", *services)
         self._grace_s = grace_s
         self._until_idle = until_idle
+        self._sends_away = sends_away
         self._stop = asyncio.Event()
         self._on_drain: list[Callable[[], None]] = []
         self._on_grace_end: list[Callable[[], None]] = []
@@ -95,6 +103,8 @@ class Lifecycle:
         try:
             await self._stop.wait()
             await self.set_ready(False)
+            if self._sends_away:
+                port.send_away()
             stopping = asyncio.ensure_future(self._end_calls(port))
             hurried = asyncio.ensure_future(hurry.wait())
             await asyncio.wait((stopping, hurried), return_when=asyncio.FIRST_COMPLETED)

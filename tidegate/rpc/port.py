@@ -30,6 +30,12 @@ class Port(Protocol):
     async def open(self, listen: str, *, reuse_port: bool = False) -> str:
         """Serve at ``listen``, host:port; returns it with the port that was taken. Raises ``OSError``."""
 
+    def send_away(self) -> None:
+        """Take no more connections, and have clients leave those that stand, as far as the plane can do so gently.
+
+        Calls that cross the GOAWAY are served: they get their refusal with a reason.
+        """
+
     async def stop(self, grace_s: float) -> None:
         """Take no more calls, let running ones finish for ``grace_s`` seconds, then end them."""
 
@@ -49,6 +55,9 @@ class GrpcPort:
             raise OSError("the line above says why") from error
         await self._server.start()
         return f"{host}:{port}"
+
+    def send_away(self) -> None:
+        """Not gently: core cancels the calls that cross its GOAWAY. Health checks have to do here."""
 
     async def stop(self, grace_s: float) -> None:
         """As ``Port.stop``."""
@@ -90,6 +99,10 @@ class Http2Port:
             await self.stop(0)
             raise
         return f"{host}:{taken}"
+
+    def send_away(self) -> None:
+        """As ``Port.send_away``."""
+        self._edge.send_away()
 
     async def stop(self, grace_s: float) -> None:
         """As ``Port.stop``. The two halves end together: what is passed on ends with either."""
