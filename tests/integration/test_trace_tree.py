@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import grpc
 import pytest
+from opentelemetry.proto.trace.v1 import trace_pb2
 
 from tests.fakes.collector import Collector, collecting, flush
-from tests.fakes.running_gateway import RunningGateway, running_gateway, text_request
+from tests.fakes.running_gateway import RunningGateway, running_gateway, text_of, text_request
 from tests.fakes.running_worker import RunningWorker, running_worker
-from tests.fakes.scripted_worker import ScriptedWorker, at_capacity, serving
-from tidegate.inference.v1 import inference_service_pb2
+from tests.fakes.scripted_worker import Response, ScriptedWorker, at_capacity, beginning, serving
+from tidegate.inference.v1 import generation_pb2, inference_service_pb2
 from tidegate.telemetry.setup import Telemetry
 
 TRACE_ID, CALLER_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -44,18 +46,24 @@ class System:
     @property
     def live_spans(self) -> float:
         """Spans of the trace that have begun and not ended, beside the load watch's, which never ends."""
-        families = [family for one in self.telemetries for family in one.metrics.registry.collect()]
-        return sum(
-            sample.value for family in families if family.name == "otel_sdk_span_live" for sample in family.samples
-        )
+        return live(*self.telemetries)
+
+
+def live(*telemetries: Telemetry) -> float:
+    """Spans of all traces that have begun and not ended."""
+    families = [family for one in telemetries for family in one.metrics.registry.collect()]
+    return sum(sample.value for family in families if family.name == "otel_sdk_span_live" for sample in family.samples)
+
+
+@pytest.fixture
+def live_spans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spans are counted one by one, for ``live``."""
+    monkeypatch.setenv("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")
 
 
 @pytest.fixture(params=["http2", "grpc"])
-async def system(
-    request: pytest.FixtureRequest, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[System]:
-    """On each of the data planes. Spans are counted one by one."""
-    monkeypatch.setenv("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")
+async def system(request: pytest.FixtureRequest, stack: AsyncExitStack, live_spans: None) -> AsyncIterator[System]:
+    """On each of the data planes."""
     collector = await stack.enter_async_context(collecting())
     of_gateway, of_worker = collector.telemetry("gateway"), collector.telemetry("worker")
     worker = await stack.enter_async_context(running_worker(telemetry=of_worker))
@@ -159,6 +167,81 @@ async def test_a_refusal_and_the_attempt_after_it_stand_side_by_side(stack: Asyn
         )
         for span in (first, second)
     ]
+    await asyncio.to_thread(telemetry.shutdown)
+
+
+async def test_a_continued_call_is_one_trace(stack: AsyncExitStack, data_plane: str, live_spans: None) -> None:
+    """The lost worker's attempt ends with its error; the continuation and the attempt that goes on stand beside it."""
+    collector = await stack.enter_async_context(collecting())
+    telemetry = collector.telemetry("gateway")
+    lost = ScriptedWorker(scripts=[[*beginning("a", "b"), grpc.StatusCode.UNAVAILABLE]], can_continue=True)
+    finished = generation_pb2.Finished(
+        reason=generation_pb2.FINISH_REASON_STOP, usage=generation_pb2.Usage(output_token_count=3)
+    )
+    delta = generation_pb2.Delta(text=["c"], token_ids=[2])
+    rest = ScriptedWorker(scripts=[[Response(delta=delta), Response(finished=finished)]], can_continue=True)
+    rest.load.pending_prefill_token_count = 10_000  # so that the other one is asked first
+    for worker in (lost, rest):
+        await stack.enter_async_context(serving(worker))
+    gateway = await stack.enter_async_context(running_gateway(lost.target, rest.target, telemetry=telemetry))
+    open_before = live(telemetry)
+    responses, error = await gateway.generate(text_request(), metadata=METADATA)
+    assert (None, "abc") == (error, text_of(responses))
+    await gateway.gateway.until_idle()
+    await flush(telemetry)
+
+    attempt = "text_completion m"
+    expected = [GATEWAY, ["validate", "queue", "route", attempt, "continuation", "route", attempt]]
+    assert expected == collector.tree(TRACE_ID, CALLER_ID)
+    spans = collector.in_trace(TRACE_ID)
+    assert [
+        (1, lost.target, 0, 2, "failed", "UNAVAILABLE", trace_pb2.Status.STATUS_CODE_ERROR),
+        (2, rest.target, 2, 1, "success", None, trace_pb2.Status.STATUS_CODE_UNSET),
+    ] == [
+        (
+            span.attributes["tidegate.attempt.number"],
+            span.attributes["server.address"],
+            span.attributes["tidegate.attempt.continued_tokens"],
+            span.attributes["gen_ai.usage.output_tokens"],
+            span.attributes["tidegate.attempt.outcome"],
+            span.attributes.get("error.type"),
+            span.span.status.code,
+        )
+        for span in spans
+        if span.span.name == attempt
+    ]
+    (call,) = [span for span in spans if span.span.name == GATEWAY]
+    assert ["tidegate.worker_lost"] == [event.name for event in call.span.events]
+    assert ("ok", 2, 3) == (
+        call.attributes["tidegate.outcome"],
+        call.attributes["tidegate.attempts"],
+        call.attributes["gen_ai.usage.output_tokens"],
+    )
+    assert open_before == live(telemetry)
+    await asyncio.to_thread(telemetry.shutdown)
+
+
+async def test_a_pause_that_ends_in_vain_closes_its_spans(
+    stack: AsyncExitStack, data_plane: str, live_spans: None
+) -> None:
+    """Nobody has room to go on: refused attempts and waits stand under the call, which ends with the reason."""
+    collector = await stack.enter_async_context(collecting())
+    telemetry = collector.telemetry("gateway")
+    worker = ScriptedWorker(
+        scripts=[[*beginning("a"), grpc.StatusCode.UNAVAILABLE], [at_capacity()]], can_continue=True
+    )
+    await stack.enter_async_context(serving(worker))
+    gateway = await stack.enter_async_context(running_gateway(worker.target, telemetry=telemetry, max_pause_s=0.1))
+    open_before = live(telemetry)
+    error = await gateway.error(text_request(), metadata=METADATA)
+    assert "paused_too_long" == error.metadata["not_continued"]
+    await gateway.gateway.until_idle()
+    await flush(telemetry)
+    ((name, below),) = [collector.tree(TRACE_ID, CALLER_ID)]
+    assert (GATEWAY, ["validate", "queue", "route", "text_completion m", "continuation"]) == (name, below[:5])
+    (call,) = [span for span in collector.in_trace(TRACE_ID) if span.span.name == GATEWAY]
+    assert "STREAM_INTERRUPTED" == call.attributes["tidegate.outcome"]
+    assert open_before == live(telemetry)
     await asyncio.to_thread(telemetry.shutdown)
 
 
