@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,11 @@ def load_checkpoint(directory: Path, *, device: str) -> Any:
         if quantization["quant_method"] == "awq":
             return _load_awq(directory, config).to(device).eval()
         options = {"quantization_config": _decompressed(quantization)}
-        model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True, **options)
+        with warnings.catch_warnings():  # that our option goes before the checkpoint's own is what we want
+            warnings.filterwarnings("ignore", message="You passed `quantization_config`", category=UserWarning)
+            model = AutoModelForCausalLM.from_pretrained(
+                directory, dtype=torch.float32, local_files_only=True, **options
+            )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"{directory}: cannot be loaded: {error}") from error
     return model.float().to(device).eval()

@@ -39,6 +39,7 @@ def _job(directory: Path) -> Job:
 
 
 @pytest.mark.vllm  # for its price: minutes, most of them to install and import
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, of what it imports to decompress weights
 def test_its_checkpoint_passes_the_same_gate(tmp_path: Path) -> None:
     """The environment is made on first use, and `verify` reads what came out as it reads AutoAWQ's."""
     home = Path(os.environ.get("TIDEGATE_HOME") or ".tidegate").absolute()
