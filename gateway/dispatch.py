@@ -97,6 +97,8 @@ class _Run:
     async def _lease_to_begin(self, place: Place) -> Lease:
         with self._record.queue():
             lease = await place.lease(exclude=self._attempts.unfit)
+            if lease is None and self._attempts.forgive():
+                lease = await place.lease(exclude=self._attempts.unfit)
         if lease is None:
             raise self._attempts.error()
         return lease

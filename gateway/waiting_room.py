@@ -60,7 +60,9 @@ class Place:
                 self._room.enter(guest)
             else:
                 self._room.come_back(guest, self._lease, self._failure)
-            self._lease = await guest.answer
+            lease = await guest.answer
+            self._lease = lease or self._lease
+            return lease
         except GatewayError as error:
             self._room.refusals[reason_of(error)] += 1
             raise
@@ -68,7 +70,6 @@ class Place:
             self._is_served = guest.lease is not None
             if guest.lease is not None and guest.lease is not self._lease:  # cancelled in the instant in which it came
                 guest.lease.close(Outcome.IGNORED)
-        return self._lease
 
     @property
     def lag_s(self) -> float:

@@ -234,7 +234,7 @@ class Lease:
             self._seat.doubt(has_refused=outcome is Outcome.REFUSED)
         has_begun = self._began_at is not None
         is_news = self._seat.standing.close(self._pass, outcome, now, has_begun=has_begun, is_lost=is_lost)
-        if is_news:
+        if is_news and not (is_lost and has_begun):  # it goes on, and is no retry
             self._peers.budget.fail()
         elif outcome is Outcome.SUCCESS:
             self._peers.budget.succeed()
@@ -246,10 +246,13 @@ class Lease:
         self._peers.on_end()
 
     def _suspect(self, reason: str, now: float) -> None:
-        """The job may be what the worker died of, unless that ended, or would not take it, for reasons of its own."""
+        """The job may be what the worker died of, unless that ended, or would not take it, for reasons of its own.
+
+        Of a process that is gone without a word, a job that had its tokens there is not suspected (docs/adr/0014).
+        """
         load = self._seat.load
-        may_be_dead = reason == "ENGINE_DEAD" or (not reason and not load.is_draining)
-        if may_be_dead and self._digest and load.instance_id:
+        is_silent_death = not reason and not load.is_draining and self._began_at is None
+        if (reason == "ENGINE_DEAD" or is_silent_death) and self._digest and load.instance_id:
             suspect = Suspect(digest=self._digest, instance_id=load.instance_id, remaining_s=MEMORY_S)
             if self._peers.quarantine.add([suspect], now):
                 self._peers.on_suspicion()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -90,6 +91,21 @@ async def test_a_request_that_may_end_its_workers_is_given_to_no_fourth(stack: A
     assert error is not None
     assert {"tokens_sent": "1", "not_continued": "lost_too_often"} == error.metadata
     assert [1, 1, 1, 0] == [len(worker.jobs) for worker in workers]
+
+
+async def test_a_stream_that_two_workers_were_lost_under_is_no_suspect(stack: AsyncExitStack) -> None:
+    """They went without a word, in the middle of its tokens: what killed them came from elsewhere."""
+    lost = [*rest("b", first_token=1)[:1], LOST]
+    gateway, workers = await start(stack, [*beginning("a"), LOST], lost, rest("c", first_token=2))
+    for number, worker in enumerate(workers, 1):
+        await worker.push(instance_id=number, pending_prefill_token_count=number * 10_000)
+    async with asyncio.timeout(10):
+        while {1, 2, 3} != {seat.load.instance_id for seat in gateway.gateway.fleet.seats}:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    responses, error = await gateway.generate(text_request())
+    assert (None, "abc", 0) == (error, text_of(responses), len(gateway.gateway.fleet.quarantine))
+    (model,) = gateway.gateway.fleet.models.values()
+    assert gateway.gateway.fleet.can_retry(model)
 
 
 async def test_an_error_of_the_request_itself_is_not_continued(stack: AsyncExitStack) -> None:

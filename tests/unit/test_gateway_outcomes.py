@@ -111,6 +111,16 @@ def test_a_worker_that_failed_is_not_asked_again() -> None:
     assert {"w1"} == attempts.unfit
 
 
+def test_workers_that_were_lost_may_be_asked_when_no_other_is_left() -> None:
+    """They may be back by then; those that failed in another way stay unfit."""
+    attempts = Attempts()
+    attempts.record("w0", LOST)
+    attempts.record("w1", RpcError(code=StatusCode.INTERNAL, reason="ENGINE_ERROR", domain=WORKER_DOMAIN, message=""))
+    assert attempts.forgive()
+    assert {"w1"} == attempts.unfit
+    assert not attempts.forgive()
+
+
 @pytest.mark.parametrize("has_budget", [True, False])
 def test_a_failure_may_be_followed_by_another_attempt_inside_the_budget(*, has_budget: bool) -> None:
     """The budget decides."""
