@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import hashlib
 import json
 import weakref
@@ -86,8 +87,15 @@ class Renderers:
             else:
                 files = await asyncio.to_thread(TokenizerFiles.from_directory, self._directory)
             files.check(digests)
-            return await asyncio.to_thread(
-                Renderer.from_files, files.tokenizer_json, files.chat_template.decode(), files.tokenizer_config
-            )
+            return await asyncio.to_thread(_from_files, files)
         except (OSError, ValueError) as error:
             raise UnusableWorkerError(f"its tokenizer cannot be used: {error}") from error
+
+
+def _from_files(files: TokenizerFiles) -> Renderer:
+    renderer = Renderer.from_files(files.tokenizer_json, files.chat_template.decode(), files.tokenizer_config)
+    # Reading a tokenizer takes twice the memory that it keeps. glibc holds on to the rest, a third of this process,
+    # until it is asked to return it; other C libraries have no such call.
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
+    return renderer
