@@ -160,7 +160,7 @@ class Fleet:
         them. Otherwise it may come back in time, and a connection that is dead is found so by its keepalive.
         """
         del self._seats[seat.worker_id]
-        seat.give_up(also_begun=is_silent and self._has_stand_in(seat))
+        seat.lose(also_begun=is_silent and self._has_stand_in(seat))
         self._models = self._largest_models()
         self.readiness_changed.set()
         self._tell_of_room()

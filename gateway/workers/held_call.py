@@ -26,7 +26,8 @@ class HeldCall:
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
-        """Around the call. Raises ``WorkerCallError`` once it is given up."""
+        """Around the call. Raises ``WorkerCallError`` once it is given up, also where that was before it began."""
+        self._check()
         try:
             async with asyncio.timeout(None) as self._timeout:
                 yield

@@ -46,6 +46,7 @@ class Seat:
         self.clock = clock
         self._is_doubtful = False
         self._has_refused = False
+        self.is_lost = False
 
     @property
     def worker_id(self) -> str:
@@ -76,6 +77,11 @@ class Seat:
         for lease in self._held:
             if also_begun or not lease.has_begun:
                 lease.call.give_up()
+
+    def lose(self, *, also_begun: bool) -> None:
+        """The worker is out of rotation: as ``give_up``, and for those calls, too, that are about to begin."""
+        self.is_lost = True
+        self.give_up(also_begun=also_begun)
 
     def doubt(self, *, has_refused: bool) -> None:
         """A job was refused there for want of room, or failed."""
@@ -160,6 +166,7 @@ class Lease:
         self._peers = peers
         self.call = HeldCall()
         self._began_at: float | None = None
+        self._is_unsent = False
         self._sent_at = seat.clock()
         self._pass = seat.standing.take(self._sent_at) if not seat.is_out(self._sent_at) else NO_PASS
         self._digest = demand.digest
@@ -176,6 +183,9 @@ class Lease:
     async def held(self) -> AsyncIterator[None]:
         """Around the worker's call: ends it with ``WorkerCallError`` when the worker is given up."""
         self._seat.hold(self)
+        if self._seat.is_lost:  # since it was leased; nobody else would tell the job
+            self._is_unsent = True
+            self.call.give_up()
         try:
             async with self.call.held():
                 yield
@@ -228,7 +238,7 @@ class Lease:
         self._seat.unseen.end(self._sent)
         if outcome is Outcome.SUCCESS:
             self._peers.quarantine.clear(self._digest, now)
-        elif is_lost:
+        elif is_lost and not self._is_unsent:
             self._suspect(reason, now)
         if outcome in (Outcome.FAILED, Outcome.REFUSED):
             self._seat.doubt(has_refused=outcome is Outcome.REFUSED)

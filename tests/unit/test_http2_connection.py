@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from hpack import Encoder
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
@@ -19,6 +20,7 @@ from tests.fakes.http2_peer import (
     ServerUnderTest,
     connect_cores,
     fields_of,
+    read_frames,
     resets,
 )
 from tidegate.http2.connection import Connection
@@ -270,3 +272,38 @@ def test_reset_by_the_peer_drops_the_backlog() -> None:
     server.send(RstStreamFrame(1, ErrorCode.CANCEL), WindowUpdateFrame(0, 2**20))
     assert 0 == stream.backlog_bytes
     assert stream.send_data(b"into the void")
+
+
+def test_a_stream_may_end_while_settings_widen_all_windows() -> None:
+    """What its window held back was the last of an answer; the connection and its other streams go on."""
+    server = ServerUnderTest()
+    server.send(SettingsFrame(settings={SettingsFrame.INITIAL_WINDOW_SIZE: 10}))
+    for number in (1, 3):
+        server.send(server.request(number, end_stream=True))
+        stream = server.connection.streams.open[number]
+        stream.send_headers(encode(_RESPONSE))
+        stream.send_data(bytes(20))
+        stream.send_headers(encode([(b"grpc-status", b"0")]), end_stream=True)
+    server.replies()
+    server.send(SettingsFrame(settings={SettingsFrame.INITIAL_WINDOW_SIZE: 100}))
+    ended = [f.stream_id for f in server.replies() if "END_STREAM" in f.flags]
+    assert [1, 3] == ended
+    assert not server.connection.streams.open
+
+
+def test_answers_that_cross_thousands_of_resets_are_no_fault() -> None:
+    """A client may give up all that it has open; what it opens next goes on."""
+    client, encoder = _client(), Encoder()
+    client.receive(SettingsFrame().serialize())
+    streams = [client.open_stream(encode(_REQUEST), RecordingHandler(), end_stream=True) for _ in range(3000)]
+    for stream in streams:
+        stream.reset(ErrorCode.CANCEL)
+    handler = RecordingHandler()
+    client.open_stream(encode(_REQUEST), handler, end_stream=True)
+    client.take_output()
+    for stream in streams:
+        head = HeadersFrame(stream.id, encoder.encode(RESPONSE), flags=["END_HEADERS"])
+        client.receive(head.serialize() + DataFrame(stream.id, b"late").serialize())
+    assert [] == resets(read_frames(client.take_output()))
+    assert client.session.can_open
+    assert handler.end is None

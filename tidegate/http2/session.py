@@ -188,7 +188,7 @@ class Session:
         self._outbound.write(frames.settings_ack())
         if widening:
             try:
-                for stream in self._streams.open.values():
+                for stream in list(self._streams.open.values()):  # what it sends now may be the last of a stream
                     stream.widen(widening)
             except WindowOverflowError as error:
                 raise Http2ConnectionError(ErrorCode.FLOW_CONTROL_ERROR, str(error)) from error

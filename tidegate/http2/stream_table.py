@@ -11,8 +11,8 @@ from tidegate.http2.frames import MAX_STREAM_ID
 if TYPE_CHECKING:
     from tidegate.http2.streams import Stream
 
-# The peer goes on sending on a stream that we have reset until it hears of it. Older resets than these are forgotten;
-# frames on such streams are then errors of the stream, which costs one more RST_STREAM each.
+# The peer goes on sending on a stream that we have reset until it hears of it. Older resets than these are forgotten
+# by servers; frames on such streams are then errors of the stream, which costs one more RST_STREAM each.
 _RESETS_REMEMBERED = 1024
 
 
@@ -68,5 +68,10 @@ class StreamTable:
             self._reset_ids.discard(self._resets.popleft())
 
     def was_reset(self, stream_id: int) -> bool:
-        """Whether we reset the stream lately."""
+        """Whether we reset the stream lately; for a client, whether it opened the stream and it is closed.
+
+        A client that loses a worker resets thousands at once, whose answers may be on their way.
+        """
+        if self._is_client:
+            return stream_id not in self.open and not self.is_idle(stream_id)
         return stream_id in self._reset_ids

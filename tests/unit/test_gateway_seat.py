@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import random
+from typing import cast
+
+import pytest
+
+from gateway.policy.demand import Demand
+from gateway.policy.outcomes import Outcome
+from gateway.workers.client import WorkerClient
+from gateway.workers.errors import WorkerCallError
+from gateway.workers.fleet import Fleet
+from tests.fakes.clock import ManualClock
+from tests.fakes.served_models import served_model
+from tests.fakes.worker_loads import worker_load
+
+
+class Unconnected:
+    """As much of a client as a fleet needs."""
+
+    target = "worker:1"
+
+
+async def test_a_job_is_not_sent_to_a_worker_that_was_lost_after_it_was_leased() -> None:
+    """Nobody would tell the job that it waits in vain; nor is it what the worker died of."""
+    fleet, model = Fleet(random.Random(0), ManualClock()), served_model()
+    seat = fleet.join(cast("WorkerClient", Unconnected()), model, worker_load(instance_id=1))
+    lease = fleet.lease(model, Demand(prompt_tokens=1, need_tokens=1, digest=b"d"), exclude=())
+    assert lease is not None
+    fleet.leave(seat)
+    with pytest.raises(WorkerCallError, match="no sign of life"):
+        async with lease.held():
+            pytest.fail("the job was sent")
+    lease.close(Outcome.FAILED, is_lost=True)
+    assert not len(fleet.quarantine)
