@@ -181,6 +181,25 @@ async def test_call_to_nobody_is_unavailable(edge: Edge) -> None:
         await server.wait_closed()
 
 
+async def test_nothing_is_opened_before_the_servers_first_words() -> None:
+    """They tell how many streams it takes; what came sooner might be refused."""
+    accepted: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+    server = await asyncio.start_server(lambda *streams: accepted.put_nowait(streams), "127.0.0.1", 0)
+    target = Target(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
+    flusher = Flusher(asyncio.get_running_loop())
+    channel = Channel(Endpoint(role=Role.CLIENT, clock=time.monotonic), target, flusher=flusher)
+    connecting = asyncio.ensure_future(channel.connect())
+    reader, writer = await accepted.get()
+    await reader.readexactly(len(PREFACE))  # the client has its socket
+    assert not channel.can_open
+    writer.write(SettingsFrame(settings={SettingsFrame.MAX_CONCURRENT_STREAMS: 4}).serialize())
+    await connecting
+    assert channel.can_open
+    channel.close()
+    writer.transport.abort()
+    server.close()
+
+
 async def test_channel_connects_again_after_its_server_has_left(edge: Edge) -> None:
     """GOAWAY moves new calls to a new connection; the old one finishes what runs."""
     channel = edge.channel()

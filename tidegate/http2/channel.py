@@ -132,7 +132,8 @@ class Channel:
 
     def _usable(self) -> Transport | None:
         for transport in self._transports:
-            if transport.connection.session.can_open:
+            # How many streams a server takes is not known before its first words.
+            if transport.greeted.done() and transport.connection.session.can_open:
                 return transport
         return None
 
