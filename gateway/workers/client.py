@@ -20,6 +20,8 @@ from tidegate.worker.v1 import worker_service_pb2, worker_service_pb2_grpc
 
 GENERATE = "/tidegate.worker.v1.WorkerService/Generate"
 
+# An attempt to connect that nobody answers is given up after this; gRPC's 20 s would outlast a healed partition.
+_CONNECT_TIMEOUT_MS = 3_000
 _HANDSHAKE_TIMEOUT_S = 10.0
 _SHARE_TIMEOUT_S = 2.0
 _TOKENIZER_TIMEOUT_S = 60.0
@@ -31,7 +33,9 @@ class WorkerClient:
     def __init__(self, target: str) -> None:
         """``target`` is host:port. Nothing is connected before the first call."""
         self.target = target
-        self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+        self._channel = grpc.aio.insecure_channel(
+            target, options=(*CHANNEL_OPTIONS, ("grpc.min_reconnect_backoff_ms", _CONNECT_TIMEOUT_MS))
+        )
         self._stub = worker_service_pb2_grpc.WorkerServiceStub(self._channel)
         self._generate: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(GENERATE)
 

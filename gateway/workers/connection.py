@@ -40,12 +40,20 @@ class WorkerConnection:
         self._renderers = renderers
         self._retired = asyncio.Event()
         self._seat: Seat | None = None
+        self._is_silent = False  # it was when it was lost
+        self._spent: list[tuple[WorkerClient, Seat | None]] = []  # those before the one in use, and their jobs
 
     async def run(self) -> None:
         """Until cancelled, or retired. Streams on the worker outlive a lost load watch, but not this."""
         client = WorkerClient(self._target)
 
         async def session(begin_use: Callable[[], None]) -> None:
+            nonlocal client
+            if self._is_silent:  # the connection may be dead, and would be found so only by its keepalive
+                self._is_silent = False
+                self._spent.append((client, self._seat))
+                client = WorkerClient(self._target)
+            await self._close_spent()
             await self._session(client, begin_use)
 
         serving = asyncio.ensure_future(reconnect_forever(session, target=self._target))
@@ -54,17 +62,23 @@ class WorkerConnection:
             await asyncio.wait((serving, retired), return_when=asyncio.FIRST_COMPLETED)
             serving.cancel()
             await asyncio.wait((serving,))
-            while self._seat is not None and self._seat.in_flight:  # noqa: ASYNC110 - rare, and nobody waits for it
+            while self._has_jobs:  # noqa: ASYNC110 - rare, and nobody waits for it
                 await asyncio.sleep(_IDLE_CHECK_S)
         finally:
             serving.cancel()
             retired.cancel()
             await asyncio.wait((serving, retired))
-            await client.close()
+            for spent, _ in (*self._spent, (client, None)):
+                await spent.close()
 
     def retire(self) -> None:
         """Take the worker out of rotation for good, and end once its streams have ended."""
         self._retired.set()
+
+    @property
+    def _has_jobs(self) -> bool:
+        seats = (self._seat, *(seat for _, seat in self._spent))
+        return any(seat is not None and seat.in_flight for seat in seats)
 
     async def _session(self, client: WorkerClient, begin_use: Callable[[], None]) -> None:
         """Connecting, proving, then serving; in rotation from the first load report on. Ends by raising."""
@@ -74,12 +88,18 @@ class WorkerConnection:
         async with aclosing(watch_load(client)) as loads:
             seat = self._seat = self._fleet.join(client, model, await anext(loads))
             begin_use()
-            is_silent = False
             try:
                 async for load in loads:
                     self._fleet.report(seat, load)
             except SilentWorkerError:
-                is_silent = True
+                self._is_silent = True
                 raise
             finally:
-                self._fleet.leave(seat, is_silent=is_silent)
+                self._fleet.leave(seat, is_silent=self._is_silent)
+
+    async def _close_spent(self) -> None:
+        """Close the clients whose last jobs have ended."""
+        idle = [(client, seat) for client, seat in self._spent if seat is None or not seat.in_flight]
+        for pair in idle:
+            self._spent.remove(pair)
+            await pair[0].close()

@@ -42,9 +42,14 @@ class Upstreams:
         relay.stream.send_data(framed(job), end_stream=True)
 
     async def connect(self, target: str) -> None:
-        """Have a connection to the worker. Raises ``WorkerCallError``."""
+        """Have a new connection to the worker, whose old one may be dead without a sign: jobs that run there stay.
+
+        Raises ``WorkerCallError``.
+        """
+        channel = self._channel(target)
+        channel.drain()
         try:
-            await _connect(self._channel(target))
+            await _connect(channel)
         except CallError as error:
             raise WorkerCallError(from_status(error.status)) from error
 

@@ -113,6 +113,24 @@ async def test_a_stalled_engine_is_replaced_in_the_streams_that_have_begun(stack
     assert "ab" == text_of([*begun, *[response async for response in call]])
 
 
+@pytest.mark.usefixtures("data_plane")
+async def test_a_worker_that_was_silent_is_come_back_to_over_new_connections(stack: AsyncExitStack) -> None:
+    """The old ones may be dead, which only their keepalive would tell; jobs that run there stay."""
+    worker = ScriptedWorker(scripts=[[*beginning("a"), HANG], answer("b")], heartbeat_s=60.0)
+    await stack.enter_async_context(serving(worker))
+    gateway = await stack.enter_async_context(running_gateway(worker.target))
+    held = gateway.stub.Generate(text_request())
+    await held.read()
+    fleet = gateway.gateway.fleet
+    (before,) = fleet.seats
+    await until(lambda: bool(fleet.seats) and before is not fleet.seats[0])
+    responses, error = await gateway.generate(text_request())
+    assert (None, "b") == (error, text_of(responses))
+    assert before.client is not fleet.seats[0].client
+    assert not held.done()
+    held.cancel()
+
+
 async def test_a_worker_busy_with_a_long_prefill_is_left_in_peace(stack: AsyncExitStack) -> None:
     """One engine step lasts for several times what a stall lasts, with another worker idle beside it."""
     slow = WorkerSettings(engine="sim", listen="127.0.0.1:0", drain_grace_s=5, sim_time_scale=SLOW)

@@ -15,6 +15,9 @@ import grpc.aio
 from tests.reliability.services import Service, load_of
 from tidegate.worker.v1 import worker_service_pb2_grpc
 
+# Partitions in turn, of which connections outlive the first: keepalive pings after 20 s, and waits for 10 s.
+_CUTS_S = (10.0, 35.0)
+
 
 @dataclass(kw_only=True)
 class Nemesis:
@@ -43,6 +46,18 @@ class Nemesis:
         victim.signal(signal.SIGCONT)
         self.recovery_s.append(await _until_used(victim))
 
+    async def partition(self) -> None:
+        """A worker is cut off: its packets vanish, and come again. Only in a network namespace of our own."""
+        victim = self.rng.choice(self.workers)
+        _, _, port = victim.address.rpartition(":")
+        await _nft("add table inet cut; add chain inet cut out { type filter hook output priority 0; }")
+        await _nft(f"add rule inet cut out tcp dport {port} drop; add rule inet cut out tcp sport {port} drop")
+        try:
+            await asyncio.sleep(_CUTS_S[self.faults % len(_CUTS_S)])
+        finally:
+            await _nft("delete table inet cut")
+        self.recovery_s.append(await _until_used(victim))
+
     async def restart(self) -> None:
         """A rolling restart of all workers, and then of all gateways but the last one to be left."""
         for service in self.workers:
@@ -59,7 +74,7 @@ class Nemesis:
 
 
 FAULTS: Mapping[str, Callable[[Nemesis], Awaitable[None]]] = MappingProxyType(
-    {"kill": Nemesis.kill, "stop": Nemesis.stop, "restart": Nemesis.restart}
+    {"kill": Nemesis.kill, "stop": Nemesis.stop, "restart": Nemesis.restart, "partition": Nemesis.partition}
 )
 
 
@@ -71,3 +86,10 @@ async def _until_used(worker: Service) -> float:
         while not (await load_of(stub)).reserved_block_count:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.02)
     return time.monotonic() - begin
+
+
+async def _nft(script: str) -> None:
+    """Change the packet filter; of a network namespace of our own, see ``__main__``."""
+    process = await asyncio.create_subprocess_exec("nft", script)
+    if await process.wait():
+        raise RuntimeError(f"nft {script}")
