@@ -30,6 +30,7 @@ from gateway.observers import (
     observe_fleet,
     observe_process,
     observe_queue,
+    observe_readers,
     observe_traffic,
 )
 from gateway.policy.continuation import ContinuationLimits
@@ -203,6 +204,7 @@ class Gateway:
         )
         port = Http2Port(server, http2.handlers(calls), flusher=flusher, limits=Limits())
         observe_edge(self.metrics, port.abuse)
+        observe_readers(self.metrics, port.unread)
         return port
 
     def _status(self) -> Status:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from gateway.admission import Admission
 from gateway.config import GatewaySettings
@@ -88,6 +88,12 @@ def observe_edge(metrics: Metrics, abuse: Mapping[Abuse, int]) -> None:
     metrics.observe(catalogue.EDGE_ABUSE, lambda: [(abuse.get(kind, 0), {KIND: kind.value}) for kind in Abuse])
 
 
+def observe_readers(metrics: Metrics, held_bytes: Callable[[], Sequence[int]]) -> None:
+    """Show how far clients are behind. ``held_bytes`` tells for each call with something unread, how much."""
+    metrics.observe(catalogue.READERS_BEHIND, lambda: [(len(held_bytes()), {})])
+    metrics.observe(catalogue.READERS_HELD, lambda: [(sum(held_bytes()), {})])
+
+
 def observe_queue(metrics: Metrics, waiting: Callable[[], Mapping[tuple[str, str], int]]) -> None:
     """Show who waits. ``waiting`` counts by criticality and tenant."""
     tenants = BoundedLabels()
@@ -116,5 +122,6 @@ def block_states(seat: Seat) -> dict[str, int]:
         "total": seat.load.total_blocks,
         "free": seat.load.free_blocks,
         "reserved": seat.load.reserved_blocks,
+        "reclaimable": seat.load.reclaimable_blocks,
         "unseen": seat.unseen.blocks,
     }

@@ -24,6 +24,9 @@ class WorkerLoad:
     prefill_tokens_per_s: float
     decode_tokens_per_s: float  # of the whole batch
     is_draining: bool
+    reclaimable_blocks: int = (
+        0  # of the free ones, with the beginnings of prompts; 0 also where an engine does not tell
+    )
     released_blocks_per_s: float = 0.0  # by ended requests, of late
     expected_output_tokens: int = 0  # that the ledger reckons an average request with; 0: nothing learned, the maximum
     # What would be admitted now, blocks aside; None: without bound.

@@ -71,6 +71,7 @@ def _load(report: worker_service_pb2.LoadReport, *, received_at: float) -> Worke
         total_blocks=report.total_block_count,
         free_blocks=report.free_block_count,
         reserved_blocks=report.reserved_block_count,
+        reclaimable_blocks=report.reclaimable_block_count,
         running_requests=report.running_request_count,
         pending_prefill_tokens=report.pending_prefill_token_count,
         prefill_tokens_per_s=report.prefill_tokens_per_second,

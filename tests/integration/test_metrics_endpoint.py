@@ -8,6 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes.running_gateway import running_gateway, text_request
 from tests.fakes.running_worker import running_worker
+from tests.fakes.scripted_worker import HANG, Response, ScriptedWorker, beginning, serving
+from tidegate.inference.v1 import generation_pb2
 from tidegate.telemetry import catalogue
 from tidegate.telemetry.metric import Kind, Metric
 from worker.config import WorkerSettings
@@ -46,10 +48,29 @@ async def test_both_services_show_the_kv_cache(stack: AsyncExitStack) -> None:
     for state in ("total", "free"):
         assert 31838 == of_worker[key(catalogue.KV_BLOCKS, tidegate_state=state)]
     assert 31838 == of_gateway[key(catalogue.WORKER_BLOCKS, tidegate_state="total", server_address=address)]
+    assert key(catalogue.WORKER_BLOCKS, tidegate_state="reclaimable", server_address=address) in of_gateway
     assert 0 == of_worker[key(catalogue.KV_UTILIZATION)]
     assert 16 == of_worker[key(catalogue.KV_BLOCK_SIZE)]
     assert 8 <= of_worker[key(catalogue.ENGINE_TOKENS, gen_ai_token_type="output")]
     assert 1 == of_gateway[key(catalogue.WORKERS, tidegate_state="serving")]
+
+
+async def test_what_clients_have_not_read_is_shown(stack: AsyncExitStack) -> None:
+    """Bytes and calls, while a client reads nothing; none of them once it has left."""
+    big = [Response(delta=generation_pb2.Delta(text=["x" * 100_000], token_ids=[number])) for number in range(200)]
+    worker = await stack.enter_async_context(serving(ScriptedWorker(scripts=[[*beginning(), *big, HANG]])))
+    gateway = await stack.enter_async_context(running_gateway(worker.target, admin_listen="127.0.0.1:0"))
+    address = gateway.gateway.admin_address
+    call = gateway.stub.Generate(text_request(max_output_tokens=300))
+    await call.read()
+    async with asyncio.timeout(20):
+        while not (unread := await scrape(address))[key(catalogue.READERS_HELD)]:  # noqa: ASYNC110 - the network fills
+            await asyncio.sleep(0.02)
+    assert 1 == unread[key(catalogue.READERS_BEHIND)]
+    call.cancel()
+    await gateway.gateway.until_idle()
+    read = await scrape(address)
+    assert (0, 0) == (read[key(catalogue.READERS_BEHIND)], read[key(catalogue.READERS_HELD)])
 
 
 async def test_every_observed_metric_is_there_from_the_start(stack: AsyncExitStack) -> None:

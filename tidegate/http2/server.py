@@ -77,6 +77,15 @@ class GrpcServer:
             transport.connection.session.drain()
             transport.flush()
 
+    def unread(self) -> list[int]:
+        """Bytes held for peers, for each stream that has any. From any thread."""
+        streams = (
+            stream
+            for transport in tuple(self.transports)
+            for stream in tuple(transport.connection.streams.open.values())
+        )
+        return [held for stream in streams if (held := stream.backlog_bytes)]
+
     async def drain(self, grace_s: float) -> None:
         """Stop gracefully: refuse new calls, let running ones finish for ``grace_s``, then end them. Closes all."""
         self.send_away()

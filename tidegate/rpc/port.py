@@ -100,6 +100,10 @@ class Http2Port:
             raise
         return f"{host}:{taken}"
 
+    def unread(self) -> list[int]:
+        """Bytes held for clients, for each call whose client has not read all of its answer. From any thread."""
+        return self._edge.unread()
+
     def send_away(self) -> None:
         """As ``Port.send_away``."""
         self._edge.send_away()

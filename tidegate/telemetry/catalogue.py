@@ -91,6 +91,19 @@ CALLS_LIMIT = Metric(
     unit="{call}",
     description="Calls that this gateway holds at most (setting max_in_flight).",
 )
+READERS_BEHIND = Metric(
+    name="tidegate.readers.behind",
+    kind=Kind.OBSERVED_GAUGE,
+    unit="{call}",
+    description="Calls whose clients have not read all that this gateway has for them. Not under --data-plane grpc.",
+)
+READERS_HELD = Metric(
+    name="tidegate.readers.held",
+    kind=Kind.OBSERVED_GAUGE,
+    unit="By",
+    description="Bytes held for clients that have not read them. Those that read nothing for too long end with"
+    " CLIENT_TOO_SLOW. Not under --data-plane grpc.",
+)
 REFUSALS = Metric(
     name="tidegate.refusals",
     kind=Kind.COUNTER,
@@ -287,6 +300,7 @@ RESERVATION_DRIFT = Metric(
 
 GATEWAY: tuple[Metric, ...] = (
     *(OPERATION_DURATION, TIME_TO_FIRST_CHUNK, TIME_PER_OUTPUT_CHUNK, TOKEN_USAGE, RPC_DURATION),
+    *(READERS_BEHIND, READERS_HELD),
     *(CALLS_IN_FLIGHT, CALLS_LIMIT, QUEUE_REQUESTS, QUEUE_WAIT, REFUSALS, ATTEMPTS, CONTINUATIONS),
     *(WORKERS, WORKER_BLOCKS, WORKER_REQUESTS, WORKER_LOAD_AGE, BREAKER, CALIBRATION_DRIFT),
     *(EDGE_ABUSE, LOOP_LAG, DRAINING, INFO),
