@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 
 from gateway.errors import AdmissionQueueFullError, DrainingError
 from gateway.policy.limit import Limit
@@ -21,9 +20,11 @@ class Admission:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    @asynccontextmanager
-    async def admit(self) -> AsyncIterator[None]:
-        """Hold a permit. Raises ``AdmissionQueueFullError``, or ``DrainingError`` once the door is closed."""
+    def admit(self) -> Permit:
+        """A permit, to be held around the call.
+
+        Raises ``AdmissionQueueFullError``, or ``DrainingError`` once the door is closed.
+        """
         if self._is_closed:
             raise DrainingError("this gateway is shutting down", retry_after_s=_DRAINING_RETRY_S)
         if not self._calls.can_take():
@@ -34,12 +35,13 @@ class Admission:
             )
         self._calls.take()
         self._idle.clear()
-        try:
-            yield
-        finally:
-            self._calls.give_back()
-            if not self._calls.in_use:
-                self._idle.set()
+        return Permit(self)
+
+    def give_back(self) -> None:
+        """A permit is free again."""
+        self._calls.give_back()
+        if not self._calls.in_use:
+            self._idle.set()
 
     @property
     def is_full(self) -> bool:
@@ -58,3 +60,20 @@ class Admission:
     async def until_idle(self) -> None:
         """Wait until no call is held."""
         await self._idle.wait()
+
+
+class Permit:
+    """A call's, given back when the call ends. No generator: of these there is one for each stream."""
+
+    __slots__ = ("_admission",)
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+
+    def __enter__(self) -> None:
+        """It is held already."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._admission.give_back()

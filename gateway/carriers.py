@@ -85,13 +85,11 @@ class Http2Carrier:
         except CallError as error:
             raise WorkerCallError(from_status(error.status)) from error
         loop, held_bytes = asyncio.get_running_loop(), 0
-        expiry = loop.call_later(timeout_s, relay.expire)
-        self._look_later(relay)
+        self._look_later(relay, loop.time() + timeout_s)
         try:
             status = await relay.ended()
             held_bytes = self._call.stream.backlog_bytes
         finally:
-            expiry.cancel()
             if self._look is not None:
                 self._look.cancel()
             relay.cancel()
@@ -100,16 +98,21 @@ class Http2Carrier:
         if not status.is_ok:
             raise WorkerCallError(from_status(status))
 
-    def _look_later(self, relay: Relay) -> None:
-        self._look = asyncio.get_running_loop().call_later(self._reader.look_again_s, self._look_at_reader, relay)
+    def _look_later(self, relay: Relay, expires_at: float) -> None:
+        """One timer for both: how the client reads, and the deadline."""
+        loop = asyncio.get_running_loop()
+        at = min(expires_at, loop.time() + self._reader.look_again_s)
+        self._look = loop.call_at(at, self._look_at_reader, relay, expires_at)
 
-    def _look_at_reader(self, relay: Relay) -> None:
+    def _look_at_reader(self, relay: Relay, expires_at: float) -> None:
         held_bytes, now = self._call.stream.backlog_bytes, asyncio.get_running_loop().time()
-        if self._reader.look(held_bytes=held_bytes, taken_bytes=relay.taken_bytes, now=now):
+        if now >= expires_at:
+            relay.expire()
+        elif self._reader.look(held_bytes=held_bytes, taken_bytes=relay.taken_bytes, now=now):
             self._look = None
             relay.expire()
         else:
-            self._look_later(relay)
+            self._look_later(relay, expires_at)
 
 
 def too_slow(passage: Passage, *, held_bytes: int, stalled_s: float) -> ClientTooSlowError:

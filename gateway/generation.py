@@ -60,32 +60,33 @@ class Generation:
         Raises the ``GatewayError`` that the client is told.
         """
         with self._running.hold(), self._records.begin(call) as record:
-            await self._admitted(request, call, carrier, record)
+            if self._admission.is_full and self._waiting_room.make_way(_rank(request)):
+                await asyncio.sleep(0)  # in which the one that was sent away goes
+            with self._admission.admit():
+                prepared = await self._prepared(request, call, record)
+                del request  # which would last as long as the stream
+                self._traffic.note(prepared)
+                await self._dispatch.generate(prepared, call, carrier, record)
 
-    async def _admitted(self, request: bytes, call: Call, carrier: Carrier, record: Record) -> None:
-        if self._admission.is_full and self._waiting_room.make_way(_rank(request)):
-            await asyncio.sleep(0)  # in which the one that was sent away goes
-        async with self._admission.admit():
-            models = self._fleet.models
-            if not models:  # before any worker was seen, nothing can be said of a model's name
-                raise no_worker_available()
-            record.tenant = tenant = self._tenants.resolve(call.tenant_claim, asyncio.get_running_loop().time())
-            with record.stage(names.VALIDATE):
-                prepared = await self._preparation.run(
-                    partial(
-                        PreparedRequest.from_public,
-                        request,
-                        models,
-                        response_id=call.response_id,
-                        tenant=tenant,
-                        resume_tokens=self._resume_tokens,
-                    ),
-                    size_bytes=len(request),
-                    deadline_at=call.deadline_at,
-                    is_light=is_light(request),
-                )
-            self._traffic.note(prepared)
-            await self._dispatch.generate(prepared, call, carrier, record)
+    async def _prepared(self, request: bytes, call: Call, record: Record) -> PreparedRequest:
+        models = self._fleet.models
+        if not models:  # before any worker was seen, nothing can be said of a model's name
+            raise no_worker_available()
+        record.tenant = tenant = self._tenants.resolve(call.tenant_claim, asyncio.get_running_loop().time())
+        with record.stage(names.VALIDATE):
+            return await self._preparation.run(
+                partial(
+                    PreparedRequest.from_public,
+                    request,
+                    models,
+                    response_id=call.response_id,
+                    tenant=tenant,
+                    resume_tokens=self._resume_tokens,
+                ),
+                size_bytes=len(request),
+                deadline_at=call.deadline_at,
+                is_light=is_light(request),
+            )
 
 
 def _rank(request: bytes) -> int:

@@ -42,7 +42,7 @@ class Http2Service:
         }
 
     async def _serve(self, call: ServerCall) -> Status:
-        request = await call.receive_only()
         begun = Call.begin(call.metadata, client_s=time_left_s(call), max_duration_s=self._max_duration_s)
-        await self._generation.run(request, begun, Http2Carrier(call, self._upstreams, max_stall_s=self._max_stall_s))
+        carrier = Http2Carrier(call, self._upstreams, max_stall_s=self._max_stall_s)
+        await self._generation.run(await call.receive_only(), begun, carrier)
         return _OK

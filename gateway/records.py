@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Self
 
@@ -31,6 +31,7 @@ from tidegate.telemetry.labels import BoundedLabels
 from tidegate.telemetry.setup import Telemetry
 
 _CANCELLED = "cancelled"
+_UNTRACED = nullcontext()
 # Refusals whose message says why this one and when to come back. Other messages repeat parts of the request.
 _EXPLAINED = (
     "KV_",
@@ -129,12 +130,12 @@ class Record:
             self._records.wait(criticality, tenant, -1)
             self._waited_s += self._records.clock() - began_at
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> AbstractContextManager[None]:
         """A stage of the generation."""
-        if not self._is_traced:
-            yield
-            return
+        return self._span(name) if self._is_traced else _UNTRACED
+
+    @contextmanager
+    def _span(self, name: str) -> Iterator[None]:
         with self._records.tracer.start_as_current_span(
             name, kind=SpanKind.INTERNAL, record_exception=False, set_status_on_exception=False
         ) as span:

@@ -60,7 +60,7 @@ class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
     ) -> inference_service_pb2.TokenizeResponse:
         """Render and tokenise a prompt without running it."""
         call = self._call(context)
-        async with self._admission.admit():
+        with self._admission.admit():
             return await self._preparation.run(
                 partial(tokenize, request, self._models()),
                 size_bytes=request.ByteSize(),

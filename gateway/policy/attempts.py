@@ -36,8 +36,8 @@ class Attempts:
 
     def __init__(self) -> None:
         self.count = 0
-        self.unfit: set[str] = set()  # workers that are not to be asked again
-        self._lost: set[str] = set()  # those among them that may come back as new processes
+        self.unfit: frozenset[str] = frozenset()  # workers that are not to be asked again
+        self._lost: frozenset[str] = frozenset()  # those among them that may come back as new processes
         self._failures = 0
         self._refusals = 0  # for want of capacity
         self._retry_after_s: float | None = None
@@ -54,13 +54,13 @@ class Attempts:
             hints = (self._retry_after_s, error.retry_after_s)
             self._retry_after_s = min((hint for hint in hints if hint is not None), default=None)
         else:
-            self.unfit.add(worker_id)
+            self.unfit |= {worker_id}
             if verdict.is_lost:
-                self._lost.add(worker_id)
+                self._lost |= {worker_id}
 
     def forgive(self) -> bool:
         """No other worker is left: those that were lost may be asked once they are back. Whether there are any."""
-        lost, self._lost = self._lost, set()
+        lost, self._lost = self._lost, frozenset()
         self.unfit -= lost
         return bool(lost)
 

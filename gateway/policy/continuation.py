@@ -46,7 +46,7 @@ class Continuation:
     """One request's course from worker to worker, from the first loss on. ``asked`` are those not to ask just now."""
 
     def __init__(self, limits: ContinuationLimits, rng: random.Random) -> None:
-        self.asked: set[str] = set()
+        self.asked: frozenset[str] = frozenset()
         self.count = 0  # of workers that gave tokens and were lost
         self._limits = limits
         self._rng = rng
@@ -66,8 +66,8 @@ class Continuation:
             self.count += 1
             self._fruitless = 0
             self._paused_at = None
-            self.asked.clear()
-        self.asked.add(worker_id)
+            self.asked = frozenset()
+        self.asked |= {worker_id}
         if self._paused_at is None:
             self._paused_at = now
             self._wait_s = _FIRST_WAIT_S
@@ -88,7 +88,7 @@ class Continuation:
             return None
         wait_s = min(left_s, self._wait_s * self._rng.uniform(0.5, 1.5))
         self._wait_s = min(_LONGEST_WAIT_S, 2 * self._wait_s)
-        self.asked.clear()
+        self.asked = frozenset()
         return wait_s
 
 

@@ -67,7 +67,9 @@ class ExpectedOutput:
     def learn(self, *, model: str, tenant: str, prompt_tokens: int, output_tokens: int) -> None:
         """Count an output that came to its own end; one cut short says nothing about the model."""
         for key in _groups(model, tenant, prompt_tokens):
-            outputs = self._groups.setdefault(key, _Outputs())
+            outputs = self._groups.get(key)
+            if outputs is None:
+                outputs = self._groups[key] = _Outputs()
             self._groups.move_to_end(key)
             outputs.add(output_tokens)
         while len(self._groups) > self._max_groups:

@@ -51,6 +51,7 @@ class Fleet:
         self._rng = rng
         self._clock = clock
         self._seats: dict[str, Seat] = {}
+        self._serving: dict[tuple[str, ...], tuple[Seat, ...]] = {}  # by name and digests, until something changes
         self._standings: dict[str, Standing] = {}  # by address, also of workers that are away
         self._peers: dict[str, Peers] = {}  # by model
         self.quarantine = Quarantine()
@@ -133,6 +134,7 @@ class Fleet:
         self._peers[model.name].outliers.forget(client.target)
         seat = self._seats[client.target] = Seat(client, model, load, standing, self._clock)
         self._last_models[client.target] = model
+        self._serving.clear()
         self._models = self._largest_models()
         if len(self.quarantine):
             self.suspicion.set()
@@ -149,6 +151,7 @@ class Fleet:
             seat.give_up(also_begun=self._has_stand_in(seat))
         self.quarantine.add(load.suspects, self._clock())
         if load.is_draining != was_draining:
+            self._serving.clear()
             _LOGGER.info("worker %s %s", seat.worker_id, "is draining" if load.is_draining else "takes jobs again")
             self.readiness_changed.set()
         self._tell_of_room()
@@ -160,6 +163,7 @@ class Fleet:
         them. Otherwise it may come back in time, and a connection that is dead is found so by its keepalive.
         """
         del self._seats[seat.worker_id]
+        self._serving.clear()
         seat.lose(also_begun=is_silent and self._has_stand_in(seat))
         self._models = self._largest_models()
         self.readiness_changed.set()
@@ -175,12 +179,15 @@ class Fleet:
 
     def seats_for(self, model: ServedModel) -> Sequence[Seat]:
         """The workers that take jobs for ``model``."""
-        digests = _digests(model)
-        return [
-            seat
-            for seat in self._seats.values()
-            if not seat.load.is_draining and seat.model.name == model.name and _digests(seat.model) == digests
-        ]
+        kind = (model.name, *_digests(model))
+        seats = self._serving.get(kind)
+        if seats is None:
+            seats = self._serving[kind] = tuple(
+                seat
+                for seat in self._seats.values()
+                if not seat.load.is_draining and (seat.model.name, *_digests(seat.model)) == kind
+            )
+        return seats
 
     def can_serve(self, model: ServedModel, *, need_tokens: int, exclude: Collection[str]) -> bool:
         """Whether a worker not in ``exclude`` takes a job of ``need_tokens`` as soon as it has room."""

@@ -54,9 +54,9 @@ class Relay:
         self._ended: asyncio.Future[Status] = asyncio.get_running_loop().create_future()
         call.source = self
 
-    async def ended(self) -> Status:
+    def ended(self) -> asyncio.Future[Status]:
         """How the upstream call ended; its trailers are the status's metadata. Not yet told to the client."""
-        return await self._ended
+        return self._ended
 
     def expire(self) -> None:
         """End the upstream call for its deadline, and say so: clocks of our own do not rely on the server's."""

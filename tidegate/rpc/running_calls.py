@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
 
 
 class RunningCalls:
@@ -12,28 +12,39 @@ class RunningCalls:
 
     def __init__(self, ended: Callable[[], Exception]) -> None:
         """``ended`` makes what a call raises that ``end_all`` has ended."""
-        self._ended = ended
-        self._tasks: set[asyncio.Task[object]] = set()
-        self._is_ending = False
+        self.ended = ended
+        self.tasks: set[asyncio.Task[object]] = set()
+        self.is_ending = False
 
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Count the calling task among the calls. Raises what ``ended`` makes when ``end_all`` ends it."""
+    def hold(self) -> RunningCall:
+        """Around a call: counts the calling task. Raises what ``ended`` makes when ``end_all`` ends it."""
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("not inside a task")
-        self._tasks.add(task)
-        try:
-            yield
-        except asyncio.CancelledError:
-            if self._is_ending and not task.uncancel():
-                raise self._ended() from None
-            raise
-        finally:
-            self._tasks.discard(task)
+        return RunningCall(self, task)
 
     def end_all(self) -> None:
         """End every call."""
-        self._is_ending = True
-        for task in self._tasks:
+        self.is_ending = True
+        for task in self.tasks:
             task.cancel()
+
+
+class RunningCall:
+    """One of them. No generator: of these there is one for each stream."""
+
+    __slots__ = ("_calls", "_task")
+
+    def __init__(self, calls: RunningCalls, task: asyncio.Task[object]) -> None:
+        self._calls = calls
+        self._task = task
+
+    def __enter__(self) -> None:
+        self._calls.tasks.add(self._task)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._calls.tasks.discard(self._task)
+        if isinstance(error, asyncio.CancelledError) and self._calls.is_ending and not self._task.uncancel():
+            raise self._calls.ended() from None
