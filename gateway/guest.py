@@ -12,6 +12,7 @@ from gateway.model import ServedModel
 from gateway.policy.quota import Reservation
 from gateway.policy.waiter import Waiter
 from gateway.workers.seat import Lease
+from tidegate.inference.v1 import generation_pb2
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -35,6 +36,11 @@ class Guest(Waiter):
     def prompt_tokens(self) -> int:
         """The length of its prompt."""
         return len(self.prepared.prompt.token_ids)
+
+    @property
+    def insists_on_all_output(self) -> bool:
+        """Whether it would rather be refused than given less output than it asks for."""
+        return self.prepared.request.short_deadline_policy == generation_pb2.SHORT_DEADLINE_POLICY_REFUSE
 
     def send_away(self, error: GatewayError) -> None:
         """It has waited in vain. Does nothing where nobody waits for the answer any more."""

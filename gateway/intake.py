@@ -76,14 +76,12 @@ class Intake:
         )
 
     def check_deadline(self, guest: Guest, *, wait_s: float) -> None:
-        """Refuse one at once that insists on all of its output, and will not have the time for it on any worker.
+        """Refuse ``guest``, which insists on all of its output, if it will not have the time for it on any worker.
 
         ``wait_s`` is how long it will wait before. Raises ``DeadlineTooShortError``.
         """
         error: DeadlineTooShortError | None = None
         remaining_s = guest.deadline_at - self._loop.time() - wait_s - self.lag_s
-        if guest.prepared.request.short_deadline_policy != generation_pb2.SHORT_DEADLINE_POLICY_REFUSE:
-            return
         for seat in self._fleet.seats_for(guest.model):
             try:
                 guest.prepared.budget(seat.load, remaining_s=remaining_s)

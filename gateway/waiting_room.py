@@ -159,10 +159,15 @@ class WaitingRoom:
     def enter(self, guest: Guest) -> None:
         """``guest`` comes for the first time. Raises ``GatewayError`` when it may not wait."""
         self._fleet.refuse_poison(guest.prepared.demand)
-        line, supply, now = self._line(guest.model), self._supply(guest.model), self._loop.time()
         if not self._fleet.seats_for(guest.model):
             raise no_worker_available()
-        self._intake.check_deadline(guest, wait_s=line.predicted_wait_s(guest, supply, now) or 0.0)
+        line, now = self._line(guest.model), self._loop.time()
+        if guest.insists_on_all_output:
+            wait_s = line.predicted_wait_s(guest, self._supply(guest.model), now)
+            self._intake.check_deadline(guest, wait_s=wait_s or 0.0)
+        if line.pass_through(guest, self._take_lease, now):
+            return
+        supply = self._supply(guest.model)
         answer = line.offer(guest, supply, now)
         if isinstance(answer, Refusal):
             raise refused(answer, guest, supply, queue_bytes=line.queue.bytes)

@@ -130,14 +130,13 @@ class FairFlows:
 
     def add(self, waiter: Waiter, now: float) -> None:
         """A request begins to wait."""
-        if len(self._flows) > _FLOWS_TO_TIDY:
-            self._forget_idle(now)
-        flow = self._flow_of(waiter.tenant)
-        if not flow:
-            flow.start = max(flow.start, self.virtual_time)
-        flow.arrivals.add(waiter.tokens, now)
-        self.arrivals.add(waiter.tokens, now)
-        self._put(flow, waiter)
+        self._put(self._arrive(waiter, now), waiter)
+
+    def pass_through(self, waiter: Waiter, now: float) -> None:
+        """A request comes while nobody waits, and leaves for a worker at once: ``add`` and ``serve`` in one."""
+        flow = self._arrive(waiter, now)
+        self.virtual_time = max(self.virtual_time, flow.start)
+        flow.start += waiter.tokens / flow.weight
 
     def put_back(self, waiter: Waiter, *, tokens: int) -> None:
         """A request that was served found no room after all: it waits again, and its tenant has not been served.
@@ -189,6 +188,16 @@ class FairFlows:
             flow.start += (tokens - expected_tokens) / flow.weight
             if flow:
                 self._enter(tenant, flow)
+
+    def _arrive(self, waiter: Waiter, now: float) -> Flow:
+        if len(self._flows) > _FLOWS_TO_TIDY:
+            self._forget_idle(now)
+        flow = self._flow_of(waiter.tenant)
+        if not flow:
+            flow.start = max(flow.start, self.virtual_time)
+        flow.arrivals.add(waiter.tokens, now)
+        self.arrivals.add(waiter.tokens, now)
+        return flow
 
     def _flow_of(self, tenant: str) -> Flow:
         flow = self._flows.get(tenant)

@@ -77,6 +77,13 @@ class Queue:
         self.classes[waiter.rank].add(waiter, now)
         self._note(waiter)
 
+    def pass_through(self, waiter: Waiter, now: float) -> None:
+        """``waiter`` comes while nobody waits, and is served at once: ``add`` and ``pop`` in one."""
+        self.last_number += 1
+        waiter.number = self.last_number
+        self.classes[waiter.rank].pass_through(waiter, now)
+        self._settle_debts(waiter)
+
     def put_back(self, waiter: Waiter, *, tokens: int) -> None:
         """A request that was taken found no room for ``tokens``: it has its old place again, in spite of bounds."""
         self.classes[waiter.rank].put_back(waiter, tokens=tokens)
@@ -128,6 +135,10 @@ class Queue:
     def _serve(self, waiter: Waiter) -> None:
         self.classes[waiter.rank].serve(waiter)
         self._leave(waiter)
+        self._settle_debts(waiter)
+
+    def _settle_debts(self, waiter: Waiter) -> None:
+        """Less critical classes are owed their share of what ``waiter`` is served; its own has had it."""
         for rank in range(waiter.rank + 1, CLASS_COUNT):
             self._owe(rank, waiter.tokens * GUARANTEED_SHARE)
         self._owed[waiter.rank] = max(0.0, self._owed[waiter.rank] - waiter.tokens)

@@ -74,6 +74,21 @@ class WaitingLine:
         self._note_length(now)
         return victims
 
+    def pass_through(self, waiter: Waiter, fits: Callable[[Waiter], bool], now: float) -> bool:
+        """Whether ``waiter`` goes to a worker at once: nobody waits, and it ``fits`` now beside its headroom.
+
+        It comes to the same as ``offer`` and ``next``, at a fraction of their cost. Where the answer is no, nothing has
+        happened yet.
+        """
+        if self.queue or waiter.leaves_at <= now or waiter.size_bytes > self.queue.max_bytes:
+            return False
+        waiter.headroom_tokens = self._headroom_tokens(waiter, now)
+        if not fits(waiter):
+            return False
+        self.queue.pass_through(waiter, now)
+        self._headroom.take(waiter)
+        return True
+
     def next(self, fits: Callable[[Waiter], bool], now: float) -> Waiter | None:
         """The next to go to a worker, if it ``fits`` somewhere now beside its headroom. Ask until None comes back."""
 

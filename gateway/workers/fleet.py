@@ -211,9 +211,11 @@ class Fleet:
         taken, with ``spare_tokens`` left over unless it is idle; otherwise one is taken whether it has room or not.
         """
         candidates = list(self._candidates(model, demand, expected_tokens=expected_tokens, spare_tokens=spare_tokens))
-        seed = self._rng.getrandbits(_SEED_BITS)
-        choice = pick(candidates, demand, exclude=exclude, rng=random.Random(seed))
-        if self.on_decision is not None:
+        if self.on_decision is None:
+            choice = pick(candidates, demand, exclude=exclude, rng=self._rng)
+        else:
+            seed = self._rng.getrandbits(_SEED_BITS)  # with which the choice can be made again
+            choice = pick(candidates, demand, exclude=exclude, rng=random.Random(seed))
             self.on_decision(route_record(candidates, demand, exclude=exclude, seed=seed, choice=choice))
         if choice is None:
             return None

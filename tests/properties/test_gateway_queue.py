@@ -63,6 +63,11 @@ class LineMachine(RuleBasedStateMachine):
             deadline_at=self.now + time_s,
             leaves_at=self.now + min(10, time_s),
         )
+        if self.line.pass_through(newcomer, lambda one: one.tokens <= self.free_tokens, self.now):
+            assert not self.waiting
+            self.free_tokens -= tokens
+            self.served.append(newcomer)
+            return
         answer = self.line.offer(newcomer, self.supply, self.now)
         if isinstance(answer, Refusal):
             assert not newcomer.is_waiting
@@ -160,6 +165,42 @@ def test_classes_are_served_in_order_but_for_a_fiftieth(seed: int, length: int) 
             out_of_turn[chosen.rank] += chosen.tokens
     for tokens in out_of_turn.values():
         assert tokens <= total * GUARANTEED_SHARE
+
+
+@given(seed=st.integers(), length=st.integers(1, 60))
+def test_to_pass_through_is_to_come_and_to_be_served_at_once(seed: int, length: int) -> None:
+    """What tenants and classes have had, and what they are owed, is the same whichever way requests go."""
+    rng, now = random.Random(seed), 0.0
+    short, long = (
+        WaitingLine(max_bytes=MAX_BYTES, max_wait_s=10, weights=WEIGHTS, rng=random.Random(0)) for _ in range(2)
+    )
+    for _ in range(length):
+        now += rng.random()
+        fields = {"tenant": rng.choice("abc"), "rank": rng.randrange(4), "tokens": rng.randint(1, 300)}
+        one, other = waiter(**fields), waiter(**fields)
+        assert not short.pass_through(one, lambda _: False, now)
+        assert short.pass_through(one, lambda _: True, now)
+        assert [] == long.offer(other, Supply(free_tokens=10**9, tokens_per_s=None), now)
+        assert other is long.next(lambda _: True, now)
+        assert _accounts(long) == _accounts(short)
+        if rng.random() < 0.5:
+            short.released(one, 100, now)
+            long.released(other, 100, now)
+
+
+def _accounts(line: WaitingLine) -> object:
+    queue = line.queue
+    return [
+        (
+            flows.virtual_time,
+            flows.tokens,
+            len(flows),
+            *map(flows.start_of, "abc"),
+            queue.is_owed(rank, 10),
+            queue.bytes,
+        )
+        for rank, flows in enumerate(queue.classes)
+    ]
 
 
 def test_the_head_is_overtaken_by_nobody() -> None:
