@@ -59,6 +59,8 @@ class GrpcCarrier:
 class Http2Carrier:
     """Read by read, from one HTTP/2 connection to another. What the client does not take, the worker may not send."""
 
+    __slots__ = ("_call", "_look", "_reader", "_upstreams")
+
     def __init__(self, call: ServerCall, upstreams: Upstreams, *, max_stall_s: float) -> None:
         """A client that takes nothing for ``max_stall_s`` is given up."""
         self._call = call
@@ -84,6 +86,7 @@ class Http2Carrier:
             await self._upstreams.open(lease.worker_id, job, relay, timeout_s=timeout_s, metadata=metadata)
         except CallError as error:
             raise WorkerCallError(from_status(error.status)) from error
+        del job  # which would last as long as the stream
         loop, held_bytes = asyncio.get_running_loop(), 0
         self._look_later(relay, loop.time() + timeout_s)
         try:

@@ -24,6 +24,8 @@ from gateway.workers.seat import Lease
 class Continuing:
     """One request's. Ask ``lose`` after each attempt that failed behind the first event, then ``lease``."""
 
+    __slots__ = ("_call", "_continuation", "_fleet", "_passage", "_prepared")
+
     def __init__(
         self, fleet: Fleet, continuation: Continuation, prepared: PreparedRequest, call: Call, passage: Passage
     ) -> None:

@@ -65,6 +65,8 @@ class Dispatch:
 class _Run:
     """One request, from its first attempt to its last."""
 
+    __slots__ = ("_attempts", "_call", "_carrier", "_passage", "_prepared", "_record")
+
     def __init__(
         self, record: Record, prepared: PreparedRequest, call: Call, carrier: Carrier, passage: Passage
     ) -> None:
@@ -129,9 +131,14 @@ class _Run:
                 raise DeadlineExceededError("the deadline passed before a worker was asked")
             remaining_s = max(0.0, call.remaining_s - lag_s)
             budget = prepared.budget(lease.load, remaining_s=remaining_s, delivered_tokens=tokens)
-            job = prepared.job(budget, delivered).SerializeToString()
             async with lease.held():
-                await self._carrier.carry(lease, job, passage, timeout_s=call.remaining_s, metadata=span.metadata)
+                await self._carrier.carry(
+                    lease,
+                    prepared.job(budget, delivered).SerializeToString(),  # kept by nobody for as long as the stream
+                    passage,
+                    timeout_s=call.remaining_s,
+                    metadata=span.metadata,
+                )
             passage.end()
             outcome = Outcome.SUCCESS
         except WorkerCallError as failure:

@@ -94,6 +94,21 @@ class Records:
 class Record:
     """One generation."""
 
+    __slots__ = (
+        "_attempts",
+        "_began_at",
+        "_call",
+        "_continuations",
+        "_first_at",
+        "_is_traced",
+        "_lease",
+        "_passage",
+        "_prepared",
+        "_records",
+        "_waited_s",
+        "tenant",
+    )
+
     def __init__(self, records: Records, call: Call) -> None:
         """Use ``Records.begin``."""
         self.tenant = ""  # once it is known

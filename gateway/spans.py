@@ -27,6 +27,8 @@ from tidegate.telemetry import conventions as names
 class AttemptSpan:
     """Begins when it is made; end it once."""
 
+    __slots__ = ("_delivered_tokens", "_span")
+
     def __init__(
         self, tracer: Tracer, prepared: PreparedRequest, lease: Lease, *, number: int, delivered_tokens: int = 0
     ) -> None:

@@ -33,6 +33,8 @@ from tidegate.rpc.status import RpcError
 class Place:
     """One request's place, from when it comes until its stream has ended."""
 
+    __slots__ = ("_failure", "_guest", "_is_served", "_lease", "_room")
+
     def __init__(self, room: WaitingRoom, guest: Guest) -> None:
         self._room = room
         self._guest = guest

@@ -34,6 +34,8 @@ class Retry:
 class Attempts:
     """What has been tried for one request whose client has seen nothing yet."""
 
+    __slots__ = ("_failures", "_last", "_lost", "_refusals", "_retry_after_s", "count", "unfit")
+
     def __init__(self) -> None:
         self.count = 0
         self.unfit: frozenset[str] = frozenset()  # workers that are not to be asked again

@@ -98,6 +98,7 @@ class Breaker:
         self.opened_count = 0
         self._rng = rng
         self._era = 0
+        self._permit = Permit(era=0)  # one for all of an era
         self._failures = 0  # in a row
         self._successes = 0  # while half-open
         self._probes = 0  # under way
@@ -122,7 +123,7 @@ class Breaker:
         if not self.can_take(now):
             raise ValueError(f"the breaker is {self.state.value}")
         self._probes += self.state is BreakerState.HALF_OPEN
-        return Permit(era=self._era)
+        return self._permit
 
     def succeed(self, permit: Permit, now: float) -> None:
         """The job came through."""
@@ -161,6 +162,7 @@ class Breaker:
         if self.state is before:
             return
         self._era += 1
+        self._permit = Permit(era=self._era)
         self._failures = self._successes = self._probes = 0
         if self.state is BreakerState.CLOSED:
             self.closed_at = now

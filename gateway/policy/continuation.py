@@ -45,6 +45,8 @@ class Obstacle(Enum):
 class Continuation:
     """One request's course from worker to worker, from the first loss on. ``asked`` are those not to ask just now."""
 
+    __slots__ = ("_fruitless", "_limits", "_losses", "_paused_at", "_rng", "_tokens", "_wait_s", "asked", "count")
+
     def __init__(self, limits: ContinuationLimits, rng: random.Random) -> None:
         self.asked: frozenset[str] = frozenset()
         self.count = 0  # of workers that gave tokens and were lost

@@ -10,6 +10,8 @@ from __future__ import annotations
 class SlowReader:
     """One stream's reader, looked at from time to time. Times are in seconds of any one clock that does not go back."""
 
+    __slots__ = ("_limit_s", "_stalled_since", "_taken_bytes")
+
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
         self._taken_bytes = 0

@@ -57,6 +57,7 @@ class Standing:
     def __init__(self, rng: random.Random) -> None:
         self.breakers = {phase: Breaker(limits, rng) for phase, limits in LIMITS.items()}
         self._joined_at: float | None = None  # into a fleet at work
+        self._latest_pass = NO_PASS
 
     @property
     def is_on_probation(self) -> bool:
@@ -92,7 +93,10 @@ class Standing:
 
     def take(self, now: float) -> Pass:
         """Let a job through; ask ``can_take`` first."""
-        return Pass(permits={phase: breaker.take(now) for phase, breaker in self.breakers.items()})
+        permits = {phase: breaker.take(now) for phase, breaker in self.breakers.items()}
+        if permits != self._latest_pass.permits:  # mostly all jobs have the same
+            self._latest_pass = Pass(permits=permits)
+        return self._latest_pass
 
     def stall(self, now: float) -> None:
         """The engine stands still. A first token is what proves soonest that it moves again."""

@@ -147,6 +147,24 @@ class Peers:
 class Lease:
     """A job's place on a worker. Close it exactly once, when the job's stream has ended."""
 
+    __slots__ = (
+        "_began_at",
+        "_digest",
+        "_is_unsent",
+        "_pass",
+        "_peers",
+        "_promised_tokens",
+        "_seat",
+        "_sent",
+        "_sent_at",
+        "call",
+        "can_continue",
+        "client",
+        "load",
+        "predicted_ttft_s",
+        "worker_id",
+    )
+
     def __init__(
         self,
         seat: Seat,

@@ -100,7 +100,7 @@ def test_a_refusal_may_be_followed_by_any_number_of_attempts() -> None:
     for number in range(5):
         attempts.record(f"w{number}", FULL)
         assert attempts.can_move_on(has_budget=False)
-    assert (5, set()) == (attempts.count, attempts.unfit)
+    assert (5, frozenset()) == (attempts.count, attempts.unfit)
 
 
 def test_a_worker_that_failed_is_not_asked_again() -> None:

@@ -84,6 +84,8 @@ class ServedCalls:
 class ServedCall:
     """One call; its span is below its caller's, and current in the task that makes it. End it once."""
 
+    __slots__ = ("_attributes", "_began_at", "_clock", "_durations", "_span")
+
     def __init__(
         self,
         tracer: Tracer,
