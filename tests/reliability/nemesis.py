@@ -18,6 +18,9 @@ from tidegate.worker.v1 import worker_service_pb2_grpc
 # Partitions in turn, of which connections outlive the first: keepalive pings after 20 s, and waits for 10 s.
 _CUTS_S = (10.0, 35.0)
 
+# So long it takes clients at most to connect to an address anew.
+_COME_BACK_S = 2.5
+
 
 @dataclass(kw_only=True)
 class Nemesis:
@@ -59,12 +62,13 @@ class Nemesis:
         self.recovery_s.append(await _until_used(victim))
 
     async def restart(self) -> None:
-        """A rolling restart of all workers, and then of all gateways but the last one to be left."""
+        """A rolling restart of all workers, and then of all gateways, if there are several."""
         for service in self.workers:
             await self._replace(service)
             self.recovery_s.append(await _until_used(service))
-        for service in self.gateways[:-1]:
+        for service in self.gateways if len(self.gateways) > 1 else ():
             await self._replace(service)
+            await asyncio.sleep(_COME_BACK_S)
 
     async def _replace(self, service: Service) -> None:
         service.signal(signal.SIGTERM)
@@ -83,9 +87,16 @@ async def _until_used(worker: Service) -> float:
     begin = time.monotonic()
     async with grpc.aio.insecure_channel(worker.address) as channel, asyncio.timeout(60):
         stub = worker_service_pb2_grpc.WorkerServiceStub(channel)
-        while not (await load_of(stub)).reserved_block_count:  # noqa: ASYNC110 - another process
+        while not await _is_used(stub):  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.02)
     return time.monotonic() - begin
+
+
+async def _is_used(stub: worker_service_pb2_grpc.WorkerServiceAsyncStub) -> bool:
+    try:
+        return bool((await load_of(stub)).reserved_block_count)
+    except grpc.aio.AioRpcError:  # of the partition, something may still be on its way
+        return False
 
 
 async def _nft(script: str) -> None:

@@ -19,8 +19,9 @@ def write_figure(kinds: str, figures: Mapping[str, object]) -> None:
 
 
 def _figure(figures: Mapping[str, object]) -> str:
+    gap = f"; gap p99 {figures['gap_p99_s']} s" if figures["continued"] else ""
     return (
         f"{figures['faults']} faults, {figures['streams']} streams, {figures['continued']} continued:"
-        f" {figures['finished_share']:.2%} finished, {figures['wrong']} wrong; gap p99 {figures['gap_p99_s']} s;"
+        f" {figures['finished_share']:.2%} finished, {figures['wrong']} wrong{gap};"
         f" back at work in {figures['recovery_max_s']} s at most; {figures['blocks_held_afterwards']} blocks held"
     )
