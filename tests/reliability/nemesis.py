@@ -39,7 +39,7 @@ class Nemesis:
         await victim.gone()
         await victim.start()
         await victim.until_ready()
-        self.recovery_s.append(await _until_used(victim))
+        self.recovery_s.append(await until_used(victim))
 
     async def stop(self) -> None:
         """A worker hangs for some seconds, and goes on."""
@@ -47,7 +47,7 @@ class Nemesis:
         victim.signal(signal.SIGSTOP)
         await asyncio.sleep(self.rng.uniform(4, 6))
         victim.signal(signal.SIGCONT)
-        self.recovery_s.append(await _until_used(victim))
+        self.recovery_s.append(await until_used(victim))
 
     async def partition(self) -> None:
         """A worker is cut off: its packets vanish, and come again. Only in a network namespace of our own."""
@@ -59,13 +59,13 @@ class Nemesis:
             await asyncio.sleep(_CUTS_S[self.faults % len(_CUTS_S)])
         finally:
             await _nft("delete table inet cut")
-        self.recovery_s.append(await _until_used(victim))
+        self.recovery_s.append(await until_used(victim))
 
     async def restart(self) -> None:
         """A rolling restart of all workers, and then of all gateways, if there are several."""
         for service in self.workers:
             await self._replace(service)
-            self.recovery_s.append(await _until_used(service))
+            self.recovery_s.append(await until_used(service))
         for service in self.gateways if len(self.gateways) > 1 else ():
             await self._replace(service)
             await asyncio.sleep(_COME_BACK_S)
@@ -82,7 +82,7 @@ FAULTS: Mapping[str, Callable[[Nemesis], Awaitable[None]]] = MappingProxyType(
 )
 
 
-async def _until_used(worker: Service) -> float:
+async def until_used(worker: Service) -> float:
     """Seconds from now, when the worker says that it serves, until a gateway has given it a job."""
     begin = time.monotonic()
     async with grpc.aio.insecure_channel(worker.address) as channel, asyncio.timeout(60):

@@ -45,7 +45,7 @@ class Service:
             self.process = await asyncio.create_subprocess_exec(*self._command, stdout=log, stderr=log)
 
     async def until_ready(self) -> None:
-        """Wait until its health check says that it serves; a gateway has its workers then."""
+        """Wait until its health check says that it serves; a gateway has one of its workers then."""
         async with (
             asyncio.timeout(_READY_TIMEOUT_S),
             grpc.aio.insecure_channel(self.address, options=_IMPATIENT) as channel,

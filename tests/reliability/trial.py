@@ -19,7 +19,7 @@ import grpc.aio
 import worker
 from tests.reliability.checker import Checker
 from tests.reliability.history import History, record
-from tests.reliability.nemesis import FAULTS, Nemesis
+from tests.reliability.nemesis import FAULTS, Nemesis, until_used
 from tests.reliability.services import Service, fleet, load_of
 from tidegate.inference.v1 import inference_service_pb2_grpc
 from tidegate.rpc.server import CHANNEL_OPTIONS
@@ -125,7 +125,9 @@ async def run(plan: Plan) -> Report:
         async with asyncio.TaskGroup() as tasks:
             for _ in range(plan.streams):
                 tasks.create_task(client())
-            await asyncio.sleep(2 * plan.pause_s)
+            for service in workers:  # a gateway is ready when it has one of them
+                await until_used(service)
+            await asyncio.sleep(plan.pause_s)
             while nemesis.faults < plan.faults and time.monotonic() - begin < plan.duration_s:
                 await FAULTS[plan.kinds[nemesis.faults % len(plan.kinds)]](nemesis)
                 nemesis.faults += 1
