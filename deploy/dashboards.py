@@ -106,6 +106,17 @@ SERVICE: dict[str, tuple[Chart, ...]] = {
                 )
             ],
         ),
+        Chart(
+            title="Clients that are behind",
+            text="They have not read all that is there for them. One that reads nothing for long is ended.",
+            queries=[("tidegate_readers_behind", "{{instance}}")],
+        ),
+        Chart(
+            title="Held for clients that are behind",
+            text="What they have not read yet. Their KV blocks are held, too.",
+            queries=[("tidegate_readers_held_bytes", "{{instance}}")],
+            unit="bytes",
+        ),
     ),
     "Who is refused, and why?": (
         Chart(
@@ -198,6 +209,12 @@ SERVICE: dict[str, tuple[Chart, ...]] = {
             queries=[("tidegate_calls_in_flight", "{{instance}}"), ("max(tidegate_calls_limit)", "limit")],
         ),
         Chart(
+            title="Age of load reports",
+            text="Workers report at least once a second. What is older, a gateway reckons with all the same.",
+            queries=[("max by (server_address) (tidegate_worker_load_age_seconds)", "{{server_address}}")],
+            unit="s",
+        ),
+        Chart(
             title="Limits broken at the edge",
             text="By peers that do what no honest client does.",
             queries=[
@@ -224,6 +241,12 @@ ENGINES: dict[str, tuple[Chart, ...]] = {
             title="Preemptions",
             text="Blocks taken back from running requests. Near 0 when the ledger's reservations are right.",
             queries=[("rate(tidegate_engine_preemptions_total[$__rate_interval])", "{{instance}}")],
+            unit="reqps",
+        ),
+        Chart(
+            title="Refused for want of blocks",
+            text="By a worker. The gateway asks another one, or lets the request wait.",
+            queries=[("rate(tidegate_ledger_refusals_total[$__rate_interval])", "{{instance}}")],
             unit="reqps",
         ),
     ),
@@ -278,9 +301,8 @@ ENGINES: dict[str, tuple[Chart, ...]] = {
     "What is served": (
         Chart(
             title="Traffic against calibration",
-            text="0: prompts are as long as those the checkpoint was calibrated with. 1: nothing in common.",
-            queries=[("max by (gen_ai_request_model) (tidegate_calibration_drift_ratio)", "{{gen_ai_request_model}}")],
-            unit="percentunit",
+            text="Population stability index. Under 0.1 the two are alike; over 0.25 calibrate again.",
+            queries=[("max by (gen_ai_request_model) (tidegate_calibration_drift)", "{{gen_ai_request_model}}")],
         ),
         Chart(
             title="Output against reservation",

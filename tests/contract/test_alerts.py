@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import yaml
 
 from deploy.dashboards import ALL
+from gateway.errors import ERROR_TABLE
+from tidegate.inference.v1.error_reason_pb2 import ErrorReason
 from tidegate.telemetry import catalogue
 from tidegate.telemetry.metric import prometheus_label
 
@@ -90,6 +93,15 @@ def test_an_alert_has_a_runbook(alert: str) -> None:
 def test_there_is_no_runbook_without_its_alert() -> None:
     """Or it would be looked for in vain."""
     assert sorted(alerts()) == sorted(path.stem for path in (_ROOT / "docs/runbooks").glob("*.md"))
+
+
+def test_a_tenant_counts_as_shed_for_every_reason_there_is() -> None:
+    """All refusals for want of room or quota, and no other."""
+    (rule,) = [rule for rule in rules() if rule.get("alert") == "TidegateTenantShed"]
+    (named,) = re.findall(r'error_type=~"([^"]*)"', rule["expr"])
+    refused = [error for error, spec in ERROR_TABLE.items() if spec.code is grpc.StatusCode.RESOURCE_EXHAUSTED]
+    reasons = {ErrorReason.Name(ERROR_TABLE[error].reason).removeprefix("ERROR_REASON_") for error in refused}
+    assert reasons == set(named.split("|"))
 
 
 @pytest.mark.parametrize("alert", alerts())

@@ -1,4 +1,4 @@
-"""All metrics of gateway and worker. docs/metrics.md is generated from here, and dashboards and alerts are checked."""
+"""All metrics of gateway and worker: docs/telemetry.md is made from them, dashboards and alerts are checked by them."""
 
 from __future__ import annotations
 
@@ -272,9 +272,9 @@ PENDING_PREFILL = Metric(
 CALIBRATION_DRIFT = Metric(
     name="tidegate.calibration.drift",
     kind=Kind.OBSERVED_GAUGE,
-    unit="1",
-    description="How far a model's traffic is from what its checkpoint was calibrated with, 0 to 1; where both are"
-    " known.",
+    unit="{index}",
+    description="How far a model's prompts are from those its checkpoint was calibrated with, where both are known:"
+    " population stability index, 0 where they are alike; above 0.25 calibrate again.",
     attributes=(names.GEN_AI_REQUEST_MODEL,),
 )
 LEDGER_REFUSALS = Metric(
