@@ -22,6 +22,7 @@ from tidegate.telemetry.metrics import Metrics
 _WAIT = Metric(name="tidegate.wait", kind=Kind.HISTOGRAM, unit="s", description="W.", buckets=(1.0, 10.0))
 _SIZE = Metric(name="tidegate.size", kind=Kind.OBSERVED_GAUGE, unit="By", description="S.", attributes=("a.b",))
 _CALLS = Metric(name="tidegate.calls", kind=Kind.COUNTER, unit="{call}", description="C.", attributes=("a.b",))
+_LOSSES = Metric(name="tidegate.losses", kind=Kind.COUNTER, unit="{loss}", description="L.")
 
 
 def page(metrics: Metrics) -> str:
@@ -92,6 +93,13 @@ def test_a_latency_carries_the_trace_that_it_came_from() -> None:
     assert f'trace_id="{context.trace_id:032x}"' in line
     assert f'span_id="{context.span_id:016x}"' in line
     assert line.startswith('tidegate_wait_seconds_bucket{le="10.0"} 1.0 #')
+
+
+def test_a_counter_of_one_series_begins_at_zero() -> None:
+    """Its first increase is one that Prometheus can see."""
+    metrics = Metrics()
+    metrics.counter(_LOSSES)
+    assert "tidegate_losses_total 0.0" == exposed(metrics)
 
 
 def test_buckets_are_cumulative() -> None:

@@ -52,8 +52,11 @@ class Metrics:
         )
 
     def counter(self, metric: Metric) -> Counter:
-        """The instrument; one for each metric of that kind."""
-        return self._meter.create_counter(metric.name, metric.unit, metric.description)
+        """The instrument; one for each metric of that kind. Without attributes it is shown from the start, as 0."""
+        counter = self._meter.create_counter(metric.name, metric.unit, metric.description)
+        if not metric.attributes:
+            counter.add(0)  # or the first thing that is counted would be no increase to Prometheus
+        return counter
 
     def observe(self, metric: Metric, read: Callable[[], Iterable[Reading]]) -> None:
         """Call ``read`` for the values whenever somebody collects.

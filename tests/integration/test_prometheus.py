@@ -1,0 +1,177 @@
+"""Prometheus itself, with the rules of deploy/, scrapes a gateway and a worker while more is asked than fits."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import yaml
+
+from deploy.dashboards import ALL
+from tests.fakes.collector import collecting
+from tests.fakes.running_gateway import RunningGateway, running_gateway, text_request
+from tests.fakes.running_prometheus import Prometheus, running_prometheus
+from tests.fakes.running_worker import running_worker
+from tidegate.inference.v1 import generation_pb2
+from tidegate.rpc.metadata import TENANT
+from worker.config import WorkerSettings
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not installed: make system-tools"),
+]
+
+_RULES = Path(__file__).parents[2] / "deploy/telemetry/rules.yaml"
+_TTFT = "gen_ai_client_operation_time_to_first_chunk_seconds_bucket"
+_CALLS_AT_ONCE = 24
+# Small enough that the load below does not fit.
+_WORKER = WorkerSettings(
+    engine="sim", listen="127.0.0.1:0", admin_listen="127.0.0.1:0", drain_grace_s=5, kv_block_count=40
+)
+# What has no data in a system that is well, by a part of the query that tells it.
+_SILENT = {
+    "otel_sdk_processor_span_processed_total": "counts lost spans, and none are",
+    "tidegate_calibration_drift": "needs a checkpoint with a manifest and a hundred requests",
+}
+
+
+def _queries() -> Iterator[Any]:
+    """Of all panels and recording rules, as Grafana would send them."""
+    for uid, (_, rows) in ALL.items():
+        for charts in rows.values():
+            for chart in charts:
+                for number, (expression, _) in enumerate(chart.queries):
+                    query = expression.replace("$__rate_interval", "1m")
+                    yield pytest.param(query, id=f"{uid}-{chart.title}-{number}")
+    for name in _recorded():
+        yield pytest.param(name, id=name)
+
+
+def _recorded() -> list[str]:
+    groups = yaml.safe_load(_RULES.read_text(encoding="utf-8"))["groups"]
+    return [rule["record"] for group in groups for rule in group["rules"] if "record" in rule]
+
+
+_QUERIES = tuple(_queries())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What Prometheus knew while the load was on."""
+
+    answers: Mapping[str, Sequence[Mapping[str, Any]]]
+    targets: Sequence[Mapping[str, Any]]
+    rules: Mapping[str, Mapping[str, Any]]
+    exemplar_traces: set[str]
+    sent_traces: set[str]
+
+
+async def _ask(gateway: RunningGateway, number: int) -> None:
+    """Ask again and again, for one of two tenants."""
+    is_batch = bool(number % 3)
+    request = text_request("word " * 30, model="sim", max_output_tokens=32)
+    request.criticality = generation_pb2.CRITICALITY_SHEDDABLE if is_batch else generation_pb2.CRITICALITY_CRITICAL
+    metadata = ((TENANT, "batch" if is_batch else "search"),)
+    while True:
+        await gateway.generate(request, metadata=metadata, timeout=20)
+
+
+async def _answers(prometheus: Prometheus) -> dict[str, Sequence[Mapping[str, Any]]]:
+    """The first answer to each query, in at most twenty seconds."""
+    answers: dict[str, Sequence[Mapping[str, Any]]] = {}
+    awaited = [param.values[0] for param in _QUERIES]
+    end = time.monotonic() + 20
+    while (missing := [query for query in awaited if not answers.get(query)]) and time.monotonic() < end:
+        if all(any(name in query for name in _SILENT) for query in missing):
+            break
+        for query in missing:
+            answers[query] = await prometheus.query(query)
+        await asyncio.sleep(0.2)
+    return answers
+
+
+async def _exemplars(prometheus: Prometheus) -> set[str]:
+    """The traces to which the time to first token points."""
+    now = time.time()
+    found = await prometheus.read("query_exemplars", query=_TTFT, start=f"{now - 120}", end=f"{now + 1}")
+    return {exemplar["labels"]["trace_id"] for series in found for exemplar in series["exemplars"]}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    """Everything runs once, for all tests here."""
+    async with collecting() as collector:
+        of_gateway, of_worker = collector.telemetry("gateway"), collector.telemetry("worker")
+        async with (
+            running_worker(_WORKER, telemetry=of_worker) as worker,
+            running_gateway(
+                worker.worker.address, telemetry=of_gateway, admin_listen="127.0.0.1:0", trust_tenant_metadata=True
+            ) as gateway,
+            running_prometheus(
+                tmp_path_factory.mktemp("prometheus"),
+                {"tidegate-gateway": gateway.gateway.admin_address, "tidegate-worker": worker.worker.admin_address},
+                interval="250ms",
+            ) as prometheus,
+        ):
+            load = [asyncio.create_task(_ask(gateway, number)) for number in range(_CALLS_AT_ONCE)]
+            answers = await _answers(prometheus)
+            rules = (await prometheus.read("rules"))["groups"]
+            targets = (await prometheus.read("targets"))["activeTargets"]
+            exemplars = await _exemplars(prometheus)
+            for task in load:
+                task.cancel()
+            await asyncio.wait(load)
+        for telemetry in (of_gateway, of_worker):
+            await asyncio.to_thread(telemetry.shutdown)
+        return Seen(
+            answers=answers,
+            targets=targets,
+            rules={rule["name"]: rule for group in rules for rule in group["rules"]},
+            exemplar_traces=exemplars,
+            sent_traces={span.span.trace_id.hex() for span in collector.spans},
+        )
+
+
+async def test_both_services_are_scraped(seen: Seen) -> None:
+    """Under load, without an error."""
+    states = {target["labels"]["job"]: (target["health"], target["lastError"]) for target in seen.targets}
+    assert {"tidegate-gateway": ("up", ""), "tidegate-worker": ("up", "")} == states
+
+
+@pytest.mark.parametrize("query", _QUERIES)
+async def test_a_query_has_an_answer(seen: Seen, query: str) -> None:
+    """Each panel and each recorded rule shows something, or it is said why not."""
+    is_silent = any(name in query for name in _SILENT)
+    assert is_silent != bool(seen.answers[query])
+
+
+async def test_every_rule_is_evaluated(seen: Seen) -> None:
+    """Without an error; and nobody is alarmed by a few seconds of overload."""
+    groups = yaml.safe_load(_RULES.read_text(encoding="utf-8"))["groups"]
+    names = {rule.get("alert") or rule["record"] for group in groups for rule in group["rules"]}
+    assert dict.fromkeys(names, "ok") == {name: rule["health"] for name, rule in seen.rules.items()}
+    assert [] == [name for name, rule in seen.rules.items() if rule.get("state") == "firing"]
+
+
+async def test_it_shows_who_is_refused_and_why(seen: Seen) -> None:
+    """The tenant that can be shed is, by a reason of the error reference."""
+    by_tenant = seen.answers["sum by (tidegate_tenant) (rate(tidegate_refusals_total[1m]))"]
+    by_reason = seen.answers["sum by (error_type) (rate(tidegate_refusals_total[1m]))"]
+    assert "batch" in {series["metric"]["tidegate_tenant"] for series in by_tenant}
+    reasons = {series["metric"]["error_type"] for series in by_reason}
+    text = (Path(__file__).parents[2] / "docs/errors.md").read_text(encoding="utf-8")
+    assert reasons <= set(re.findall(r"`([A-Z_]+)`", text))
+
+
+async def test_an_exemplar_leads_to_its_trace(seen: Seen) -> None:
+    """Prometheus has the trace ids of slow first tokens, and the collector has those traces."""
+    assert seen.exemplar_traces
+    assert set() == seen.exemplar_traces - seen.sent_traces
