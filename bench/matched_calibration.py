@@ -1,16 +1,18 @@
 """Does calibration that matches the traffic pay? Writes the table of docs/quantizer.md.
 
-    python -m bench.matched_calibration --model DIR --work DIR [--seeds 3] [--text FILE] [--held-out FILE]
+    python -m bench.matched_calibration --model DIR --work DIR [--seeds 0 1 2] [--text FILE] [--held-out FILE]
 
-Three calibrations of the same number of tokens, each with every seed, by the default backend:
+Four calibrations of the same number of tokens, each with every seed, by the default backend:
 
     chat     the built-in chats, as they are asked: what the held-out chats resemble
     text     generic prose: FILE, or what CPython says of itself (pydoc_data.topics)
+    mixed    half of the one, half of the other
     lengths  the same chats chained into conversations of twice a block's length, in half as many blocks
 
 Each checkpoint is compared with its source on the held-out set, passage by passage. Mean KL is relative to "chat", with
 a 95 % interval by resampling passages, both sides on the same ones; seeds are averaged within a passage. What is
-finished stays in DIR, so that a run which was stopped goes on.
+finished stays in DIR, so that a run which was stopped goes on, and processes with seeds of their own can share the work
+before one with all seeds prints the table.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ from pydoc_data.topics import topics
 from random import Random
 
 from quantizer.backends.autoawq import AutoAwqBackend
-from quantizer.calibration.documents import read_corpus
+from quantizer.calibration.documents import Document, Message, read_corpus
 from quantizer.calibration.selection import select
+from quantizer.calibration.tokens import tokenize
 from quantizer.checkpoint import load_checkpoint, write_checkpoint
 from quantizer.evaluation.comparison import PassageScore, Scores, compare, kl_ratio_interval
 from quantizer.evaluation.held_out import HeldOut, prepare, read_held_out
@@ -36,34 +39,62 @@ from quantizer.recipe import Recipe
 from quantizer.source import Source, load_source
 from quantizer.staging import open_staging
 
-ARMS = ("chat", "text", "lengths")
+ARMS = ("chat", "text", "mixed", "lengths")
 DomainScores = Mapping[str, Scores]
 
 
-def calibration_file(arm: str, directory: Path, source: Source, recipe: Recipe, text: Path | None) -> Path | None:
-    """What an arm is calibrated with; None is the built-in set."""
-    if arm == "chat":
-        return None
-    if arm == "text":
-        if text is not None:
-            return text
-        path = directory / "topics.txt"
-        path.write_text("\n\n".join(topics.values()), encoding="utf-8")
-        return path
-    path = directory / f"chained-{recipe.seed}.jsonl"
-    chats = [list(document.messages) for document in read_corpus(None).documents if document.messages]
-    Random(recipe.seed).shuffle(chats)
-    chained: list[list[Mapping[str, str]]] = [[]]
-    for chat in chats:
-        turns = [message for message in chat if message["role"] != "system"]
-        longer = [*chained[-1], *turns]
-        tokens = len(source.tokenizer.apply_chat_template(longer, tokenize=True, return_dict=False))
-        if tokens > recipe.length:
-            chained.append(turns)
-        else:
-            chained[-1] = longer
-    path.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chained if chat), encoding="utf-8")
+def calibration_file(arm: str, directory: Path, source: Source, recipe: Recipe, text: Path | None) -> Path:
+    """What an arm is calibrated with."""
+    chats = [document for document in read_corpus(None).documents if document.messages]
+    prose = list(read_corpus(text).documents) if text else [Document(text=topic) for topic in topics.values()]
+    rng = Random(recipe.seed)
+    rng.shuffle(chats)
+    rng.shuffle(prose)
+    half = recipe.samples * recipe.length // 2
+    match arm:
+        case "chat":
+            documents = chats
+        case "text":
+            documents = prose
+        case "mixed":
+            documents = [*first(chats, source, half), *first(prose, source, half)]
+        case _:
+            documents = chained(chats, source, recipe.length)
+    path = directory / f"{arm}-{recipe.seed}.jsonl"
+    lines = [
+        {"messages": list(document.messages)} if document.messages else {"text": document.text}
+        for document in documents
+    ]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
     return path
+
+
+def first(documents: Sequence[Document], source: Source, tokens: int) -> list[Document]:
+    """As many documents as hold that many tokens; a text that is longer than what is left is cut."""
+    chosen: list[Document] = []
+    for document in documents:
+        token_ids = tokenize(document, source.tokenizer).token_ids
+        if document.text and len(token_ids) > tokens:
+            chosen.append(Document(text=source.tokenizer.decode(token_ids[:tokens], skip_special_tokens=True)))
+        elif len(token_ids) <= tokens:
+            chosen.append(document)
+        tokens -= min(len(token_ids), tokens)
+        if not tokens:
+            break
+    return chosen
+
+
+def chained(chats: Sequence[Document], source: Source, length: int) -> list[Document]:
+    """Conversations of almost ``length`` tokens, made of chats one after the other."""
+    chains: list[tuple[Message, ...]] = [()]
+    for chat in chats:
+        turns = tuple(message for message in chat.messages if message["role"] != "system")
+        longer = Document(messages=(*chains[-1], *turns))
+        if len(tokenize(longer, source.tokenizer).token_ids) > length:
+            chains.append(turns)
+        else:
+            chains[-1] = longer.messages
+    return [Document(messages=chain) for chain in chains if chain]
 
 
 def score(  # noqa: PLR0913, PLR0917 - a program's whole state
@@ -126,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--group-size", type=int, default=64)
@@ -143,11 +174,11 @@ def main() -> None:
     }
     recipe = Recipe(group_size=options.group_size, samples=options.samples, length=options.length)
     by_arm: dict[str, list[DomainScores]] = {arm: [] for arm in ARMS}
-    for seed in range(options.seeds):
+    for done, seed in enumerate(options.seeds, start=1):
         for arm in ARMS:
             one = replace(recipe, seed=seed)
             by_arm[arm].append(score(source, held_out, arm, one, options.work, options.text, progress))
-        print(f"after {seed + 1} of {options.seeds} seeds:\n{table(by_arm, baseline)}\n", flush=True)
+        print(f"after {done} of {len(options.seeds)} seeds:\n{table(by_arm, baseline)}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -26,16 +26,18 @@ def round_with_feedback(weight: torch.Tensor, groups: Groups, inputs: torch.Tens
     factor = torch.linalg.cholesky(inverse, upper=True)
     columns = weight.float().t()[order].contiguous()
     scales = groups.scales.float().t()[order // size].contiguous()
-    zeros = groups.zeros.float().t()[order // size].contiguous()
-    integers = torch.empty_like(columns)
+    lowest = -groups.zeros.float().t()[order // size].contiguous()
+    weighted = scales / factor.diagonal().unsqueeze(-1)
+    steps = torch.empty_like(columns)  # integers less their zero points
     for start in range(0, len(columns), _BLOCK):
         end = min(start + _BLOCK, len(columns))
         errors = torch.empty_like(columns[start:end])
         for i in range(start, end):
-            integers[i] = (columns[i] / scales[i]).round_().add_(zeros[i]).clamp_(0, LARGEST)
-            errors[i - start] = (columns[i] - (integers[i] - zeros[i]) * scales[i]) / factor[i, i]
+            exact = columns[i] / scales[i]
+            torch.clamp(exact.round(), lowest[i], lowest[i] + LARGEST, out=steps[i])
+            torch.mul(exact.sub_(steps[i]), weighted[i], out=errors[i - start])
             columns[i + 1 : end].addr_(factor[i, i + 1 : end], errors[i - start], alpha=-1)
         columns[end:].addmm_(factor[start:end, end:].t(), errors, alpha=-1)
-    restored = torch.empty_like(integers)
-    restored[order] = integers
+    restored = torch.empty_like(steps)
+    restored[order] = steps.sub_(lowest)
     return Groups(integers=restored.t().contiguous().to(torch.int32), scales=groups.scales, zeros=groups.zeros)

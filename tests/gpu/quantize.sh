@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# On a GPU: quantize a dense model through the gate, judge it on a second held-out set, serve it with vLLM through worker
-# and gateway, compare perplexity, and measure whether matched calibration pays.
+# On a GPU: quantize a dense model through the gate, judge it and what AutoAWQ as shipped makes of it on two held-out
+# sets, serve it with vLLM through worker and gateway, and measure whether matched calibration pays.
 #
-#     tests/gpu/quantize.sh MODEL_DIR OUT_DIR [HELD_OUT.jsonl] [TEXT.txt]
+#     tests/gpu/quantize.sh MODEL_DIR OUT_DIR [HELD_OUT.jsonl] [SEEDS]
 #
-# Meanwhile, on two of its processor's cores each: AutoAWQ as shipped beside ours, a whole run, and the first use's.
-# OUT_DIR gets figures and logs. What takes longest comes last, so that a run that is cut short has told the rest.
+# Meanwhile, on two of its processor's cores each: the layers by AutoAWQ as shipped and by ours, a whole run, and the
+# first use's. OUT_DIR gets figures and logs, and OUT_DIR/matched what a second run goes on from. What takes longest
+# comes last, so that a run that is cut short has told the rest.
 set -euo pipefail
-model=$1 out=$2 held_out=${3:-bench/data/unseen_chats.jsonl} text=${4:-}
+model=$1 out=$2 held_out=${3:-bench/data/unseen_chats.jsonl} seeds=${4:-0 1 2}
 cd "$(dirname "$0")/../.."
 mkdir -p "$out"
 work=$(mktemp -d)
@@ -33,11 +34,20 @@ on_two_cores() { # FIRST_CORE NAME COMMAND...
     >"$out/$name.log" 2>&1
   [ ! -f "$work/$name/report.json" ] || cp "$work/$name/report.json" "$out/$name-report.json"
 }
-if [ "$(nproc)" -ge 8 ]; then
-  on_two_cores 0 cpu-time bench.quantizer_time --model "$model" --layers 3 & slow=($!)
-  on_two_cores 2 cpu-whole quantizer run --model "$model" --out "$work/cpu-whole" & slow+=($!)
-  on_two_cores 4 cpu-first quantizer run --model "$model" --out "$work/cpu-first" --samples 16 --length 128 & slow+=($!)
-  taskset -pc "6-$(($(nproc) - 1))" $$ >/dev/null
+
+judge() { # NAME CHECKPOINT
+  python3 -m quantizer verify --model "$model" --checkpoint "$2" --json 2>"$out/verify-$1.log" \
+    >"$out/$1-built-in.json" || true
+  python3 -m quantizer verify --model "$model" --checkpoint "$2" --held-out "$held_out" --json 2>>"$out/verify-$1.log" \
+    >"$out/$1-held-out.json" || true
+}
+
+if [ "$(nproc)" -ge 10 ]; then
+  on_two_cores 0 cpu-as-shipped bench.quantizer_time --model "$model" --only as-shipped & slow=($!)
+  on_two_cores 2 cpu-mended bench.quantizer_time --model "$model" --only mended & slow+=($!)
+  on_two_cores 4 cpu-whole quantizer run --model "$model" --out "$work/cpu-whole" & slow+=($!)
+  on_two_cores 6 cpu-first quantizer run --model "$model" --out "$work/cpu-first" --samples 16 --length 128 & slow+=($!)
+  taskset -pc "8-$(($(nproc) - 1))" $$ >/dev/null
 fi
 
 echo "== quantize"
@@ -48,10 +58,15 @@ checkpoint=$work/awq
 [ -d "$checkpoint" ] || checkpoint=$work/.awq.staging/checkpoint # refused: told by the gate, and measured all the same
 cp "$checkpoint"/{tidegate_manifest.json,report.json,report.html} "$out/" || true
 
-echo "== judge on a second set"
-python3 -m quantizer verify --model "$model" --checkpoint "$checkpoint" --held-out "$held_out" --json \
-  2>"$out/verify.log" >"$out/verify.json" || true
-cat "$out/verify.json"
+echo "== AutoAWQ as shipped"
+python3 -m bench.quantizer_time --model "$model" --only as-shipped --keep "$work/shipped" 2>&1 |
+  tee "$out/gpu-as-shipped.log" | tail -n 20 || true
+
+echo "== judge both on both held-out sets"
+judge ours "$checkpoint" & judges=($!)
+judge as-shipped "$work/shipped" & judges+=($!)
+wait "${judges[@]}"
+head -c 2000 "$out"/*-held-out.json
 
 echo "== serve"
 python3 -m worker --engine vllm --model-dir "$checkpoint" --model-name awq --context-length 2048 --eager \
@@ -64,8 +79,12 @@ fi
 stop; pids=()
 
 echo "== does matched calibration pay"
-python3 -m bench.matched_calibration --model "$model" --work "$work/matched" ${text:+--text "$text"} \
-  2>"$out/matched.log" | tee "$out/matched.md"
+matched() { python3 -m bench.matched_calibration --model "$model" --work "$out/matched" --held-out "$held_out" --seeds "$@"; }
+sharing=()
+for seed in $seeds; do matched "$seed" >"$out/matched-$seed.log" 2>&1 & sharing+=($!); done
+wait "${sharing[@]}" || true
+# shellcheck disable=SC2086 # seeds are words
+matched $seeds 2>"$out/matched.log" | tee "$out/matched.md"
 
 wait "${slow[@]:-}" || true
 tail -n 30 "$out"/cpu-*.log
