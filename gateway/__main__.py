@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 
-from gateway.config import ConfigError, read_command
+from gateway.config import GatewaySettings
 from gateway.process import serve
 from gateway.processes import Processes
+from tidegate.settings import ConfigError, read_settings
 from tidegate.telemetry.logs import set_up_logs
 
 
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit code: 0 after a shutdown, 1 when the address cannot be had, 2 for unusable settings."""
+    parser = argparse.ArgumentParser(prog="python -m gateway", description="Serve models over gRPC by their workers.")
     try:
-        command = read_command(arguments)
+        settings, command = read_settings(GatewaySettings, parser, arguments)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     if command.print_config:
-        sys.stdout.write(command.settings.to_toml())
+        sys.stdout.write(settings.to_toml())
         return 0
-    if command.settings.processes > 1:
-        set_up_logs(command.settings.log_format)
-        return Processes(command.settings, serve).run()
-    return serve(command.settings)
+    if settings.processes > 1:
+        set_up_logs(settings.log_format)
+        return Processes(settings, serve).run()
+    return serve(settings)
 
 
 if __name__ == "__main__":

@@ -1,30 +1,14 @@
-"""The gateway's settings: flag > environment (``TIDEGATE_GATEWAY_...``) > TOML file > default.
-
-Unknown keys are errors in all three.
-"""
+"""The gateway's settings, in the environment as ``TIDEGATE_GATEWAY_...``."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    CliApp,
-    CliSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 
-_ENV_PREFIX = "TIDEGATE_GATEWAY_"
+from tidegate.settings import Address, OptionalAddress, ServiceSettings, check_address
 
 # The largest message that is received, so that one prompt alone always fits the backlog.
 _MIN_BACKLOG_BYTES = 4 * 2**20
@@ -49,21 +33,14 @@ class TenantSettings(BaseModel):
     requests_per_minute: _Count | None = None
 
 
-class GatewaySettings(BaseSettings):
+class GatewaySettings(ServiceSettings):
     """Which workers a gateway serves, and how."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=_ENV_PREFIX,
-        extra="forbid",
-        frozen=True,
-        cli_kebab_case=True,
-        cli_hide_none_type=True,
-        use_attribute_docstrings=True,
-    )
+    model_config = SettingsConfigDict(env_prefix="TIDEGATE_GATEWAY_")
 
     workers: Annotated[tuple[str, ...], NoDecode, Field(min_length=1)]
     """where the workers are, separated by commas: host:port, dns:NAME:PORT or file:PATH"""
-    listen: str = "127.0.0.1:50051"
+    listen: Address = "127.0.0.1:50051"
     """address to serve on; port 0 takes a free one"""
     tokenizer_dir: Path | None = None
     """directory with tokenizer.json and chat template; otherwise each worker is asked for its own"""
@@ -86,7 +63,7 @@ class GatewaySettings(BaseSettings):
     """requests to keep in a sketch, text and all; 0 keeps lengths and turns only"""
     traffic_sketch_interval_s: _Seconds = 60.0
     """time between two writings of a sketch"""
-    admin_listen: str = "127.0.0.1:9464"
+    admin_listen: OptionalAddress = "127.0.0.1:9464"
     """address for metrics and status page; port 0 takes a free one, an empty address serves none"""
     log_format: Literal["text", "json"] = "text"
     """json writes one object a line"""
@@ -148,80 +125,8 @@ class GatewaySettings(BaseSettings):
     def _check_workers(cls, workers: tuple[str, ...]) -> tuple[str, ...]:
         for worker in workers:
             kind, _, rest = worker.partition(":") if worker.startswith(("dns:", "file:")) else ("", "", worker)
-            host, _, port = rest.rpartition(":")
-            if kind != "file" and not (host and port.isdecimal()):
-                raise ValueError(f"{worker!r} is not host:port")
+            if kind != "file":
+                check_address(rest)
         if len(set(workers)) < len(workers):
             raise ValueError("an address stands here twice")
         return workers
-
-    @field_validator("admin_listen")
-    @classmethod
-    def _check_admin_listen(cls, listen: str) -> str:
-        host, _, port = listen.rpartition(":")
-        if listen and not (host and port.isdecimal()):
-            raise ValueError(f"{listen!r} is not host:port")
-        return listen
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic's signature
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment before arguments, which are what the file says. Flags come before both."""
-        return env_settings, init_settings
-
-    def to_toml(self) -> str:
-        """The settings as a file that ``--config`` reads. TOML has no null: what is None is left out."""
-        values = self.model_dump(mode="json", exclude_none=True)
-        tenants = values.pop("tenants")
-        sections = "".join(f'\n[tenants."{name}"]\n{_lines(terms)}' for name, terms in tenants.items())
-        return _lines(values) + sections
-
-
-def _lines(values: Mapping[str, object]) -> str:
-    return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items())
-
-
-class ConfigError(Exception):
-    """The settings are not usable. One line per fault."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """A command line with all it refers to."""
-
-    settings: GatewaySettings
-    print_config: bool
-
-
-def read_command(arguments: Sequence[str]) -> Command:
-    """Parse the command line, the environment and the file. Raises ``ConfigError``; exits on ``--help``."""
-    parser = argparse.ArgumentParser(prog="python -m gateway", description="Serve models over gRPC by their workers.")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings, named as the flags are")
-    parser.add_argument("--print-config", action="store_true", help="print the settings in effect and exit")
-    flags = CliSettingsSource[argparse.ArgumentParser](GatewaySettings, root_parser=parser)
-    parsed = parser.parse_args(arguments)
-    unknown = sorted(_unknown_variables())
-    if unknown:
-        raise ConfigError("\n".join(f"{name}: no such setting" for name in unknown))
-    try:
-        from_file = tomllib.loads(parsed.config.read_text(encoding="utf-8")) if parsed.config else {}
-        settings = CliApp.run(GatewaySettings, cli_args=parsed, cli_settings_source=flags, **from_file)
-    except OSError as error:
-        raise ConfigError(f"{parsed.config}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{parsed.config}: {error}") from error
-    except ValidationError as error:
-        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise ConfigError("\n".join(faults)) from error
-    return Command(settings=settings, print_config=parsed.print_config)
-
-
-def _unknown_variables() -> Iterator[str]:
-    known = {f"{_ENV_PREFIX}{name}".upper() for name in GatewaySettings.model_fields}
-    return (name for name in os.environ if name.upper().startswith(_ENV_PREFIX) and name.upper() not in known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import sys
@@ -9,11 +10,12 @@ from collections.abc import Sequence
 
 import uvloop
 
+from tidegate.settings import ConfigError, read_settings
 from tidegate.telemetry.logs import set_up_logs
 from tidegate.telemetry.setup import setup
 from worker.abandonable import is_work_left
 from worker.app import Worker
-from worker.config import ConfigError, WorkerSettings, read_command
+from worker.config import WorkerSettings
 from worker.restart_policy import RestartLimits, RestartPolicy
 from worker.supervisor import Supervisor, supervised_command
 
@@ -23,19 +25,21 @@ def main(arguments: Sequence[str]) -> int:
 
     A supervisor returns 3 when it gave up.
     """
+    parser = argparse.ArgumentParser(prog="python -m worker", description="Serve one model over gRPC.")
+    parser.add_argument("--supervise", action="store_true", help="start the worker again whenever its engine has died")
     try:
-        command = read_command(arguments)
+        settings, command = read_settings(WorkerSettings, parser, arguments)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     if command.print_config:
-        sys.stdout.write(command.settings.to_toml())
+        sys.stdout.write(settings.to_toml())
         return 0
-    set_up_logs(command.settings.log_format)
+    set_up_logs(settings.log_format)
     if command.supervise:
         return Supervisor(supervised_command(arguments), RestartPolicy(RestartLimits())).run()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        exit_code = runner.run(_serve(command.settings))
+        exit_code = runner.run(_serve(settings))
     if is_work_left():  # the model was still being loaded
         sys.stderr.flush()
         os._exit(exit_code)

@@ -1,41 +1,24 @@
-"""The worker's settings: flag > environment (``TIDEGATE_WORKER_...``) > TOML file > default.
-
-Unknown keys are errors in all three.
-"""
+"""The worker's settings, in the environment as ``TIDEGATE_WORKER_...``."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import tomllib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
 
-_ENV_PREFIX = "TIDEGATE_WORKER_"
+from tidegate.settings import Address, OptionalAddress, ServiceSettings
 
 _Count = Annotated[int, Field(ge=1)]
 _Seconds = Annotated[float, Field(gt=0)]
 _Share = Annotated[float, Field(gt=0, le=1)]
 
 
-class WorkerSettings(BaseSettings):
+class WorkerSettings(ServiceSettings):
     """What a worker serves and how. None leaves a choice to the engine."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=_ENV_PREFIX,
-        extra="forbid",
-        frozen=True,
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_hide_none_type=True,
-        use_attribute_docstrings=True,
-    )
+    model_config = SettingsConfigDict(env_prefix="TIDEGATE_WORKER_")
 
     engine: Literal["vllm", "sim"] = "vllm"
     """vllm runs the model; sim imitates a measured machine"""
@@ -43,7 +26,7 @@ class WorkerSettings(BaseSettings):
     """directory of the checkpoint; for sim, one of tokenizer and template is built in"""
     model_name: str | None = None
     """name under which the model is served; otherwise the directory's"""
-    listen: str = "127.0.0.1:50061"
+    listen: Address = "127.0.0.1:50061"
     """address to serve on; port 0 takes a free one"""
     drain_grace_s: _Seconds = 30.0
     """how long running requests may take once a shutdown has begun"""
@@ -101,7 +84,7 @@ class WorkerSettings(BaseSettings):
     sim_fault: Literal["die", "kill", "hang"] = "die"
     """sim: what such a prompt does: end the engine, kill the process, or have the engine make no step any more"""
 
-    admin_listen: str = "127.0.0.1:9465"
+    admin_listen: OptionalAddress = "127.0.0.1:9465"
     """address for metrics; port 0 takes a free one, an empty address serves none"""
     log_format: Literal["text", "json"] = "text"
     """json writes one object a line"""
@@ -110,70 +93,3 @@ class WorkerSettings(BaseSettings):
 
     data_plane: Literal["http2", "grpc"] = "http2"
     """what carries tokens: the HTTP/2 edge, or grpc.aio, which is slower and the reference"""
-
-    @field_validator("admin_listen")
-    @classmethod
-    def _check_admin_listen(cls, listen: str) -> str:
-        host, _, port = listen.rpartition(":")
-        if listen and not (host and port.isdecimal()):
-            raise ValueError(f"{listen!r} is not host:port")
-        return listen
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic's signature
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment before arguments, which are what the file says. Flags come before both."""
-        return env_settings, init_settings
-
-    def to_toml(self) -> str:
-        """The settings as a file that ``--config`` reads. TOML has no null: what is None is left out."""
-        values = self.model_dump(mode="json", exclude_none=True)
-        return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items())
-
-
-class ConfigError(Exception):
-    """The settings are not usable. One line per fault."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """A command line with all it refers to."""
-
-    settings: WorkerSettings
-    print_config: bool
-    supervise: bool
-
-
-def read_command(arguments: Sequence[str]) -> Command:
-    """Parse the command line, the environment and the file. Raises ``ConfigError``; exits on ``--help``."""
-    parser = argparse.ArgumentParser(prog="python -m worker", description="Serve one model over gRPC.")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings, named as the flags are")
-    parser.add_argument("--print-config", action="store_true", help="print the settings in effect and exit")
-    parser.add_argument("--supervise", action="store_true", help="start the worker again whenever its engine has died")
-    flags = CliSettingsSource[argparse.ArgumentParser](WorkerSettings, root_parser=parser)
-    parsed = parser.parse_args(arguments)
-    unknown = sorted(_unknown_variables())
-    if unknown:
-        raise ConfigError("\n".join(f"{name}: no such setting" for name in unknown))
-    try:
-        from_file = tomllib.loads(parsed.config.read_text(encoding="utf-8")) if parsed.config else {}
-        settings = CliApp.run(WorkerSettings, cli_args=parsed, cli_settings_source=flags, **from_file)
-    except OSError as error:
-        raise ConfigError(f"{parsed.config}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{parsed.config}: {error}") from error
-    except ValidationError as error:
-        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise ConfigError("\n".join(faults)) from error
-    return Command(settings=settings, print_config=parsed.print_config, supervise=parsed.supervise)
-
-
-def _unknown_variables() -> Iterator[str]:
-    known = {f"{_ENV_PREFIX}{name}".upper() for name in WorkerSettings.model_fields}
-    return (name for name in os.environ if name.upper().startswith(_ENV_PREFIX) and name.upper() not in known)

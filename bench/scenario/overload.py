@@ -77,7 +77,6 @@ async def run(duration_s: float, logs: Path) -> None:
             "--listen",
             target,
             "--trust-tenant-metadata",
-            "true",
         )
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS))
         async with asyncio.timeout(60):

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from gateway.__main__ import main
-from gateway.config import ConfigError, read_command
+from gateway.config import GatewaySettings
+from tidegate.settings import ConfigError, read_settings
+
+
+def read(arguments: Sequence[str]) -> GatewaySettings:
+    """What the command line leads to."""
+    return read_settings(GatewaySettings, argparse.ArgumentParser(), arguments)[0]
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +30,7 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(
     file.write_text('workers = ["file:1"]\nlisten = "file:2"\nmax_in_flight = 3\n', encoding="utf-8")
     monkeypatch.setenv("TIDEGATE_GATEWAY_LISTEN", "environment:2")
     monkeypatch.setenv("TIDEGATE_GATEWAY_WORKERS", "environment:1")
-    settings = read_command(["--config", str(file), "--workers", "flag:1,flag:2"]).settings
+    settings = read(["--config", str(file), "--workers", "flag:1,flag:2"])
     assert ("flag:1", "flag:2") == settings.workers
     assert ("environment:2", 3, 30.0) == (settings.listen, settings.max_in_flight, settings.drain_grace_s)
 
@@ -33,7 +41,7 @@ def test_what_is_printed_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert 0 == main([*arguments, "--print-config"])
     file = tmp_path / "gateway.toml"
     file.write_text(capsys.readouterr().out, encoding="utf-8")
-    assert read_command(arguments).settings == read_command(["--config", str(file)]).settings
+    assert read(arguments) == read(["--config", str(file)])
 
 
 @pytest.mark.parametrize(
@@ -50,7 +58,21 @@ def test_what_is_printed_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_unusable_settings_are_named(arguments: list[str], message: str) -> None:
     """One line for each fault."""
     with pytest.raises(ConfigError, match=message):
-        read_command(arguments)
+        read(arguments)
+
+
+def test_a_switch_needs_no_value() -> None:
+    """As on every command line; and it can be switched off again where the environment has it on."""
+    assert read(["--workers", "a:1", "--trust-tenant-metadata"]).trust_tenant_metadata
+    assert not read(["--workers", "a:1", "--no-trust-tenant-metadata"]).trust_tenant_metadata
+
+
+def test_an_address_has_a_port() -> None:
+    """Of a service, of its admin port, which may be empty and then is none, and of a worker."""
+    for flags in (["--listen", "localhost"], ["--admin-listen", "localhost"], ["--workers", "localhost"]):
+        with pytest.raises(ConfigError, match="'localhost' is not host:port"):
+            read(["--workers", "a:1", *flags])
+    assert "" == read(["--workers", "a:1", "--admin-listen", ""]).admin_listen
 
 
 def test_unknown_keys_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,12 +80,12 @@ def test_unknown_keys_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     file = tmp_path / "gateway.toml"
     file.write_text('workers = ["a:1"]\nworker = "b:1"\n', encoding="utf-8")
     with pytest.raises(ConfigError, match="worker: Extra inputs"):
-        read_command(["--config", str(file)])
+        read(["--config", str(file)])
     with pytest.raises(SystemExit):
-        read_command(["--worker-s", "a:1"])
+        read(["--worker-s", "a:1"])
     monkeypatch.setenv("TIDEGATE_GATEWAY_WORKER", "b:1")
     with pytest.raises(ConfigError, match="TIDEGATE_GATEWAY_WORKER: no such setting"):
-        read_command(["--workers", "a:1"])
+        read(["--workers", "a:1"])
 
 
 def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
@@ -71,20 +93,13 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"
     file.write_text("workers = nothing", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"gateway\.toml: .*line 1"):
-        read_command(["--config", str(file)])
+        read(["--config", str(file)])
 
 
 def test_unusable_settings_end_the_process_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     """The fault stands on standard error."""
     assert 2 == main([])
     assert "workers: Field required" in capsys.readouterr().err
-
-
-def test_an_admin_address_has_a_port() -> None:
-    """Or is empty, which turns the admin port off."""
-    assert "" == read_command(["--workers", "a:1", "--admin-listen", ""]).settings.admin_listen
-    with pytest.raises(ConfigError, match="'localhost' is not host:port"):
-        read_command(["--workers", "a:1", "--admin-listen", "localhost"])
 
 
 def test_tenants_have_sections_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,11 +109,11 @@ def test_tenants_have_sections_of_their_own(tmp_path: Path, capsys: pytest.Captu
         'workers = ["a:1"]\n[tenants.gold]\nweight = 3\n[tenants."b.c"]\ntokens_per_minute = 9\n',
         encoding="utf-8",
     )
-    settings = read_command(["--config", str(file)]).settings
+    settings = read(["--config", str(file)])
     assert (3.0, None) == (settings.tenants["gold"].weight, settings.tenants["gold"].tokens_per_minute)
     assert 0 == main(["--config", str(file), "--print-config"])
     file.write_text(capsys.readouterr().out, encoding="utf-8")
-    assert settings == read_command(["--config", str(file)]).settings
+    assert settings == read(["--config", str(file)])
 
 
 @pytest.mark.parametrize(
@@ -114,4 +129,4 @@ def test_unusable_terms_are_named(tmp_path: Path, section: str, message: str) ->
     file = tmp_path / "gateway.toml"
     file.write_text(f'workers = ["a:1"]\n{section}', encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
-        read_command(["--config", str(file)])
+        read(["--config", str(file)])

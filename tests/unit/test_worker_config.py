@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from tidegate.settings import ConfigError, read_settings
 from worker.__main__ import main
-from worker.config import ConfigError, read_command
+from worker.config import WorkerSettings
+
+
+def read(arguments: Sequence[str]) -> WorkerSettings:
+    """What the command line leads to."""
+    return read_settings(WorkerSettings, argparse.ArgumentParser(), arguments)[0]
 
 
 @pytest.fixture
@@ -21,7 +29,7 @@ def test_flag_beats_environment_beats_file_beats_default(config_file: Path, monk
     monkeypatch.setenv("TIDEGATE_WORKER_KV_BLOCK_COUNT", "2")
     monkeypatch.setenv("TIDEGATE_WORKER_ENGINE_SEED", "2")
 
-    settings = read_command(["--config", str(config_file), "--kv-block-count", "3"]).settings
+    settings = read(["--config", str(config_file), "--kv-block-count", "3"])
 
     assert (3, 2, 1.0, 10.0) == (
         settings.kv_block_count,
@@ -36,7 +44,7 @@ def test_unknown_key_in_the_file_is_an_error(config_file: Path) -> None:
     config_file.write_text("kv_block_cuont = 1\n", encoding="utf-8")
 
     with pytest.raises(ConfigError, match="kv_block_cuont"):
-        read_command(["--config", str(config_file)])
+        read(["--config", str(config_file)])
 
 
 def test_unknown_variable_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,13 +52,13 @@ def test_unknown_variable_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIDEGATE_WORKER_LISTEM", "x")
 
     with pytest.raises(ConfigError, match="TIDEGATE_WORKER_LISTEM"):
-        read_command([])
+        read([])
 
 
 def test_unknown_flag_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     """A misspelt flag is named, and ends the process as argparse does."""
     with pytest.raises(SystemExit):
-        read_command(["--listem", "x"])
+        read(["--listem", "x"])
 
     assert "--listem" in capsys.readouterr().err
 
@@ -58,7 +66,7 @@ def test_unknown_flag_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
 def test_values_out_of_range_are_errors() -> None:
     """All of them are named at once."""
     with pytest.raises(ConfigError, match=r"(?s)stall_after_s.*output_quantile"):
-        read_command(["--stall-after-s", "0", "--output-quantile", "2"])
+        read(["--stall-after-s", "0", "--output-quantile", "2"])
 
 
 def test_printed_config_can_be_read_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,7 +76,7 @@ def test_printed_config_can_be_read_back(tmp_path: Path, capsys: pytest.CaptureF
     path = tmp_path / "printed.toml"
     path.write_text(capsys.readouterr().out, encoding="utf-8")
 
-    assert read_command(arguments).settings == read_command(["--config", str(path)]).settings
+    assert read(arguments) == read(["--config", str(path)])
 
 
 def test_settings_that_cannot_be_used_end_with_code_2(capsys: pytest.CaptureFixture[str]) -> None:
