@@ -123,7 +123,7 @@ docs: $(INSTALLED) ## Write what docs/ and deploy/ hold of generated files
 lock: $(INSTALLED) ## Write constraints.txt for what pyproject.toml asks for now
 	@grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
 	@$(pip_settings) $(BIN)/uv pip compile --quiet --python-version 3.11 --group dev \
-	  $(patsubst %,--extra %,$(subst $(comma), ,$(EXTRAS))) --no-annotate --no-header --no-emit-index-url \
+	  $(patsubst %,--extra %,$(subst $(comma), ,$(EXTRAS))) --extra ray --no-annotate --no-header --no-emit-index-url \
 	  --no-emit-find-links --output-file $(VENV)/constraints.txt pyproject.toml
 	@sed 's/^\(torch==[0-9.]*\)+.*/\1/' $(VENV)/constraints.txt > constraints.txt
 

@@ -122,6 +122,31 @@ def test_a_pod_outlives_its_drain(manifest: dict[str, Any]) -> None:
                 assert {"sleep": {"seconds": 5}} == container["lifecycle"]["preStop"]
 
 
+def multi_node(name: str) -> list[dict[str, Any]]:
+    """The manifests of a way to have one engine on several nodes."""
+    return documents((_DEPLOY / f"kubernetes/multi-node/{name}.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", ["leader-worker-set", "ray-cluster"])
+def test_nodes_of_an_engine_share_a_token(name: str) -> None:
+    """Ray runs what it is sent: each of its processes asks the others for a token, and all have the same one."""
+    containers = [one for manifest in multi_node(name) for spec in pod_specs(manifest) for one in spec["containers"]]
+    tokens = [
+        variable["valueFrom"]["secretKeyRef"]
+        for container in containers
+        for variable in container["env"]
+        if variable["name"] == "RAY_AUTH_TOKEN"
+    ]
+    assert [{"name": "tidegate-ray", "key": "auth_token"}] * len(containers) == tokens
+
+
+def test_kuberay_is_told_the_release_of_ray_that_is_tested() -> None:
+    """The one that constraints.txt pins."""
+    (cluster,) = [one for one in multi_node("ray-cluster") if one["kind"] == "RayCluster"]
+    pins = (_ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert f"ray=={cluster['spec']['rayVersion']}" in pins
+
+
 def unknown_settings(variables: list[str]) -> set[str]:
     """Those of our variables that no setting has."""
     known = {f"TIDEGATE_GATEWAY_{name.upper()}" for name in GatewaySettings.model_fields}

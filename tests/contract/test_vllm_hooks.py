@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.tiny_models import write_tiny_model
 from worker.constraint_compiler import _choice_grammar
 from worker.engine import EngineError, FinishReason, GenerationJob, Sampling
 from worker.step_meter import StepMeter
@@ -42,34 +41,6 @@ def test_the_engine_takes_our_arguments() -> None:
     for is_cpu in (False, True):
         arguments = engine_arguments(VllmSettings(model_dir=Path("model")), is_cpu=is_cpu)
         assert set(arguments) <= {field.name for field in dataclasses.fields(AsyncEngineArgs)}
-
-
-def test_an_engine_in_two_parts_over_ray_is_configured(tmp_path: Path) -> None:
-    """As far as goes without GPUs: vLLM makes the configuration, and chooses its executor for Ray.
-
-    Making that executor is where a CPU ends: vLLM's platform for it has no resource that Ray could reserve.
-    tests/gpu/ray.sh goes on from here.
-    """
-    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.platforms import current_platform
-    from vllm.v1.executor.abstract import Executor
-
-    arguments = VllmSettings(
-        model_dir=write_tiny_model(tmp_path, num_attention_heads=2, num_key_value_heads=2),
-        tensor_parallel_size=2,
-        distributed_executor_backend="ray",
-        kv_cache_bytes=10_000_000,
-    )
-    config = AsyncEngineArgs(**engine_arguments(arguments, is_cpu=True)).create_engine_config()
-    parallel = config.parallel_config
-    assert ("ray", 2, 2) == (
-        parallel.distributed_executor_backend,
-        parallel.tensor_parallel_size,
-        parallel.world_size,
-    )
-    assert "RayExecutorV2" == Executor.get_class(config).__name__
-    assert (current_platform.is_cpu(), "") == (True, current_platform.ray_device_key)
 
 
 def test_the_arguments_of_two_gpus_over_ray_reach_the_engine() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import re
 import resource
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,17 +30,23 @@ class ServiceProcess:
 
 
 @asynccontextmanager
-async def service_process(module: str, *arguments: str) -> AsyncIterator[ServiceProcess]:
+async def service_process(
+    module: str,
+    *arguments: str,
+    python: Path = Path(sys.executable),
+    environment: Mapping[str, str] | None = None,
+    ready_within_s: float = 60,
+) -> AsyncIterator[ServiceProcess]:
     """Start ``python -m module``, wait until its log says where it is ready, and end it afterwards."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, *_FREE_PORTS, *arguments, stderr=asyncio.subprocess.PIPE
+        *(str(python), "-m", module, *_FREE_PORTS, *arguments), env=environment, stderr=asyncio.subprocess.PIPE
     )
     if process.stderr is None:
         raise AssertionError("no pipe")
     log = process.stderr
     reading: asyncio.Task[bytes] | None = None
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(ready_within_s):
             while (line := await log.readline()) and not (ready := _READY.search(line)):
                 pass
         if not line:
