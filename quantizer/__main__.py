@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from quantizer.errors import QuantizerError
@@ -67,6 +70,7 @@ def run(  # noqa: PLR0913, PLR0917 - a command line is an argument list
     from quantizer.pipeline import run as run_pipeline  # noqa: PLC0415
     from quantizer.progress import Terminal  # noqa: PLC0415
     from quantizer.recipe import Recipe  # noqa: PLC0415
+    from quantizer.report import read_answers  # noqa: PLC0415
 
     try:
         job = Job(
@@ -86,6 +90,7 @@ def run(  # noqa: PLR0913, PLR0917 - a command line is an argument list
     except QuantizerError as error:
         _refuse(error)
     _show(manifest["figures"])
+    _show_answers(read_answers(out))
     _console.print(f"published {out}, checkpoint {manifest['checkpoint_sha256'][:12]}; see report.html there")
 
 
@@ -116,6 +121,7 @@ def verify(  # noqa: PLR0913, PLR0917 - as run
         typer.echo(json.dumps(verdict.to_json()))
     elif verdict.figures:
         _show(verdict.figures.to_json())
+        _show_answers([asdict(answer) for answer in verdict.answers])
     for reason in verdict.reasons:
         _console.print(f"refused: {reason}", style="red", highlight=False, soft_wrap=True)
     raise typer.Exit(1 if verdict.reasons else 0)
@@ -129,6 +135,17 @@ def _show(figures: dict[str, dict[str, dict[str, float]]]) -> None:
             values = [domain[f"{prefix}{figure}"] for figure in ("perplexity", "kl", "top1")]
             table.add_row("", label, f"{values[0]:.3f}", f"{values[1]:.4f}", f"{values[2]:.3f}")
     _console.print(table)
+
+
+def _show_answers(answers: Sequence[Mapping[str, Any]]) -> None:
+    table = Table("prompt", "source", "checkpoint", title="greedy answers", show_lines=True)
+    for answer in answers:
+        table.add_row(*(escape(answer[column]) for column in ("prompt", "source", "checkpoint")))
+    _console.print(table)
+    lost = sum(answer["is_lost"] for answer in answers)
+    if lost:
+        words = f"{lost} of {len(answers)} answers repeat the same words over and over, where the source's do not"
+        _console.print(words, style="yellow", highlight=False)
 
 
 def _refuse(error: QuantizerError) -> None:

@@ -33,6 +33,12 @@ def write(
     (directory / "report.html").write_text(html, encoding="utf-8")
 
 
+def read_answers(directory: Path) -> list[dict[str, Any]]:
+    """What ``write`` was given as ``answers``; empty if the report is gone, which a checkpoint may do without."""
+    path = directory / "report.json"
+    return list(json.loads(path.read_bytes())["answers"]) if path.exists() else []
+
+
 def _lengths(calibration: Mapping[str, Any]) -> dict[str, Any]:
     """Shares of prompts by length, of the calibration and, where a sketch came with it, of the traffic.
 

@@ -9,6 +9,9 @@ import torch
 from transformers import GenerationConfig
 
 _BATCH = 20  # prompts answered together
+_LONGEST_PERIOD = 16  # tokens; a phrase, or a line of a list
+_REPEATS = 4
+_SHORTEST_LOOP = 16  # tokens; four commas are no loop
 
 
 def greedy_answers(
@@ -30,6 +33,15 @@ def greedy_answers(
             output = model.generate(ids, attention_mask=mask.long().to(model.device), generation_config=config)
         answers += [_until_end(tuple(row), ends) for row in output[:, width:].tolist()]
     return answers
+
+
+def is_loop(token_ids: Sequence[int]) -> bool:
+    """Whether an answer ends in the same few tokens over and over; one that came to its end does not."""
+    for period in range(1, _LONGEST_PERIOD + 1):
+        tail = token_ids[-max(_REPEATS * period, _SHORTEST_LOOP) :]
+        if len(tail) >= max(_REPEATS * period, _SHORTEST_LOOP) and tail[period:] == tail[:-period]:
+            return True
+    return False
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:

@@ -15,7 +15,7 @@ from quantizer import awq_format
 from quantizer.calibration.documents import Document
 from quantizer.checkpoint import group_size, load_checkpoint
 from quantizer.errors import CheckpointError
-from quantizer.evaluation.answers import greedy_answers
+from quantizer.evaluation.answers import greedy_answers, is_loop
 from quantizer.evaluation.comparison import Scores, compare, gap_ratio_interval, kl_ratio_interval
 from quantizer.evaluation.held_out import ANSWER_TOKENS, prepare
 from quantizer.evaluation.reconstruction import layer_errors
@@ -36,6 +36,7 @@ class Answer:
     prompt: str
     source: str
     checkpoint: str
+    is_lost: bool  # the checkpoint says the same words over and over, where the source does not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +88,12 @@ def prove(source: Source, directory: Path, documents: Sequence[Document], progre
         prompts = held_out.prompt_ids[:_SHOWN_ANSWERS]
         replies = greedy_answers(checkpoint, source.tokenizer, prompts, max_tokens=ANSWER_TOKENS)
     answers = [
-        Answer(prompt=document.messages[-1]["content"], source=_text(source, ours), checkpoint=_text(source, theirs))
+        Answer(
+            prompt=document.messages[-1]["content"],
+            source=_text(source, ours),
+            checkpoint=_text(source, theirs),
+            is_lost=is_loop(theirs) and not is_loop(ours),
+        )
         for document, ours, theirs in zip(held_out.prompts, held_out.answers, replies, strict=False)
     ]
     figures = Figures(domains=domains, layer_errors=errors["checkpoint"], rtn_layer_errors=errors["rtn"])

@@ -31,6 +31,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = _invoke("run", "--model", directory / "model", "--out", directory / "out", *options, held_out)
     assert 0 == result[0], result[1]
     assert "published" in result[1]
+    assert "greedy answers" in result[1]
     return directory
 
 
