@@ -12,7 +12,10 @@ from types import MappingProxyType
 
 import grpc.aio
 
+from tests.reliability import intruders
 from tests.reliability.services import Service, load_of
+from tidegate.inference.v1 import inference_service_pb2, inference_service_pb2_grpc
+from tidegate.rpc.status import RpcError
 from tidegate.worker.v1 import worker_service_pb2_grpc
 
 # Partitions in turn, of which connections outlive the first: keepalive pings after 20 s, and waits for 10 s.
@@ -20,6 +23,13 @@ _CUTS_S = (10.0, 35.0)
 
 # So long it takes clients at most to connect to an address anew.
 _COME_BACK_S = 2.5
+
+POISON = "a prompt that no engine survives"
+_VANISHING, _STALLED, _HERD = 200, 20, 300
+_INTRUDERS_TOKENS = 200
+_STALL_S = 5.0
+# In which a worker whose engine is dead has told so, and has ended.
+_LAST_WORDS_S = 3.0
 
 
 @dataclass(kw_only=True)
@@ -30,6 +40,8 @@ class Nemesis:
     gateways: list[Service]
     rng: random.Random
     faults: int = 0
+    deaths: int = 0  # of engines, by poison
+    poisoned: list[str] = field(default_factory=list)  # what the poison's clients were told
     recovery_s: list[float] = field(default_factory=list)
 
     async def kill(self) -> None:
@@ -70,6 +82,46 @@ class Nemesis:
             await self._replace(service)
             await asyncio.sleep(_COME_BACK_S)
 
+    async def poison(self) -> None:
+        """A request that no engine survives, and its client's retry; those that died are started again."""
+        request = inference_service_pb2.GenerateRequest(model="sim", text=f"{POISON}, for the {self.faults}th time")
+        request.sampling.max_output_tokens = 8
+        async with grpc.aio.insecure_channel(self.rng.choice(self.gateways).address) as channel:
+            stub: inference_service_pb2_grpc.InferenceServiceAsyncStub
+            stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
+            for _ in range(2):
+                self.poisoned.append(await _reason(stub, request))
+        await asyncio.sleep(_LAST_WORDS_S)
+        for worker in self.workers:
+            if not worker.is_running:
+                self.deaths += 1
+                await worker.start()
+                await worker.until_ready()
+                self.recovery_s.append(await until_used(worker))
+
+    async def vanish(self) -> None:
+        """Clients that are gone in the middle of their calls."""
+        address = self.rng.choice(self.gateways).address
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(_VANISHING):
+                tasks.create_task(intruders.vanish(address, self.rng, tokens=_INTRUDERS_TOKENS))
+                await asyncio.sleep(self.rng.expovariate(_VANISHING))
+
+    async def stall(self) -> None:
+        """Clients that stop reading for some seconds, and are gone then."""
+        address = self.rng.choice(self.gateways).address
+        stalled = await asyncio.gather(
+            *(intruders.stall(address, number, tokens=_INTRUDERS_TOKENS) for number in range(_STALLED))
+        )
+        await asyncio.sleep(_STALL_S)
+        for reader in stalled:
+            reader.close()
+
+    async def herd(self) -> None:
+        """More clients at one instant than the fleet has room for."""
+        address = self.rng.choice(self.gateways).address
+        await asyncio.gather(*(intruders.vanish(address, self.rng, tokens=_INTRUDERS_TOKENS) for _ in range(_HERD)))
+
     async def _replace(self, service: Service) -> None:
         service.signal(signal.SIGTERM)
         await service.gone()
@@ -78,7 +130,16 @@ class Nemesis:
 
 
 FAULTS: Mapping[str, Callable[[Nemesis], Awaitable[None]]] = MappingProxyType(
-    {"kill": Nemesis.kill, "stop": Nemesis.stop, "restart": Nemesis.restart, "partition": Nemesis.partition}
+    {
+        "kill": Nemesis.kill,
+        "stop": Nemesis.stop,
+        "restart": Nemesis.restart,
+        "partition": Nemesis.partition,
+        "poison": Nemesis.poison,
+        "vanish": Nemesis.vanish,
+        "stall": Nemesis.stall,
+        "herd": Nemesis.herd,
+    }
 )
 
 
@@ -97,6 +158,18 @@ async def _is_used(stub: worker_service_pb2_grpc.WorkerServiceAsyncStub) -> bool
         return bool((await load_of(stub)).reserved_block_count)
     except grpc.aio.AioRpcError:  # of the partition, something may still be on its way
         return False
+
+
+async def _reason(
+    stub: inference_service_pb2_grpc.InferenceServiceAsyncStub, request: inference_service_pb2.GenerateRequest
+) -> str:
+    """The reason of the error in which the call ends."""
+    try:
+        async for _ in stub.Generate(request, timeout=30):
+            pass
+    except grpc.aio.AioRpcError as error:
+        return RpcError.from_call(error).reason
+    return "FINISHED"
 
 
 async def _nft(script: str) -> None:

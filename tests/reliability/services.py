@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import grpc.aio
 
@@ -22,27 +26,23 @@ _IMPATIENT = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_ba
 class Service:
     """One process, or its successor at the same address."""
 
-    def __init__(self, module: str, arguments: tuple[str, ...], log: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
-        self._command = (
-            sys.executable,
-            "-m",
-            module,
-            "--listen",
-            self.address,
-            "--admin-listen",
-            "127.0.0.1:0",
-            *arguments,
-        )
+    def __init__(
+        self, module: str, arguments: tuple[str, ...], log: Path, environment: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """``environment`` goes over this process's own."""
+        self.address, self.admin_address = _free_address(), _free_address()
+        listen = ("--listen", self.address, "--admin-listen", self.admin_address)
+        self._command = (sys.executable, "-m", module, *listen, *arguments)
         self._log = log
+        self._environment = {**os.environ, **environment}
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         """Begin; see ``until_ready``."""
         with self._log.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(*self._command, stdout=log, stderr=log)
+            self.process = await asyncio.create_subprocess_exec(
+                *self._command, stdout=log, stderr=log, env=self._environment
+            )
 
     async def until_ready(self) -> None:
         """Wait until its health check says that it serves; a gateway has one of its workers then."""
@@ -51,13 +51,36 @@ class Service:
             grpc.aio.insecure_channel(self.address, options=_IMPATIENT) as channel,
         ):
             while not await _is_serving(channel):
-                if self.process is None or self.process.returncode is not None:
+                if not self.is_running:
                     raise AssertionError(self._log.read_text(encoding="utf-8")[-2000:])
                 await asyncio.sleep(0.02)
 
+    @property
+    def pid(self) -> int:
+        """Of the process that runs."""
+        if self.process is None:
+            raise AssertionError("it was never started")
+        return self.process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is there."""
+        return self.process is not None and self.process.returncode is None
+
+    @property
+    def resident_mib(self) -> float:
+        """Physical memory of the process (Linux)."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * resource.getpagesize() / 2**20
+
+    @property
+    def open_files(self) -> int:
+        """Its file descriptors (Linux)."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))  # noqa: PTH208 - which would open one more
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
-        if self.process is not None and self.process.returncode is None:
+        if self.process is not None and self.is_running:
             self.process.send_signal(number)
 
     async def gone(self) -> int:
@@ -69,26 +92,40 @@ class Service:
 
     async def stop(self) -> None:
         """End it, if it still runs."""
-        if self.process is not None and self.process.returncode is None:
+        if self.is_running:
             self.signal(signal.SIGCONT)
             self.signal(signal.SIGTERM)
             await self.gone()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetPlan:
+    """How many of each, and with which settings beside those that tests need."""
+
+    workers: int
+    gateways: int
+    worker_arguments: tuple[str, ...]
+    gateway_arguments: tuple[str, ...] = ()
+    grace_s: float = 5.0
+    otlp_endpoint: str = ""  # where they send their spans; nowhere when empty
+    environment: Mapping[str, str] = field(default_factory=dict)  # beside this process's own
+
+
 @asynccontextmanager
-async def fleet(
-    directory: Path, *, workers: int, gateways: int, worker_arguments: tuple[str, ...], grace_s: float
-) -> AsyncIterator[tuple[list[Service], list[Service]]]:
+async def fleet(directory: Path, plan: FleetPlan) -> AsyncIterator[tuple[list[Service], list[Service]]]:
     """Workers and gateways, ready to serve, and ended afterwards."""
-    grace = ("--drain-grace-s", str(grace_s))
+    common: tuple[str, ...] = ("--drain-grace-s", str(plan.grace_s))
+    if plan.otlp_endpoint:
+        common += ("--otlp-endpoint", plan.otlp_endpoint)
     behind = [
-        Service("worker", ("--engine", "sim", *worker_arguments, *grace), directory / f"worker-{number}.log")
-        for number in range(workers)
+        Service("worker", (*plan.worker_arguments, *common), directory / f"worker-{number}.log", plan.environment)
+        for number in range(plan.workers)
     ]
     targets = ",".join(service.address for service in behind)
+    settings = ("--workers", targets, "--trust-tenant-metadata", "true", *plan.gateway_arguments)
     before = [
-        Service("gateway", ("--workers", targets, *grace), directory / f"gateway-{number}.log")
-        for number in range(gateways)
+        Service("gateway", (*settings, *common), directory / f"gateway-{number}.log", plan.environment)
+        for number in range(plan.gateways)
     ]
     try:
         for service in (*behind, *before):
@@ -110,6 +147,12 @@ async def load_of(stub: worker_service_pb2_grpc.WorkerServiceAsyncStub) -> worke
     finally:
         watch.cancel()
     raise AssertionError("the watch ended without a report")
+
+
+def _free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 async def _is_serving(channel: grpc.aio.Channel) -> bool:

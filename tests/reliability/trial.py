@@ -9,7 +9,7 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +17,14 @@ from pathlib import Path
 import grpc.aio
 
 import worker
+from tests.fakes.collector import Collector, collecting
+from tests.reliability.accounts import Accounts
+from tests.reliability.books import left_under_way
 from tests.reliability.checker import Checker
 from tests.reliability.history import History, record
-from tests.reliability.nemesis import FAULTS, Nemesis, until_used
-from tests.reliability.services import Service, fleet, load_of
+from tests.reliability.memory import MemoryWatch
+from tests.reliability.nemesis import FAULTS, POISON, Nemesis, until_used
+from tests.reliability.services import FleetPlan, Service, fleet, load_of
 from tidegate.inference.v1 import inference_service_pb2_grpc
 from tidegate.rpc.server import CHANNEL_OPTIONS
 from tidegate.worker.v1 import worker_service_pb2_grpc
@@ -30,11 +34,17 @@ _TOKENIZER = Path(worker.__file__).parent / "sim_model" / "tokenizer.json"
 
 _CONFIG = json.loads((Path(worker.__file__).parents[1] / "protos" / "service_config.json").read_text(encoding="utf-8"))
 _NO_HEALTH_CHECKS = json.dumps({key: value for key, value in _CONFIG.items() if key != "healthCheckConfig"})
+_TENANTS = ("red", "green", "blue")
+# Spans are sent soon, and none is dropped from a queue that is full.
+_TRACING = {"OTEL_BSP_SCHEDULE_DELAY": "500", "OTEL_BSP_MAX_QUEUE_SIZE": "65536"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """``streams`` run at a time. The nemesis strikes until ``faults`` have happened or ``duration_s`` is over."""
+    """``streams`` run at a time. The nemesis strikes until ``faults`` have happened or ``duration_s`` is over.
+
+    Of several ``kinds`` each time one is drawn. With ``every_s`` faults begin so far apart, if they do not last longer.
+    """
 
     seed: int = 1
     duration_s: float = 600.0
@@ -46,7 +56,7 @@ class Plan:
     tokens: tuple[int, int] = (100, 400)
     time_scale: float = 4.0  # of the simulated machine; two processors serve all of this
     pause_s: float = 0.5  # between faults
-    grace_s: float = 5.0
+    every_s: float = 0.0
 
 
 @dataclass(kw_only=True)
@@ -54,11 +64,18 @@ class Report:
     """What came of it."""
 
     histories: list[History] = field(default_factory=list)
-    faults: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     recovery_s: list[float] = field(default_factory=list)
+    poisoned: Counter[str] = field(default_factory=Counter)  # what the clients of a poison were told
+    engine_deaths: int = 0  # by poison
     blocks_held: int = 0
+    accounts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # by tenant
+    spans: int = 0
+    memory_mib_per_min: Mapping[str, float] = field(default_factory=dict)
+    began_at: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
+    timeline: list[tuple[float, str, float]] = field(default_factory=list)  # when a fault began, and how long it took
 
     @property
     def ends(self) -> Counter[str]:
@@ -74,7 +91,8 @@ class Report:
         """The figures, for a table."""
         gaps, recovery = self.gaps_s, sorted(self.recovery_s)
         return {
-            "faults": self.faults,
+            "faults": self.faults.total(),
+            "kinds": dict(self.faults),
             "streams": len(self.histories),
             "continued": len(gaps),
             "ends": dict(self.ends),
@@ -85,58 +103,112 @@ class Report:
             "recovery_p50_s": _percentile(recovery, 0.5),
             "recovery_max_s": _percentile(recovery, 1.0),
             "blocks_held_afterwards": self.blocks_held,
+            "poisoned": dict(self.poisoned),
+            "engine_deaths": self.engine_deaths,
+            "accounts": {tenant: dict(ends) for tenant, ends in sorted(self.accounts.items())},
+            "spans": self.spans,
+            "memory_mib_per_min": dict(self.memory_mib_per_min),
             "seconds": round(self.seconds),
         }
 
 
 async def run(plan: Plan) -> Report:
     """Carry ``plan`` out."""
-    rng = random.Random(plan.seed)
-    report, begin = Report(), time.monotonic()
-    checker = Checker(SimLanguage(_TOKENIZER.read_bytes(), seed=0, mean_output_tokens=None))
+    report = Report()
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        workers, gateways = await stack.enter_async_context(
-            fleet(
-                directory,
-                workers=plan.workers,
-                gateways=plan.gateways,
-                worker_arguments=("--sim-time-scale", str(plan.time_scale)),
-                grace_s=plan.grace_s,
-            )
-        )
-        # Clients know all gateways, check no health, and retry as the service config says that is shipped.
-        names = ",".join(gateway.address for gateway in gateways)
-        own = (("grpc.enable_retries", 1), ("grpc.service_config", _NO_HEALTH_CHECKS))
-        options = (*(option for option in CHANNEL_OPTIONS if option[0] != "grpc.enable_retries"), *own)
-        channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"ipv4:{names}", options=options))
-        stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
-        nemesis = Nemesis(workers=workers, gateways=gateways, rng=rng)
-        is_over = asyncio.Event()
-        numbers = itertools.count(1)
-
-        async def client() -> None:
-            while not is_over.is_set():
-                seed = next(numbers)
-                history = await record(stub, model="sim", seed=seed, tokens=rng.randint(*plan.tokens))
-                report.histories.append(history)
-                report.wrong.extend(f"seed {seed}: {fault}" for fault in checker.faults(history))
-
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(plan.streams):
-                tasks.create_task(client())
-            for service in workers:  # a gateway is ready when it has one of them
-                await until_used(service)
-            await asyncio.sleep(plan.pause_s)
-            while nemesis.faults < plan.faults and time.monotonic() - begin < plan.duration_s:
-                await FAULTS[plan.kinds[nemesis.faults % len(plan.kinds)]](nemesis)
-                nemesis.faults += 1
-                await asyncio.sleep(plan.pause_s)
-            is_over.set()
-        report.faults, report.recovery_s = nemesis.faults, nemesis.recovery_s
-        report.blocks_held = await _blocks_held(workers)
-    report.seconds = time.monotonic() - begin
+        collector = await stack.enter_async_context(collecting())
+        async with fleet(directory, _fleet_plan(plan, collector)) as (workers, gateways):
+            nemesis = Nemesis(workers=workers, gateways=gateways, rng=random.Random(plan.seed))
+            async with _channel(gateways) as channel:
+                stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
+                await _strike(plan, nemesis, _Clients(plan, stub, report), report)
+            report.recovery_s, report.engine_deaths = nemesis.recovery_s, nemesis.deaths
+            report.poisoned.update(nemesis.poisoned)
+            report.blocks_held = await _blocks_held(workers)
+            report.wrong += [f"still under way: {what}" for what in await left_under_way((*workers, *gateways))]
+        _settle(report, Accounts(collector.spans))
+        report.spans = len(collector.spans)
+    report.seconds = time.monotonic() - report.began_at
     return report
+
+
+class _Clients:
+    """Ask, one call after the other, until they are told to stop."""
+
+    def __init__(self, plan: Plan, stub: inference_service_pb2_grpc.InferenceServiceAsyncStub, report: Report) -> None:
+        self._plan = plan
+        self._stub = stub
+        self._report = report
+        self._rng = random.Random(plan.seed)
+        self._seeds = itertools.count(1)
+        self._checker = Checker(SimLanguage(_TOKENIZER.read_bytes(), seed=0, mean_output_tokens=None))
+        self.is_over = False
+
+    async def run(self) -> None:
+        while not self.is_over:
+            seed, tokens = next(self._seeds), self._rng.randint(*self._plan.tokens)
+            history = await record(
+                self._stub, model="sim", seed=seed, tokens=tokens, tenant=_TENANTS[seed % len(_TENANTS)]
+            )
+            self._report.histories.append(history)
+            self._report.wrong.extend(f"seed {seed}: {fault}" for fault in self._checker.faults(history))
+
+
+async def _strike(plan: Plan, nemesis: Nemesis, clients: _Clients, report: Report) -> None:
+    """Do all the harm, while clients ask."""
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(plan.streams):
+            tasks.create_task(clients.run())
+        for service in nemesis.workers:  # a gateway is ready when it has one of them
+            await until_used(service)
+        await asyncio.sleep(plan.pause_s)
+        memory = MemoryWatch(nemesis.gateways)
+        watching = tasks.create_task(memory.run())
+        ends_at = time.monotonic() + plan.duration_s
+        while nemesis.faults < plan.faults and (began_at := time.monotonic()) < ends_at:
+            kind = nemesis.rng.choice(plan.kinds)
+            await FAULTS[kind](nemesis)
+            nemesis.faults += 1
+            report.faults[kind] += 1
+            took_s = time.monotonic() - began_at
+            report.timeline.append((round(began_at - report.began_at, 1), kind, round(took_s, 1)))
+            await asyncio.sleep(max(plan.pause_s, began_at + plan.every_s - time.monotonic()))
+        watching.cancel()
+        report.memory_mib_per_min = memory.slopes
+        clients.is_over = True
+
+
+def _settle(report: Report, accounts: Accounts) -> None:
+    """Hold the spans of all services against what the clients saw."""
+    for history in report.histories:
+        report.wrong.extend(f"seed {history.seed}: {fault}" for fault in accounts.faults(history))
+    report.wrong += accounts.open_spans()
+    report.accounts = accounts.totals()
+    for tenant, ends in report.accounts.items():
+        if ends.get("admitted", 0) != sum(ends.get(end, 0) for end in ("finished", "failed", "cancelled")):
+            report.wrong.append(f"{tenant}: admitted is not finished, failed and cancelled together: {dict(ends)}")
+
+
+def _fleet_plan(plan: Plan, collector: Collector) -> FleetPlan:
+    return FleetPlan(
+        workers=plan.workers,
+        gateways=plan.gateways,
+        worker_arguments=(
+            *("--engine", "sim", "--sim-time-scale", str(plan.time_scale)),
+            *(("--sim-fault-text", POISON) if "poison" in plan.kinds else ()),
+        ),
+        otlp_endpoint=collector.endpoint,
+        environment=_TRACING,
+    )
+
+
+def _channel(gateways: Sequence[Service]) -> grpc.aio.Channel:
+    """Clients know all gateways, check no health, and retry as the service config says that is shipped."""
+    names = ",".join(gateway.address for gateway in gateways)
+    own = (("grpc.enable_retries", 1), ("grpc.service_config", _NO_HEALTH_CHECKS))
+    options = (*(option for option in CHANNEL_OPTIONS if option[0] != "grpc.enable_retries"), *own)
+    return grpc.aio.insecure_channel(f"ipv4:{names}", options=options)
 
 
 async def _blocks_held(workers: Sequence[Service]) -> int:

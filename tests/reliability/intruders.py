@@ -1,0 +1,116 @@
+"""Clients that misbehave: those that vanish at some byte, and those that stop reading. Byte by byte, on raw sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import struct
+import time
+from dataclasses import dataclass, field
+
+from hyperframe.frame import SettingsFrame
+
+from tidegate.http2 import frames
+from tidegate.http2.fields import encode
+from tidegate.http2.messages import framed
+from tidegate.http2.request_head import request_fields
+from tidegate.inference.v1 import inference_service_pb2
+from tidegate.rpc.metadata import TRACEPARENT
+
+_GENERATE = "/tidegate.inference.v1.InferenceService/Generate"
+_STREAM_ID = 1
+# What a stalled reader lets the server send: Started and a token or two.
+_STALLED_WINDOW_BYTES = 512
+# Of an answer, before its client vanishes: its head, and some tokens.
+_MOST_READ_BYTES = 2_000
+_MOST_PATIENCE_S = 10.0
+
+
+@dataclass(kw_only=True)
+class Vanished:
+    """A client that is gone. ``at_ns`` is by the time of day, as spans are; ``sent_all`` of its request."""
+
+    trace_id: str = field(default_factory=lambda: os.urandom(16).hex())
+    at_ns: int = 0
+    sent_all: bool = False
+
+
+def conversation(address: str, *, text: str, tokens: int, trace_id: str, window_bytes: int | None = None) -> bytes:
+    """All that a client sends for one call on a connection of its own."""
+    request = inference_service_pb2.GenerateRequest(model="sim", text=text)
+    request.sampling.max_output_tokens = request.sampling.min_output_tokens = tokens
+    request.output.include_token_ids = True
+    metadata = ((TRACEPARENT, f"00-{trace_id}-{os.urandom(8).hex()}-01"),)
+    head = encode(request_fields(_GENERATE, authority=address, is_tls=False, metadata=metadata))
+    body = framed(request.SerializeToString())
+    values = {} if window_bytes is None else {SettingsFrame.INITIAL_WINDOW_SIZE: window_bytes}
+    return b"".join(
+        (
+            frames.PREFACE,
+            frames.settings(values),
+            frames.header_block(_STREAM_ID, head, end_stream=False),
+            frames.header(frames.DATA, frames.END_STREAM, _STREAM_ID, len(body)),
+            body,
+        )
+    )
+
+
+async def vanish(address: str, rng: random.Random, *, tokens: int) -> Vanished:
+    """Call, and be gone at a byte drawn from request and answer: by a FIN, a RST, or a RST_STREAM and a FIN."""
+    gone = Vanished()
+    said = conversation(address, text=f"Story {rng.random()}", tokens=tokens, trace_id=gone.trace_id)
+    cut = rng.randrange(1, len(said) + _MOST_READ_BYTES)
+    gone.sent_all = cut >= len(said)
+    reader, writer = await _connect(address)
+    try:
+        writer.write(said[:cut])
+        to_read = cut - len(said)
+        async with asyncio.timeout(_MOST_PATIENCE_S):
+            while to_read > 0 and (heard := await reader.read(to_read)):
+                to_read -= len(heard)
+        how = rng.choice(("fin", "rst", "rst_stream"))
+        if how == "rst_stream" and gone.sent_all:
+            writer.write(frames.rst_stream(_STREAM_ID, 8))
+        if how == "rst":
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    finally:
+        gone.at_ns = time.time_ns()
+        writer.close()
+    return gone
+
+
+@dataclass(kw_only=True)
+class StalledReader:
+    """A client that has read the beginning of its answer, and reads no more. Close it."""
+
+    writer: asyncio.StreamWriter
+
+    def close(self) -> None:
+        """Be gone."""
+        self.writer.close()
+
+
+async def stall(address: str, number: int, *, tokens: int) -> StalledReader:
+    """Call, read the first tokens, and stop reading."""
+    said = conversation(
+        address,
+        text=f"Slow story {number}",
+        tokens=tokens,
+        trace_id=os.urandom(16).hex(),
+        window_bytes=_STALLED_WINDOW_BYTES,
+    )
+    reader, writer = await _connect(address)
+    writer.write(said)
+    heard = 0
+    async with asyncio.timeout(_MOST_PATIENCE_S):
+        while heard < _STALLED_WINDOW_BYTES and (piece := await reader.read(_STALLED_WINDOW_BYTES)):
+            heard += len(piece)
+    return StalledReader(writer=writer)
+
+
+async def _connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    host, _, port = address.rpartition(":")
+    return await asyncio.open_connection(host, int(port))
