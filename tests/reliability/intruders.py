@@ -8,6 +8,7 @@ import random
 import socket
 import struct
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from hyperframe.frame import SettingsFrame
@@ -22,10 +23,10 @@ from tidegate.rpc.metadata import TRACEPARENT
 _GENERATE = "/tidegate.inference.v1.InferenceService/Generate"
 _STREAM_ID = 1
 # What a stalled reader lets the server send: Started and a token or two.
-_STALLED_WINDOW_BYTES = 512
+_STALLED_WINDOW_BYTES, _WIDE_WINDOW_BYTES = 512, 2**30
 # Of an answer, before its client vanishes: its head, and some tokens.
-_MOST_READ_BYTES = 2_000
-_MOST_PATIENCE_S = 10.0
+_MOST_READ_BYTES = 800
+_MOST_PATIENCE_S = 5.0
 
 
 @dataclass(kw_only=True)
@@ -37,15 +38,28 @@ class Vanished:
     sent_all: bool = False
 
 
-def conversation(address: str, *, text: str, tokens: int, trace_id: str, window_bytes: int | None = None) -> bytes:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What a client asks, and how much of the answer it lets the server send before it takes any."""
+
+    text: str
+    tokens: int
+    logprobs: int | None = None
+    window_bytes: int | None = None
+    trace_id: str = field(default_factory=lambda: os.urandom(16).hex())
+
+
+def conversation(address: str, call: Call) -> bytes:
     """All that a client sends for one call on a connection of its own."""
-    request = inference_service_pb2.GenerateRequest(model="sim", text=text)
-    request.sampling.max_output_tokens = request.sampling.min_output_tokens = tokens
+    request = inference_service_pb2.GenerateRequest(model="sim", text=call.text)
+    request.sampling.max_output_tokens = request.sampling.min_output_tokens = call.tokens
     request.output.include_token_ids = True
-    metadata = ((TRACEPARENT, f"00-{trace_id}-{os.urandom(8).hex()}-01"),)
+    if call.logprobs is not None:
+        request.output.logprobs = call.logprobs
+    metadata = ((TRACEPARENT, f"00-{call.trace_id}-{os.urandom(8).hex()}-01"),)
     head = encode(request_fields(_GENERATE, authority=address, is_tls=False, metadata=metadata))
     body = framed(request.SerializeToString())
-    values = {} if window_bytes is None else {SettingsFrame.INITIAL_WINDOW_SIZE: window_bytes}
+    values = {} if call.window_bytes is None else {SettingsFrame.INITIAL_WINDOW_SIZE: call.window_bytes}
     return b"".join(
         (
             frames.PREFACE,
@@ -60,16 +74,13 @@ def conversation(address: str, *, text: str, tokens: int, trace_id: str, window_
 async def vanish(address: str, rng: random.Random, *, tokens: int) -> Vanished:
     """Call, and be gone at a byte drawn from request and answer: by a FIN, a RST, or a RST_STREAM and a FIN."""
     gone = Vanished()
-    said = conversation(address, text=f"Story {rng.random()}", tokens=tokens, trace_id=gone.trace_id)
+    said = conversation(address, Call(text=f"Story {rng.random()}", tokens=tokens, trace_id=gone.trace_id))
     cut = rng.randrange(1, len(said) + _MOST_READ_BYTES)
     gone.sent_all = cut >= len(said)
     reader, writer = await _connect(address)
     try:
         writer.write(said[:cut])
-        to_read = cut - len(said)
-        async with asyncio.timeout(_MOST_PATIENCE_S):
-            while to_read > 0 and (heard := await reader.read(to_read)):
-                to_read -= len(heard)
+        await _read(reader, cut - len(said))
         how = rng.choice(("fin", "rst", "rst_stream"))
         if how == "rst_stream" and gone.sent_all:
             writer.write(frames.rst_stream(_STREAM_ID, 8))
@@ -83,32 +94,47 @@ async def vanish(address: str, rng: random.Random, *, tokens: int) -> Vanished:
 
 
 @dataclass(kw_only=True)
-class StalledReader:
-    """A client that has read the beginning of its answer, and reads no more. Close it."""
+class Reader:
+    """A client in the middle of its answer. Close it."""
 
     writer: asyncio.StreamWriter
+    reading: asyncio.Task[None] | None = None
 
     def close(self) -> None:
         """Be gone."""
+        if self.reading is not None:
+            self.reading.cancel()
         self.writer.close()
 
 
-async def stall(address: str, number: int, *, tokens: int) -> StalledReader:
-    """Call, read the first tokens, and stop reading."""
-    said = conversation(
-        address,
-        text=f"Slow story {number}",
-        tokens=tokens,
-        trace_id=os.urandom(16).hex(),
-        window_bytes=_STALLED_WINDOW_BYTES,
-    )
+async def stall(address: str, number: int, *, tokens: int, logprobs: int | None = None) -> Reader:
+    """Call, read the first tokens, and take no more."""
+    call = Call(text=f"Slow story {number}", tokens=tokens, logprobs=logprobs, window_bytes=_STALLED_WINDOW_BYTES)
     reader, writer = await _connect(address)
-    writer.write(said)
-    heard = 0
-    async with asyncio.timeout(_MOST_PATIENCE_S):
-        while heard < _STALLED_WINDOW_BYTES and (piece := await reader.read(_STALLED_WINDOW_BYTES)):
-            heard += len(piece)
-    return StalledReader(writer=writer)
+    writer.write(conversation(address, call))
+    await _read(reader, _STALLED_WINDOW_BYTES)
+    return Reader(writer=writer)
+
+
+async def read_along(address: str, number: int, *, tokens: int, logprobs: int | None = None) -> Reader:
+    """Call, and read all that comes."""
+    call = Call(text=f"Slow story {number}", tokens=tokens, logprobs=logprobs, window_bytes=_WIDE_WINDOW_BYTES)
+    reader, writer = await _connect(address)
+    writer.write(conversation(address, call) + frames.window_update(0, _WIDE_WINDOW_BYTES))
+
+    async def read() -> None:
+        while await reader.read(2**16):
+            pass
+
+    return Reader(writer=writer, reading=asyncio.create_task(read()))
+
+
+async def _read(reader: asyncio.StreamReader, size: int) -> None:
+    """Up to ``size`` bytes: less where the server is done, or takes too long."""
+    with suppress(TimeoutError, ConnectionError):
+        async with asyncio.timeout(_MOST_PATIENCE_S):
+            while size > 0 and (heard := await reader.read(size)):
+                size -= len(heard)
 
 
 async def _connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

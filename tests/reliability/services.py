@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 import grpc.aio
 
@@ -27,12 +26,19 @@ class Service:
     """One process, or its successor at the same address."""
 
     def __init__(
-        self, module: str, arguments: tuple[str, ...], log: Path, environment: Mapping[str, str] = MappingProxyType({})
+        self,
+        module: str,
+        arguments: tuple[str, ...],
+        log: Path,
+        *,
+        environment: Mapping[str, str],
+        is_watched: bool,
     ) -> None:
-        """``environment`` goes over this process's own."""
+        """See ``FleetPlan``."""
         self.address, self.admin_address = _free_address(), _free_address()
         listen = ("--listen", self.address, "--admin-listen", self.admin_address)
-        self._command = (sys.executable, "-m", module, *listen, *arguments)
+        wrapper = ("tests.reliability.watched",) if is_watched else ()
+        self._command = (sys.executable, "-m", *wrapper, module, *listen, *arguments)
         self._log = log
         self._environment = {**os.environ, **environment}
         self.process: asyncio.subprocess.Process | None = None
@@ -108,7 +114,8 @@ class FleetPlan:
     gateway_arguments: tuple[str, ...] = ()
     grace_s: float = 5.0
     otlp_endpoint: str = ""  # where they send their spans; nowhere when empty
-    environment: Mapping[str, str] = field(default_factory=dict)  # beside this process's own
+    environment: Mapping[str, str] = field(default_factory=dict)  # goes over this process's own
+    is_watched: bool = False  # whether it tells how many tasks it has, see ``watched``
 
 
 @asynccontextmanager
@@ -117,16 +124,23 @@ async def fleet(directory: Path, plan: FleetPlan) -> AsyncIterator[tuple[list[Se
     common: tuple[str, ...] = ("--drain-grace-s", str(plan.grace_s))
     if plan.otlp_endpoint:
         common += ("--otlp-endpoint", plan.otlp_endpoint)
-    behind = [
-        Service("worker", (*plan.worker_arguments, *common), directory / f"worker-{number}.log", plan.environment)
-        for number in range(plan.workers)
-    ]
+
+    def services(module: str, count: int, arguments: tuple[str, ...]) -> list[Service]:
+        return [
+            Service(
+                module,
+                (*arguments, *common),
+                directory / f"{module}-{number}.log",
+                environment=plan.environment,
+                is_watched=plan.is_watched,
+            )
+            for number in range(count)
+        ]
+
+    behind = services("worker", plan.workers, plan.worker_arguments)
     targets = ",".join(service.address for service in behind)
     settings = ("--workers", targets, "--trust-tenant-metadata", "true", *plan.gateway_arguments)
-    before = [
-        Service("gateway", (*settings, *common), directory / f"gateway-{number}.log", plan.environment)
-        for number in range(plan.gateways)
-    ]
+    before = services("gateway", plan.gateways, settings)
     try:
         for service in (*behind, *before):
             await service.start()

@@ -88,7 +88,7 @@ class Report:
         return sorted(history.longest_gap_s for history in self.histories if history.continuations)
 
     def summary(self) -> dict[str, object]:
-        """The figures, for a table."""
+        """All figures."""
         gaps, recovery = self.gaps_s, sorted(self.recovery_s)
         return {
             "faults": self.faults.total(),
@@ -109,7 +109,17 @@ class Report:
             "spans": self.spans,
             "memory_mib_per_min": dict(self.memory_mib_per_min),
             "seconds": round(self.seconds),
+            "timeline": [{"at_s": at_s, "fault": kind, "lasted_s": lasted_s} for at_s, kind, lasted_s in self.timeline],
         }
+
+    def figure(self) -> str:
+        """The figures, for the table of docs/reliability.md."""
+        gaps, streams = self.gaps_s, len(self.histories)
+        finished = f"{self.ends['FINISHED'] / max(1, streams):.2%} finished, {len(self.wrong)} wrong"
+        parts = [f"{self.faults.total()} faults, {streams} streams, {len(gaps)} continued: {finished}"]
+        parts += [f"gap p99 {_percentile(gaps, 0.99)} s"] if gaps else []
+        parts += [f"back at work in {max(self.recovery_s):.3f} s at most"] if self.recovery_s else []
+        return "; ".join((*parts, f"{self.blocks_held} blocks held"))
 
 
 async def run(plan: Plan) -> Report:
@@ -126,6 +136,7 @@ async def run(plan: Plan) -> Report:
             report.recovery_s, report.engine_deaths = nemesis.recovery_s, nemesis.deaths
             report.poisoned.update(nemesis.poisoned)
             report.blocks_held = await _blocks_held(workers)
+            report.wrong += [f"{report.blocks_held} blocks held"] if report.blocks_held else []
             report.wrong += [f"still under way: {what}" for what in await left_under_way((*workers, *gateways))]
         _settle(report, Accounts(collector.spans))
         report.spans = len(collector.spans)
