@@ -78,7 +78,8 @@ fuzz: $(INSTALLED) ## Mutate HTTP/2 frames: TIDEGATE_FUZZ_RUNS sequences (1,000,
 test-reliability: $(INSTALLED) ## Break a fleet while clients use it: SEED= DURATION= FAULTS= STREAMS= COUNT= PAUSE=
 	@$(BIN)/python -m tests.reliability --seed $(or $(SEED),1) --duration $(or $(DURATION),60) \
 	  --faults $(or $(FAULTS),kill,stop,restart) --streams $(or $(STREAMS),20) --workers $(or $(WORKERS),2) \
-	  --gateways $(or $(GATEWAYS),1) --count $(or $(COUNT),1000000) --pause $(or $(PAUSE),3)
+	  --gateways $(or $(GATEWAYS),1) --count $(or $(COUNT),1000000) --pause $(or $(PAUSE),3) \
+	  --every $(or $(EVERY),0) --time-scale $(or $(TIME_SCALE),4) $(if $(REPORT),--report $(REPORT))
 
 .PHONY: lint
 lint: $(INSTALLED) ## Check style, types, protos, import rules, and that generated files are fresh

@@ -83,6 +83,8 @@ class WorkerSettings(ServiceSettings):
     """sim: text in a prompt that the engine does not survive, for tests of what happens then"""
     sim_fault: Literal["die", "kill", "hang"] = "die"
     """sim: what such a prompt does: end the engine, kill the process, or have the engine make no step any more"""
+    sim_fault_after_tokens: Annotated[int, Field(ge=0)] = 0
+    """sim: how many tokens of its output come before that"""
 
     admin_listen: OptionalAddress = "127.0.0.1:9465"
     """address for metrics; port 0 takes a free one, an empty address serves none"""

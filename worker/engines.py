@@ -62,5 +62,7 @@ def _sim_engine(settings: WorkerSettings, checkpoint: Checkpoint) -> Engine:
     language = SimLanguage(
         checkpoint.tokenizer_json, seed=settings.engine_seed, mean_output_tokens=settings.sim_mean_output_tokens
     )
-    fault = SimFault(settings.sim_fault_text, settings.sim_fault) if settings.sim_fault_text else None
+    fault = None
+    if settings.sim_fault_text:
+        fault = SimFault(settings.sim_fault_text, settings.sim_fault, settings.sim_fault_after_tokens)
     return SimEngine(profile, language, time_scale=settings.sim_time_scale, fault=fault)

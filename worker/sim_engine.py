@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
@@ -50,7 +51,7 @@ class SimEngine:
     ) -> None:
         """``time_scale`` is the duration of a simulated second; 0.1 runs ten times as fast as the profile's machine."""
         self._fault = fault
-        self._doomed: set[ScheduledRequest] = set()
+        self._doomed: dict[ScheduledRequest, int] = {}  # with the number of tokens that they do not outlive
         self._profile = profile
         self._language = language
         self._time_scale = time_scale
@@ -107,7 +108,7 @@ class SimEngine:
             return
         self._streams[request] = stream
         if self._fault is not None and self._fault.is_in(job.prompt_token_ids, self._language):
-            self._doomed.add(request)
+            self._doomed[request] = len(job.prompt_token_ids) + self._fault.after_tokens
         self._scheduler.add(request)
         self._work_came.set()
         try:
@@ -152,7 +153,9 @@ class SimEngine:
             if not step.chunks:
                 due = await self._wait_for_work()
                 continue
-            if self._fault is not None and self._doomed.intersection(request for request, _ in step.chunks):
+            if self._fault is not None and any(
+                len(request.tokens) >= self._doomed.get(request, sys.maxsize) for request, _ in step.chunks
+            ):
                 await self._fault.strike()
             duration_s = self._profile.timing.step_s(
                 prefill_tokens=step.prefill_tokens, decode_requests=step.decode_requests
@@ -190,5 +193,5 @@ class SimEngine:
 
     def _forget(self, request: ScheduledRequest) -> None:
         self._scheduler.remove(request)
-        self._doomed.discard(request)
+        self._doomed.pop(request, None)
         del self._streams[request]

@@ -18,10 +18,11 @@ class SimFaultError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SimFault:
-    """Strikes at the first step that would compute a prompt with ``text`` in it."""
+    """Strikes at the first step for a prompt with ``text`` in it, once ``after_tokens`` of its output are there."""
 
     text: str
     kind: Literal["die", "kill", "hang"]
+    after_tokens: int = 0
 
     def is_in(self, prompt_token_ids: Sequence[int], language: SimLanguage) -> bool:
         """Whether a prompt has it."""

@@ -87,7 +87,7 @@ class Fleet:
 
     def refuse_poison(self, demand: Demand) -> None:
         """Raise ``RequestQuarantinedError`` for a request that was on two workers when they died."""
-        if not len(self.quarantine):
+        if demand.digest not in self.quarantine:
             return
         now = self._clock()
         last_reports = {

@@ -150,7 +150,7 @@ class Lease:
     __slots__ = (
         "_began_at",
         "_digest",
-        "_is_unsent",
+        "_is_admitted",
         "_pass",
         "_peers",
         "_promised_tokens",
@@ -184,7 +184,7 @@ class Lease:
         self._peers = peers
         self.call = HeldCall()
         self._began_at: float | None = None
-        self._is_unsent = False
+        self._is_admitted = False
         self._sent_at = seat.clock()
         self._pass = seat.standing.take(self._sent_at) if not seat.is_out(self._sent_at) else NO_PASS
         self._digest = demand.digest
@@ -202,7 +202,6 @@ class Lease:
         """Around the worker's call: ends it with ``WorkerCallError`` when the worker is given up."""
         self._seat.hold(self)
         if self._seat.is_lost:  # since it was leased; nobody else would tell the job
-            self._is_unsent = True
             self.call.give_up()
         try:
             async with self.call.held():
@@ -222,6 +221,7 @@ class Lease:
 
     def admit(self, sample_number: int | None) -> None:
         """The worker has admitted the job, after it had made load report ``sample_number``, if it says so."""
+        self._is_admitted = sample_number is not None
         self._seat.unseen.admit(self._sent, sample_number)
 
     def begin(self) -> None:
@@ -256,7 +256,7 @@ class Lease:
         self._seat.unseen.end(self._sent)
         if outcome is Outcome.SUCCESS:
             self._peers.quarantine.clear(self._digest, now)
-        elif is_lost and not self._is_unsent:
+        elif is_lost and self._is_admitted:
             self._suspect(reason, now)
         if outcome in (Outcome.FAILED, Outcome.REFUSED):
             self._seat.doubt(has_refused=outcome is Outcome.REFUSED)
@@ -274,13 +274,19 @@ class Lease:
         self._peers.on_end()
 
     def _suspect(self, reason: str, now: float) -> None:
-        """The job may be what the worker died of, unless that ended, or would not take it, for reasons of its own.
+        """The job, which the engine was given, may be what the worker died of, unless that went for its own reasons.
 
-        Of a process that is gone without a word, a job that had its tokens there is not suspected (docs/adr/0014).
+        Of a process that is gone without a word, a job that had its tokens there is suspected but faintly.
         """
-        load = self._seat.load
-        is_silent_death = not reason and not load.is_draining and self._began_at is None
-        if (reason == "ENGINE_DEAD" or is_silent_death) and self._digest and load.instance_id:
-            suspect = Suspect(digest=self._digest, instance_id=load.instance_id, remaining_s=MEMORY_S)
+        load, has_died = self._seat.load, reason == "ENGINE_DEAD"
+        if not has_died and (reason or load.is_draining):
+            return
+        if self._digest and load.instance_id:
+            suspect = Suspect(
+                digest=self._digest,
+                instance_id=load.instance_id,
+                remaining_s=MEMORY_S,
+                is_faint=not has_died and self._began_at is not None,
+            )
             if self._peers.quarantine.add([suspect], now):
                 self._peers.on_suspicion()

@@ -16,6 +16,7 @@ import grpc.aio
 from google.protobuf import json_format
 
 from tidegate.inference.v1 import generation_pb2, inference_service_pb2, model_pb2
+from tidegate.rpc.metadata import LOAD_SAMPLE
 from tidegate.rpc.server import ErrorInterceptor
 from tidegate.rpc.status import WORKER_DOMAIN, RpcError, Violation
 from tidegate.worker.v1 import worker_service_pb2, worker_service_pb2_grpc
@@ -140,6 +141,8 @@ class ScriptedWorker(worker_service_pb2_grpc.WorkerServiceServicer):
         self.time_remaining_s.append(context.time_remaining() or 0.0)
         self.called.set()
         script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
+        if script and isinstance(script[0], Response):  # it is admitted
+            await context.send_initial_metadata(((LOAD_SAMPLE, str(self.sample_number)),))
         try:
             for step in script:
                 if isinstance(step, RpcError):

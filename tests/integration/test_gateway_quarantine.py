@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 
 from tests.fakes.running_gateway import RunningGateway, running_gateway, text_of, text_request
 from tests.fakes.running_worker import RunningWorker, running_worker
+from tests.fakes.service_process import service_process
 from worker.config import WorkerSettings
 
 POISON = "a prompt that no engine survives"
@@ -64,3 +65,28 @@ async def test_the_seed_does_not_make_it_another_request(stack: AsyncExitStack) 
     async with asyncio.timeout(20):
         await gateways[0].until_workers(1)
     assert "REQUEST_QUARANTINED" == (await gateways[0].error(text_request(POISON, model="sim", seed=2))).reason
+
+
+async def test_a_request_that_takes_whole_workers_down_in_the_middle_of_its_tokens_is_refused(
+    stack: AsyncExitStack,
+) -> None:
+    """The first goes without a word behind three tokens, the second before it has given one; the third lives."""
+    fault = ("--sim-fault-text", POISON, "--sim-fault", "kill", "--sim-fault-after-tokens", "3")
+    arguments = ("--engine", "sim", "--sim-time-scale", "0.05", *fault)
+    workers = [await stack.enter_async_context(service_process("worker", *arguments)) for _ in range(3)]
+    addresses = [worker.address for worker in workers]
+    gateways = [await stack.enter_async_context(running_gateway(*addresses)) for _ in range(2)]
+    request = text_request(f"Please: {POISON}", model="sim")
+    responses, error = await gateways[0].generate(request)
+    assert error is not None
+    assert ("REQUEST_QUARANTINED", "2") == (error.reason, error.metadata["deaths"])
+    assert text_of(responses)
+    async with asyncio.timeout(20):
+        for gateway in gateways:
+            await gateway.until_workers(1)
+        while 2 != len(gateways[1].gateway.fleet.quarantine):  # noqa: ASYNC110 - another server
+            await asyncio.sleep(0.005)
+    for gateway in gateways:
+        assert "REQUEST_QUARANTINED" == (await gateway.error(request)).reason
+        assert (await gateway.generate(text_request("Hello", model="sim")))[1] is None
+    assert 1 == sum(worker.process.returncode is None for worker in workers)

@@ -25,6 +25,8 @@ _STREAM_ID = 1
 # What a stalled reader lets the server send: Started and a token or two.
 _STALLED_WINDOW_BYTES, _WIDE_WINDOW_BYTES = 512, 2**30
 # Of an answer, before its client vanishes: its head, and some tokens.
+# Different prompts; caches have them all soon, and what grows behind that is no cache.
+_STORIES = 100
 _MOST_READ_BYTES = 800
 _MOST_PATIENCE_S = 5.0
 
@@ -74,7 +76,8 @@ def conversation(address: str, call: Call) -> bytes:
 async def vanish(address: str, rng: random.Random, *, tokens: int) -> Vanished:
     """Call, and be gone at a byte drawn from request and answer: by a FIN, a RST, or a RST_STREAM and a FIN."""
     gone = Vanished()
-    said = conversation(address, Call(text=f"Story {rng.random()}", tokens=tokens, trace_id=gone.trace_id))
+    text = f"Story number {rng.randrange(_STORIES)}"
+    said = conversation(address, Call(text=text, tokens=tokens, trace_id=gone.trace_id))
     cut = rng.randrange(1, len(said) + _MOST_READ_BYTES)
     gone.sent_all = cut >= len(said)
     reader, writer = await _connect(address)

@@ -15,6 +15,11 @@ def suspect(digest: bytes = POISON, instance_id: int = 1, remaining_s: float = M
     return Suspect(digest=digest, instance_id=instance_id, remaining_s=remaining_s)
 
 
+def faint(instance_id: int) -> Suspect:
+    """Of a worker that went without a word, in the middle of the tokens."""
+    return Suspect(digest=POISON, instance_id=instance_id, remaining_s=MEMORY_S, is_faint=True)
+
+
 def test_two_deaths_are_a_sentence_and_one_is_none() -> None:
     """It ends when the older death is forgotten."""
     quarantine = Quarantine()
@@ -30,6 +35,34 @@ def test_a_request_that_was_at_one_of_the_deaths_only_is_let_through() -> None:
     quarantine = Quarantine()
     quarantine.add([suspect(instance_id=1), suspect(OTHER, instance_id=1), suspect(instance_id=2)], 0.0)
     assert quarantine.sentence(OTHER, NOBODY, 0.0) is None
+
+
+def test_a_faint_suspicion_and_another_one_are_a_sentence() -> None:
+    """Whoever killed the first worker in the middle of its tokens kills the second one before it has any."""
+    quarantine = Quarantine()
+    assert not quarantine.add([faint(1)], 0.0)
+    assert quarantine.sentence(POISON, NOBODY, 0.0) is None
+    assert quarantine.add([suspect(instance_id=2)], 1.0)
+    assert Sentence(deaths=2, remaining_s=MEMORY_S - 1.0) == quarantine.sentence(POISON, NOBODY, 1.0)
+    assert {1, 2} == {known.instance_id for known in quarantine.suspects(1.0)}
+
+
+def test_four_faint_suspicions_are_a_sentence() -> None:
+    """Kills from outside follow one another, too; nobody but this gateway is told before."""
+    quarantine = Quarantine()
+    assert [False, False, False, True] == [quarantine.add([faint(number)], 0.0) for number in range(1, 5)]
+    assert Sentence(deaths=4, remaining_s=MEMORY_S) == quarantine.sentence(POISON, NOBODY, 0.0)
+    assert 4 == len(quarantine.suspects(0.0))
+
+
+def test_faint_suspicions_displace_no_others() -> None:
+    """A worker dies with thousands of streams on it."""
+    quarantine = Quarantine()
+    quarantine.add([suspect(instance_id=1), suspect(instance_id=2)], 0.0)
+    for number in range(5000):
+        quarantine.add([Suspect(digest=b"%d" % number, instance_id=3, remaining_s=MEMORY_S, is_faint=True)], 1.0)
+    assert quarantine.sentence(POISON, NOBODY, 1.0) is not None
+    assert 2 + 4096 == len(quarantine)
 
 
 def test_one_death_seen_by_two_gateways_is_one() -> None:
