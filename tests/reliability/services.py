@@ -139,7 +139,7 @@ async def fleet(directory: Path, plan: FleetPlan) -> AsyncIterator[tuple[list[Se
 
     behind = services("worker", plan.workers, plan.worker_arguments)
     targets = ",".join(service.address for service in behind)
-    settings = ("--workers", targets, "--trust-tenant-metadata", "true", *plan.gateway_arguments)
+    settings = ("--workers", targets, "--trust-tenant-metadata", *plan.gateway_arguments)
     before = services("gateway", plan.gateways, settings)
     try:
         for service in (*behind, *before):

@@ -95,7 +95,7 @@ async def run(*, seed: int, kills: int, streams: int) -> Verdict:
 # Little memory, and no compilation: vLLM starts in half a minute.
 _SMALL = (
     *("--context-length", "1024", "--max-running-requests", "8", "--kv-cache-bytes", str(1 << 28)),
-    *("--kv-block-count", "33", "--eager", "true", "--prefetch-share", "0"),
+    *("--kv-block-count", "33", "--eager", "--prefetch-share", "0"),
 )
 
 
