@@ -19,13 +19,13 @@ from gateway.call import Call
 from gateway.errors import GatewayError, to_rpc
 from gateway.jobs import PreparedRequest
 from gateway.journal import Entry, Journal
+from gateway.measures import OK, Measures
 from gateway.passage import Passage
 from gateway.policy.outcomes import Outcome
 from gateway.spans import AttemptSpan, is_untraced_here, operation_of
 from gateway.workers.seat import Lease
 from tidegate.inference.v1 import generation_pb2
 from tidegate.rpc.status import RpcError
-from tidegate.telemetry import catalogue
 from tidegate.telemetry import conventions as names
 from tidegate.telemetry.labels import BoundedLabels
 from tidegate.telemetry.setup import Telemetry
@@ -59,20 +59,12 @@ class Records:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``clock`` is the journal's and that of loads; ``tenants`` bounds what metrics tell apart."""
-        metrics = telemetry.metrics
+        self.measures = Measures(telemetry.metrics)
         self.tracer: Tracer = telemetry.tracer
         self.clock = clock
         self.tenants = tenants
         self.journal = journal
-        self.durations = metrics.histogram(catalogue.OPERATION_DURATION)
-        self.first_chunks = metrics.histogram(catalogue.TIME_TO_FIRST_CHUNK)
-        self.next_chunks = metrics.histogram(catalogue.TIME_PER_OUTPUT_CHUNK)
-        self.tokens = metrics.histogram(catalogue.TOKEN_USAGE)
-        self.waits = metrics.histogram(catalogue.QUEUE_WAIT)
-        self.refusals = metrics.counter(catalogue.REFUSALS)
-        self.attempts = metrics.counter(catalogue.ATTEMPTS)
         self._waiting: Counter[tuple[str, str]] = Counter()
-        self.continuations = metrics.counter(catalogue.CONTINUATIONS)
 
     @property
     def waiting(self) -> Mapping[tuple[str, str], int]:
@@ -174,7 +166,7 @@ class Record:
         self._attempts += 1
         if self._first_at is not None:
             self._continuations += 1
-            self._records.continuations.add(1)
+            self._records.measures.continuation()
         if self._is_traced:
             self._route(lease)
         return AttemptSpan(
@@ -200,19 +192,16 @@ class Record:
 
     def attempted(self, lease: Lease, outcome: Outcome, error: RpcError | None) -> None:
         """The attempt has ended so; ``error`` is the worker's."""
-        ended = {names.SERVER_ADDRESS: lease.worker_id, names.OUTCOME: outcome.value}
-        if error is not None:
-            ended[names.ERROR_TYPE] = error.reason or error.code.name
-        self._records.attempts.add(1, ended)
+        error_type = None if error is None else error.reason or error.code.name
+        self._records.measures.attempt(lease.worker_id, outcome.value, error_type)
 
     def _end(self, error: BaseException | None) -> None:
         records, now = self._records, self._records.clock()
         rpc_error = to_rpc(error) if isinstance(error, Exception) else None
-        outcome = "ok" if error is None else rpc_error.reason if rpc_error is not None else _CANCELLED
+        outcome = OK if error is None else rpc_error.reason if rpc_error is not None else _CANCELLED
         tenant = records.tenants.label(self.tenant)
         if rpc_error is not None:
-            labels = {names.TENANT: tenant, names.CRITICALITY: self._criticality}
-            records.refusals.add(1, labels | {names.ERROR_TYPE: rpc_error.reason})
+            records.measures.refusal(rpc_error.reason, tenant=tenant, criticality=self._criticality)
         self._measure(now, outcome)
         records.journal.note(self._entry(now, outcome, rpc_error), tenant_label=tenant)
         if not self._is_traced:
@@ -229,31 +218,25 @@ class Record:
         )
 
     def _measure(self, now: float, outcome: str) -> None:
-        records, passage = self._records, self._passage
-        if self._prepared is None:
+        prepared = self._prepared
+        if prepared is None:
             return
-        model = self._prepared.request.model.name
-        operation = {
-            names.GEN_AI_OPERATION_NAME: operation_of(self._prepared),
-            names.GEN_AI_PROVIDER_NAME: names.PROVIDER,
-            names.GEN_AI_REQUEST_MODEL: model,
-        }
-        failed = {} if outcome == "ok" else {names.ERROR_TYPE: outcome}
-        records.durations.record(now - self._began_at, operation | failed)
-        waited = {names.CRITICALITY: self._criticality, names.OUTCOME: "admitted" if self._attempts else outcome}
-        records.waits.record(self._waited_s, waited)
-        if self._first_at is None:
-            return
-        criticality = {names.CRITICALITY: self._criticality}
-        records.first_chunks.record(self._first_at - self._began_at, operation | criticality)
-        if passage.tokens > 1:
-            records.next_chunks.record((now - self._first_at) / (passage.tokens - 1), operation)
-        for kind, count in (("input", len(self._prepared.prompt.token_ids)), ("output", passage.tokens)):
-            records.tokens.record(count, operation | {names.GEN_AI_TOKEN_TYPE: kind})
+        measures = self._records.measures.of_kind(
+            operation_of(prepared), prepared.request.model.name, self._criticality
+        )
+        measures.ended(now - self._began_at, outcome)
+        measures.waited(self._waited_s, "admitted" if self._attempts else outcome)
+        if self._first_at is not None:
+            measures.answered(
+                first_s=self._first_at - self._began_at,
+                following_s=now - self._first_at,
+                input_tokens=len(prepared.prompt.token_ids),
+                output_tokens=self._passage.tokens,
+            )
 
     @property
     def _criticality(self) -> str:
-        return "" if self._prepared is None else criticality_name(self._prepared.request.criticality)
+        return "" if self._prepared is None else _CRITICALITIES[self._prepared.request.criticality]
 
     def _entry(self, now: float, outcome: str, error: RpcError | None) -> Entry:
         lease, prepared = self._lease, self._prepared
@@ -287,9 +270,10 @@ class Record:
             f"{lease.worker_id}: first token foreseen in {lease.predicted_ttft_s:.2g} s, "
             f"{load.available_blocks} of {load.total_blocks} blocks free"
         )
-        return chosen if outcome == "ok" else f"the client left; {chosen}"
+        return chosen if outcome == OK else f"the client left; {chosen}"
 
 
-def criticality_name(criticality: generation_pb2.Criticality.ValueType) -> str:
-    """The label of a criticality: sheddable_plus, and the like."""
-    return generation_pb2.Criticality.Name(criticality).removeprefix("CRITICALITY_").lower()
+# The labels: sheddable_plus, and the like.
+_CRITICALITIES = {
+    value: name.removeprefix("CRITICALITY_").lower() for name, value in generation_pb2.Criticality.items()
+}

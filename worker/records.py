@@ -73,14 +73,15 @@ class Records:
             names.GEN_AI_REQUEST_MODEL: self._model,
         }
         failed = {} if error is None else {names.ERROR_TYPE: _error_type(error)}
-        self._durations.record(now - record.began_at, operation | failed)
+        self._durations.under(operation | failed).record(now - record.began_at)
         if record.first_at is None:
             return
-        self._first_tokens.record(record.first_at - record.began_at, operation)
+        self._first_tokens.under(operation).record(record.first_at - record.began_at)
         if record.output_tokens > 1:
-            self._next_tokens.record((record.last_at - record.first_at) / (record.output_tokens - 1), operation)
+            pace_s = (record.last_at - record.first_at) / (record.output_tokens - 1)
+            self._next_tokens.under(operation).record(pace_s)
         if error is None and record.reserved_tokens:
-            self._drifts.record(record.output_tokens / record.reserved_tokens)
+            self._drifts.under({}).record(record.output_tokens / record.reserved_tokens)
 
 
 class Record:

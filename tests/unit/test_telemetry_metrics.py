@@ -87,7 +87,7 @@ def test_a_latency_carries_the_trace_that_it_came_from() -> None:
     """The bucket's exemplar names the span that was current when the value was recorded."""
     metrics = Metrics(exemplars=True)
     with TracerProvider(shutdown_on_exit=False).get_tracer("t").start_as_current_span("call") as span:
-        metrics.histogram(_WAIT).record(5)
+        metrics.histogram(_WAIT).under({}).record(5)
     context = span.get_span_context()
     (line,) = [line for line in exposed(metrics).splitlines() if 'le="10.0"' in line]
     assert f'trace_id="{context.trace_id:032x}"' in line
@@ -105,7 +105,7 @@ def test_a_counter_of_one_series_begins_at_zero() -> None:
 def test_buckets_are_cumulative() -> None:
     """As Prometheus reads them."""
     metrics = Metrics()
-    wait = metrics.histogram(_WAIT)
+    wait = metrics.histogram(_WAIT).under({})
     for value in (0.5, 5, 50, 51):
         wait.record(value)
     buckets = [line.split(" ")[1] for line in exposed(metrics).splitlines() if "_bucket" in line]
@@ -126,7 +126,7 @@ def test_an_observer_that_fails_costs_its_own_metric_only(caplog: pytest.LogCapt
     """The rest of the page is served, and the log says what is missing."""
     metrics = Metrics()
     metrics.observe(_SIZE, lambda: [(1 / 0, {})])
-    metrics.counter(_CALLS).add(3, {"a.b": "x"})
+    metrics.counter(_CALLS).under({"a.b": "x"}).add(3)
     assert 'tidegate_calls_total{a_b="x"} 3.0' == exposed(metrics)
     assert "cannot read tidegate.size" in caplog.text
 
@@ -134,7 +134,7 @@ def test_an_observer_that_fails_costs_its_own_metric_only(caplog: pytest.LogCapt
 def test_another_registry_is_shown_unrenamed() -> None:
     """The metrics of vLLM come out as they went in; what describes the process comes once."""
     other, metrics = Metrics(), Metrics()
-    other.counter(_CALLS).add(1)
+    other.counter(_CALLS).under({}).add(1)
     metrics.include(other.registry)
     assert "tidegate_calls_total 1.0" in exposed(metrics)
     families = text_string_to_metric_families(page(metrics))

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import grpc
 import grpc.aio
 from opentelemetry.context import Context, attach
-from opentelemetry.metrics import Histogram
 from opentelemetry.trace import (
     INVALID_SPAN,
     NoOpTracer,
@@ -32,6 +31,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from tidegate.rpc.metadata import TRACEPARENT, TRACESTATE
 from tidegate.telemetry.catalogue import RPC_DURATION
 from tidegate.telemetry.conventions import ERROR_TYPE, RPC_METHOD, RPC_RESPONSE_STATUS_CODE, RPC_SYSTEM_NAME
+from tidegate.telemetry.metrics import Histogram
 from tidegate.telemetry.setup import Telemetry
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -72,49 +72,62 @@ class ServedCalls:
     """Records the calls that a server serves."""
 
     def __init__(self, telemetry: Telemetry, clock: Callable[[], float] = time.monotonic) -> None:
-        self._tracer = telemetry.tracer
+        self.tracer = telemetry.tracer
+        self.clock = clock
         self._durations = telemetry.metrics.histogram(RPC_DURATION)
-        self._clock = clock
+        self._ended: dict[tuple[str, grpc.StatusCode], Ended] = {}  # by method, of those that are served here
 
     def begin(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> ServedCall:
         """A call has come. ``method`` without its leading slash; ``metadata`` is the call's."""
-        return ServedCall(self._tracer, self._durations, self._clock, method, metadata)
+        return ServedCall(self, method, metadata)
+
+    def ended(self, method: str, code: grpc.StatusCode) -> Ended:
+        """What is recorded of a call that has ended with ``code``."""
+        ended = self._ended.get((method, code))
+        if ended is None:
+            attributes = {RPC_RESPONSE_STATUS_CODE: code.name}
+            if code in _SERVER_FAULTS:
+                attributes[ERROR_TYPE] = code.name
+            durations = self._durations.under({RPC_SYSTEM_NAME: "grpc", RPC_METHOD: method} | attributes)
+            ended = self._ended[method, code] = Ended(durations, attributes)
+        return ended
+
+
+class Ended(NamedTuple):
+    """Where the duration of a call goes, and what its span is told of its end."""
+
+    durations: Histogram
+    attributes: Mapping[str, str]
 
 
 class ServedCall:
     """One call; its span is below its caller's, and current in the task that makes it. End it once."""
 
-    __slots__ = ("_attributes", "_began_at", "_clock", "_durations", "_span")
+    __slots__ = ("_began_at", "_calls", "_method", "_span")
 
-    def __init__(
-        self,
-        tracer: Tracer,
-        durations: Histogram,
-        clock: Callable[[], float],
-        method: str,
-        metadata: Iterable[tuple[str, str | bytes]],
-    ) -> None:
+    def __init__(self, calls: ServedCalls, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         """Use ``ServedCalls.begin``."""
-        self._attributes = {RPC_SYSTEM_NAME: "grpc", RPC_METHOD: method}
+        self._calls = calls
+        self._method = method
         self._span: Span = INVALID_SPAN
-        self._durations = durations
-        self._clock = clock
-        self._began_at = clock()
-        if is_untraced(tracer, metadata):
+        self._began_at = calls.clock()
+        if is_untraced(calls.tracer, metadata):
             return
         parent = _incoming_context(metadata)
-        self._span = tracer.start_span(method, context=parent, kind=SpanKind.SERVER, attributes=self._attributes)
+        attributes = {RPC_SYSTEM_NAME: "grpc", RPC_METHOD: method}
+        self._span = calls.tracer.start_span(method, context=parent, kind=SpanKind.SERVER, attributes=attributes)
         # Never detached: each call runs in a task of its own, and a task's context ends with it.
         attach(set_span_in_context(self._span, parent))
 
     def end(self, code: grpc.StatusCode) -> None:
         """The call has ended with ``code``."""
-        ended = {RPC_RESPONSE_STATUS_CODE: code.name}
+        ended = self._calls.ended(self._method, code)
+        ended.durations.record(self._calls.clock() - self._began_at)
+        if self._span is INVALID_SPAN:
+            return
         if code in _SERVER_FAULTS:
-            ended[ERROR_TYPE] = code.name
             self._span.set_status(Status(StatusCode.ERROR))
-        self._span.set_attributes(ended)
-        self._durations.record(self._clock() - self._began_at, self._attributes | ended)
+        self._span.set_attributes(ended.attributes)
         self._span.end()
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Observation
+from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider, TraceBasedExemplarFilter
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.resources import Resource
@@ -17,12 +17,38 @@ from prometheus_client.registry import Collector
 from tidegate import __version__
 from tidegate.telemetry.conventions import SCHEMA_URL
 from tidegate.telemetry.metric import Kind, Metric
-from tidegate.telemetry.prometheus import PrometheusReader
+from tidegate.telemetry.prometheus import PrometheusReader, family
+from tidegate.telemetry.pushed import Pushed
+from tidegate.telemetry.recorder import CounterSeries, HistogramSeries, Recorded
 
 _LOGGER = logging.getLogger(__name__)
 
 Reading = tuple[float, Mapping[str, str]]
 """A value and its attributes."""
+
+
+class Counter(Protocol):
+    """A counter under one set of attributes."""
+
+    def add(self, amount: float, /) -> None:
+        """Count so many more."""
+
+
+class Histogram(Protocol):
+    """A histogram under one set of attributes."""
+
+    def record(self, amount: float, /) -> None:
+        """One more value."""
+
+
+_Series_co = TypeVar("_Series_co", Counter, Histogram, covariant=True)
+
+
+class Instrument(Protocol[_Series_co]):
+    """A metric that values are recorded for."""
+
+    def under(self, attributes: Mapping[str, str]) -> _Series_co:
+        """What takes values under these attributes; its caller may keep it."""
 
 
 class Metrics:
@@ -33,7 +59,7 @@ class Metrics:
     ) -> None:
         """``readers`` come beside the Prometheus one; ``exemplars`` tie latencies to traces, where there are any."""
         self.registry = CollectorRegistry(auto_describe=False)
-        prometheus = PrometheusReader()
+        prometheus, readers = PrometheusReader(), tuple(readers)
         self.provider = MeterProvider(
             metric_readers=(prometheus, *readers),
             resource=resource or Resource.create(),
@@ -41,21 +67,38 @@ class Metrics:
             shutdown_on_exit=False,
         )
         self._meter = self.provider.get_meter("tidegate", __version__, schema_url=SCHEMA_URL)
+        self._exemplars = exemplars
+        # How what is pushed is aggregated is said by variables of the operator's, which the SDK knows.
+        self._is_pushed = bool(readers)
+        self._counters: dict[Metric, Recorded[CounterSeries]] = {}
+        self._histograms: dict[Metric, Recorded[HistogramSeries]] = {}
         self.registry.register(_Families(prometheus.families))
+        self.registry.register(_Families(self._recorded))
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
 
-    def histogram(self, metric: Metric) -> Histogram:
+    def histogram(self, metric: Metric) -> Instrument[Histogram]:
         """The instrument; one for each metric of that kind."""
-        return self._meter.create_histogram(
-            metric.name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=metric.buckets
-        )
+        if self._is_pushed:
+            sdk = self._meter.create_histogram(
+                metric.name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=metric.buckets
+            )
+            return Pushed(sdk.record)
 
-    def counter(self, metric: Metric) -> Counter:
+        def make() -> HistogramSeries:
+            return HistogramSeries(metric.buckets, {} if self._exemplars else None)
+
+        return self._histograms.setdefault(metric, Recorded(metric, make))
+
+    def counter(self, metric: Metric) -> Instrument[Counter]:
         """The instrument; one for each metric of that kind. Without attributes it is shown from the start, as 0."""
-        counter = self._meter.create_counter(metric.name, metric.unit, metric.description)
+        counter: Instrument[Counter]
+        if self._is_pushed:
+            counter = Pushed(self._meter.create_counter(metric.name, metric.unit, metric.description).add)
+        else:
+            counter = self._counters.setdefault(metric, Recorded(metric, CounterSeries))
         if not metric.attributes:
-            counter.add(0)  # or the first thing that is counted would be no increase to Prometheus
+            counter.under({}).add(0)  # or the first thing that is counted would be no increase to Prometheus
         return counter
 
     def observe(self, metric: Metric, read: Callable[[], Iterable[Reading]]) -> None:
@@ -84,6 +127,11 @@ class Metrics:
     def include(self, other: Collector) -> None:
         """Show the families of ``other`` on the Prometheus endpoint too, under their own names."""
         self.registry.register(_Families(lambda: filter(_is_own, other.collect())))
+
+    def _recorded(self) -> list[Family]:
+        counters, histograms = tuple(self._counters.values()), tuple(self._histograms.values())
+        data = [*(counter.data() for counter in counters), *(histogram.data() for histogram in histograms)]
+        return [family(metric) for metric in data if metric.data.data_points]
 
     def shutdown(self) -> None:
         """Send what is left to the collector, if there is one. Blocks."""

@@ -46,7 +46,7 @@ class PrometheusReader(MetricReader):
         if received is None:
             return []
         scopes = chain.from_iterable(resource.scope_metrics for resource in received.resource_metrics)
-        return [_family(metric) for scope in scopes for metric in scope.metrics]
+        return [family(metric) for scope in scopes for metric in scope.metrics]
 
     def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> None:
         del timeout_millis, kwargs
@@ -56,7 +56,8 @@ class PrometheusReader(MetricReader):
         """Nothing is held."""
 
 
-def _family(metric: MetricData) -> Family:
+def family(metric: MetricData) -> Family:
+    """A metric of OpenTelemetry as a Prometheus family."""
     name = prometheus_name(metric.name, metric.unit or "")
     keys = sorted({key for point in metric.data.data_points for key in point.attributes or {}})
     labels = [prometheus_label(key) for key in keys]
@@ -67,11 +68,11 @@ def _family(metric: MetricData) -> Family:
         return histogram
     is_counter = isinstance(metric.data, Sum) and metric.data.is_monotonic
     kind = CounterMetricFamily if is_counter else GaugeMetricFamily
-    family = kind(name, metric.description or "", labels=labels)
+    numbers = kind(name, metric.description or "", labels=labels)
     for number in metric.data.data_points:
         if isinstance(number, NumberDataPoint):
-            family.add_metric(_values(number, keys), number.value)
-    return family
+            numbers.add_metric(_values(number, keys), number.value)
+    return numbers
 
 
 def _values(point: Any, keys: Sequence[str]) -> list[str]:
