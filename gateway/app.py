@@ -8,6 +8,7 @@ import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from typing import NoReturn
 
@@ -57,7 +58,7 @@ from tidegate.inference.v1 import inference_service_pb2
 from tidegate.rpc.lifecycle import Lifecycle
 from tidegate.rpc.port import GrpcPort, Http2Port, Port
 from tidegate.rpc.running_calls import RunningCalls
-from tidegate.rpc.server import ErrorInterceptor, server_options
+from tidegate.rpc.server import ErrorInterceptor, Keepalive, server_options
 from tidegate.rpc.telemetry import ServedCalls, TraceInterceptor
 from tidegate.telemetry.labels import BoundedLabels
 from tidegate.telemetry.loop_lag import LoopLag
@@ -87,6 +88,7 @@ class Gateway:
         intake = Intake(self.fleet, Quotas(tenants, gateways=settings.quota_gateways), max_wait_s=settings.max_wait_s)
         self.waiting_room = WaitingRoom(self.fleet, intake, partial(_waiting_line, settings, tenants))
         self._settings = settings
+        self._keepalive = Keepalive(time_s=settings.keepalive_s, timeout_s=settings.keepalive_timeout_s)
         self._upstreams: Upstreams | None = None
         self._executor = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
         self._admission = Admission(_limit(settings.max_in_flight))
@@ -157,8 +159,9 @@ class Gateway:
         try:
             async with asyncio.TaskGroup() as tasks:
                 renderers = Renderers(self._settings.tokenizer_dir)
-                connect = None if self._upstreams is None else self._upstreams.connect
-                connections = WorkerConnections(self.fleet, renderers, tasks, connect=connect)
+                connections = WorkerConnections(
+                    self.fleet, renderers, tasks, way=self._upstreams, keepalive=self._keepalive
+                )
                 discovery = Discovery([parse_source(entry) for entry in self._settings.workers], connections)
                 background = [tasks.create_task(discovery.run(), name="discovery")]
                 background.append(tasks.create_task(self._decisions.run(), name="decision log"))
@@ -187,7 +190,10 @@ class Gateway:
 
     def _make_port(self, service: InferenceService, generation: Generation, calls: ServedCalls) -> Port:
         interceptors = (TraceInterceptor(calls), ErrorInterceptor(to_rpc, _LOGGER))
-        server = grpc.aio.server(interceptors=interceptors, options=server_options(self._settings.reuse_port))
+        server = grpc.aio.server(
+            interceptors=interceptors,
+            options=server_options(self._keepalive, reuse_port=self._settings.reuse_port),
+        )
         add_to_server(service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._lifecycle.health, server)
         names = (_SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
@@ -195,14 +201,15 @@ class Gateway:
         if self._settings.data_plane == "grpc":
             return GrpcPort(server)
         flusher = Flusher(asyncio.get_running_loop())
-        self._upstreams = Upstreams(flusher, Limits(max_message_bytes=_MAX_ANSWER_BYTES))
+        limits = Limits(keepalive_s=self._keepalive.time_s, keepalive_timeout_s=self._keepalive.timeout_s)
+        self._upstreams = Upstreams(flusher, replace(limits, max_message_bytes=_MAX_ANSWER_BYTES))
         http2 = Http2Service(
             generation,
             self._upstreams,
             max_duration_s=self._settings.max_duration_s,
             max_stall_s=self._settings.max_reader_stall_s,
         )
-        port = Http2Port(server, http2.handlers(calls), flusher=flusher, limits=Limits())
+        port = Http2Port(server, http2.handlers(calls), flusher=flusher, limits=limits)
         observe_edge(self.metrics, port.abuse)
         observe_readers(self.metrics, port.unread)
         return port

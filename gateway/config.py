@@ -100,6 +100,11 @@ class GatewaySettings(ServiceSettings):
     decision_log: Path | None = None
     """file to which decisions of routing and of retries are appended, for `tidegate replay`"""
 
+    keepalive_s: Annotated[float, Field(ge=1)] = 20.0
+    """silence after which a peer is sent a PING; below the idle timeout of any proxy in between"""
+    keepalive_timeout_s: Annotated[float, Field(ge=1)] = 10.0
+    """how long a peer may take to answer it before its connection is given up, with all calls on it"""
+
     @field_validator("resume_key_file")
     @classmethod
     def _check_resume_keys(cls, path: Path | None) -> Path | None:

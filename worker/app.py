@@ -17,7 +17,7 @@ from tidegate.http2.transport import Flusher
 from tidegate.rpc.lifecycle import Lifecycle
 from tidegate.rpc.port import GrpcPort, Http2Port, Port
 from tidegate.rpc.running_calls import RunningCalls
-from tidegate.rpc.server import SERVER_OPTIONS, ErrorInterceptor
+from tidegate.rpc.server import ErrorInterceptor, Keepalive, server_options
 from tidegate.rpc.telemetry import ServedCalls, TraceInterceptor
 from tidegate.telemetry.loop_lag import LoopLag
 from tidegate.telemetry.port import admin_port
@@ -109,16 +109,18 @@ class Worker:
         self._lifecycle.request_stop()
 
     def _make_port(self, service: WorkerService, running: RunningCalls) -> Port:
-        calls = ServedCalls(self._telemetry)
+        settings, calls = self._settings, ServedCalls(self._telemetry)
+        keepalive = Keepalive(time_s=settings.keepalive_s, timeout_s=settings.keepalive_timeout_s)
         interceptors = (TraceInterceptor(calls), ErrorInterceptor(to_rpc, _LOGGER))
-        server = grpc.aio.server(interceptors=interceptors, options=SERVER_OPTIONS)
+        server = grpc.aio.server(interceptors=interceptors, options=server_options(keepalive))
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._lifecycle.health, server)
         reflection.enable_server_reflection((_SERVICE, reflection.SERVICE_NAME), server)
-        if self._settings.data_plane == "grpc":
+        if settings.data_plane == "grpc":
             return GrpcPort(server)
         handlers = Http2Service(service, running).handlers(calls)
-        port = Http2Port(server, handlers, flusher=Flusher(asyncio.get_running_loop()), limits=Limits())
+        limits = Limits(keepalive_s=keepalive.time_s, keepalive_timeout_s=keepalive.timeout_s)
+        port = Http2Port(server, handlers, flusher=Flusher(asyncio.get_running_loop()), limits=limits)
         observe_edge(self.metrics, port.abuse)
         return port
 

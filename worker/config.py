@@ -95,3 +95,8 @@ class WorkerSettings(ServiceSettings):
 
     data_plane: Literal["http2", "grpc"] = "http2"
     """what carries tokens: the HTTP/2 edge, or grpc.aio, which is slower and the reference"""
+
+    keepalive_s: Annotated[float, Field(ge=1)] = 20.0
+    """silence after which a peer is sent a PING; below the idle timeout of any proxy in between"""
+    keepalive_timeout_s: Annotated[float, Field(ge=1)] = 10.0
+    """how long a peer may take to answer it before its connection is given up, with all calls on it"""

@@ -14,7 +14,7 @@ import grpc.aio
 
 from gateway.policy.quarantine import Suspect
 from gateway.workers.errors import WorkerCallError
-from tidegate.rpc.server import CHANNEL_OPTIONS
+from tidegate.rpc.server import DEFAULT_KEEPALIVE, Keepalive, channel_options
 from tidegate.rpc.status import RpcError
 from tidegate.worker.v1 import worker_service_pb2, worker_service_pb2_grpc
 
@@ -30,12 +30,11 @@ _TOKENIZER_TIMEOUT_S = 60.0
 class WorkerClient:
     """Calls one worker. Make it inside a running event loop."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *, keepalive: Keepalive = DEFAULT_KEEPALIVE) -> None:
         """``target`` is host:port. Nothing is connected before the first call."""
         self.target = target
-        self._channel = grpc.aio.insecure_channel(
-            target, options=(*CHANNEL_OPTIONS, ("grpc.min_reconnect_backoff_ms", _CONNECT_TIMEOUT_MS))
-        )
+        options = (*channel_options(keepalive), ("grpc.min_reconnect_backoff_ms", _CONNECT_TIMEOUT_MS))
+        self._channel = grpc.aio.insecure_channel(target, options=options)
         self._stub = worker_service_pb2_grpc.WorkerServiceStub(self._channel)
         self._generate: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(GENERATE)
 

@@ -14,6 +14,7 @@ from gateway.workers.load_watch import watch_load
 from gateway.workers.reconnection import reconnect_forever
 from gateway.workers.renderers import Renderers
 from gateway.workers.seat import Seat
+from tidegate.rpc.server import DEFAULT_KEEPALIVE, Keepalive
 
 # How often a worker that is to be left is looked at for streams that still run.
 _IDLE_CHECK_S = 0.1
@@ -29,12 +30,14 @@ class WorkerConnection:
         renderers: Renderers,
         *,
         connect: Callable[[str], Awaitable[None]] | None = None,
+        keepalive: Keepalive = DEFAULT_KEEPALIVE,
     ) -> None:
         """``connect`` makes the way ready by which jobs go to a target, if it is another than ``WorkerClient``'s.
 
         It raises ``WorkerCallError``.
         """
         self._connect = connect
+        self._keepalive = keepalive
         self._target = target
         self._fleet = fleet
         self._renderers = renderers
@@ -45,14 +48,14 @@ class WorkerConnection:
 
     async def run(self) -> None:
         """Until cancelled, or retired. Streams on the worker outlive a lost load watch, but not this."""
-        client = WorkerClient(self._target)
+        client = WorkerClient(self._target, keepalive=self._keepalive)
 
         async def session(begin_use: Callable[[], None]) -> None:
             nonlocal client
             if self._is_silent:  # the connection may be dead, and would be found so only by its keepalive
                 self._is_silent = False
                 self._spent.append((client, self._seat))
-                client = WorkerClient(self._target)
+                client = WorkerClient(self._target, keepalive=self._keepalive)
             await self._close_spent()
             await self._session(client, begin_use)
 

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from gateway.workers.connection import WorkerConnection
 from gateway.workers.fleet import Fleet
 from gateway.workers.renderers import Renderers
+from tidegate.rpc.server import Keepalive
 
 _LOGGER = logging.getLogger(__name__)
+
+
+class Way(Protocol):
+    """How jobs go to workers, if in another way than all else."""
+
+    async def connect(self, target: str) -> None:
+        """Have a new connection. Raises ``WorkerCallError``."""
+
+    def leave(self, target: str) -> None:
+        """The worker is gone for good."""
 
 
 class WorkerConnections:
@@ -22,10 +33,12 @@ class WorkerConnections:
         renderers: Renderers,
         tasks: asyncio.TaskGroup,
         *,
-        connect: Callable[[str], Awaitable[None]] | None,
+        way: Way | None,
+        keepalive: Keepalive,
     ) -> None:
-        """``connect``: see ``WorkerConnection``."""
-        self._connect = connect
+        """``way`` None: jobs go where all else goes. ``keepalive`` is that of the connections made here."""
+        self._way = way
+        self._keepalive = keepalive
         self._fleet = fleet
         self._renderers = renderers
         self._tasks = tasks
@@ -33,8 +46,9 @@ class WorkerConnections:
 
     def appear(self, address: str) -> None:
         """Connect to a worker, and stay connected."""
-        connection = WorkerConnection(address, self._fleet, self._renderers, connect=self._connect)
-        task = self._tasks.create_task(connection.run(), name=f"worker {address}")
+        connect = None if self._way is None else self._way.connect
+        connection = WorkerConnection(address, self._fleet, self._renderers, connect=connect, keepalive=self._keepalive)
+        task = self._tasks.create_task(self._run(address, connection), name=f"worker {address}")
         self._running[address] = (connection, task)
         self._fleet.named.add(address)
         _LOGGER.info("worker %s is to be connected to", address)
@@ -45,6 +59,13 @@ class WorkerConnections:
         connection.retire()
         self._fleet.named.discard(address)
         _LOGGER.info("worker %s is named no more; its streams may end", address)
+
+    async def _run(self, address: str, connection: WorkerConnection) -> None:
+        await connection.run()
+        if address not in self._running:  # it may have been named again meanwhile
+            self._fleet.forget(address)
+            if self._way is not None:
+                self._way.leave(address)
 
     def cancel(self) -> None:
         """End all connections now."""

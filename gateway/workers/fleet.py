@@ -169,6 +169,17 @@ class Fleet:
         self.readiness_changed.set()
         self._tell_of_room()
 
+    def forget(self, address: str) -> None:
+        """The worker is named no more, and will not come back. The last one of a model leaves word of the model."""
+        self._standings.pop(address, None)
+        gone = self._last_models.get(address)
+        if gone is None:
+            return
+        self._peers[gone.name].outliers.forget(address)
+        if sum(model.name == gone.name for model in self._last_models.values()) > 1:
+            del self._last_models[address]
+            self._models = self._largest_models()
+
     def on_room(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` whenever a job that found no room, or no worker, may fare otherwise.
 

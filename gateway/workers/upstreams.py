@@ -24,7 +24,7 @@ _CONNECT_TIMEOUT_S = 10.0
 
 
 class Upstreams:
-    """One channel for each worker that was ever given a job. Make it inside a running event loop."""
+    """One channel for each worker that was given a job, until it is left. Make it inside a running event loop."""
 
     def __init__(self, flusher: Flusher, limits: Limits) -> None:
         """``flusher`` is that of the connections to clients, so that what is read from a worker leaves at once."""
@@ -52,6 +52,12 @@ class Upstreams:
             await _connect(channel)
         except CallError as error:
             raise WorkerCallError(from_status(error.status)) from error
+
+    def leave(self, target: str) -> None:
+        """No job goes there any more, and none runs there."""
+        channel = self._channels.pop(target, None)
+        if channel is not None:
+            channel.close()
 
     def _channel(self, target: str) -> Channel:
         channel = self._channels.get(target)

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 from hpack import Encoder
-from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, SettingsFrame
+from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFrame, SettingsFrame
 
 from tests.fakes.http2_peer import REQUEST, fields_of
 from tests.fakes.running_gateway import running_gateway, text_of, text_request
@@ -27,9 +27,10 @@ NO_HEALTH_CHECKS = json.dumps({key: value for key, value in _CONFIG.items() if k
 
 
 async def frames_from(reader: asyncio.StreamReader) -> AsyncIterator[Frame]:
-    """What a server says, frame by frame."""
-    while True:
-        frame, length = Frame.parse_frame_header(memoryview(await reader.readexactly(9)))
+    """What a server says, frame by frame, until it closes."""
+    while head := await reader.read(9):
+        head += await reader.readexactly(9 - len(head))
+        frame, length = Frame.parse_frame_header(memoryview(head))
         frame.parse_body(memoryview(await reader.readexactly(length)))
         yield frame
 
@@ -104,3 +105,16 @@ async def test_clients_that_check_no_health_go_elsewhere_when_a_drain_begins(sta
     held.cancel()
     async with asyncio.timeout(10):
         await draining.life
+
+
+async def test_a_client_that_is_silent_is_pinged_as_the_settings_say(stack: AsyncExitStack) -> None:
+    """A proxy in between that closes what is idle sees traffic in time; who does not answer is given up."""
+    worker = await stack.enter_async_context(serving(ScriptedWorker()))
+    gateway = await stack.enter_async_context(running_gateway(worker.target, keepalive_s=1, keepalive_timeout_s=1))
+    host, _, port = gateway.gateway.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(PREFACE + SettingsFrame().serialize() + SettingsFrame(flags=["ACK"]).serialize())
+    async with asyncio.timeout(20):
+        seen = [type(frame) async for frame in frames_from(reader)]
+    assert [PingFrame, GoAwayFrame] == seen[-2:]
+    writer.close()

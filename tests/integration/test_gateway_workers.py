@@ -44,6 +44,9 @@ async def test_a_worker_that_is_named_no_more_leaves_after_its_streams(stack: As
     assert not call.done()
     assert not old.cancelled.is_set()
     call.cancel()
+    upstreams = gateway.gateway._upstreams
+    assert upstreams is not None
+    await until(lambda: {new.target} == set(upstreams._channels))
 
 
 async def test_a_recorded_run_is_replayed_bit_for_bit(stack: AsyncExitStack, tmp_path: Path) -> None:

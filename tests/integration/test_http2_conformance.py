@@ -21,7 +21,7 @@ from tidegate.http2.endpoint import Endpoint, Role
 from tidegate.http2.server import GrpcServer
 from tidegate.http2.splice import Splicer
 from tidegate.http2.transport import Flusher
-from tidegate.rpc.server import SERVER_OPTIONS
+from tidegate.rpc.server import server_options
 
 WAYS = ("edge", "edge-tls", "spliced", "reference")
 CLIENTS = ("aio", "sync", "edge-client")
@@ -46,7 +46,7 @@ async def setup(request: pytest.FixtureRequest, tmp_path: Path, certificates: Ce
     client_endpoint = Endpoint(role=Role.CLIENT, clock=time.monotonic)
     port = 0
     if not way.startswith("edge"):
-        aio_server = grpc.aio.server(options=SERVER_OPTIONS, handlers=(AioService(seen),))
+        aio_server = grpc.aio.server(options=server_options(), handlers=(AioService(seen),))
         path = tmp_path / "grpc.sock"
         port = aio_server.add_insecure_port(f"unix:{path}" if way == "spliced" else "127.0.0.1:0")
         await aio_server.start()

@@ -317,6 +317,18 @@ async def test_relay_holds_a_fast_upstream_for_a_slow_client(edge: Edge) -> None
         await edge.seen.until(lambda: edge.seen.cancelled > 0)
 
 
+async def test_call_that_is_cancelled_before_its_handler_begins_leaves_nothing(edge: Edge) -> None:
+    """Its request and its end come in one read."""
+    client = await RawClient.connect(edge.port)
+    client.send(client.request(1, "ServerStream"), RstStreamFrame(1, error_code=8), PingFrame(0, b"12345678"))
+    async with asyncio.timeout(10):
+        while not edge.server.transports:  # noqa: ASYNC110 - the server has no event for a test
+            await asyncio.sleep(0.005)
+        await client.reader.readuntil(b"12345678")
+    assert {} == edge.server._tasks
+    client.writer.close()
+
+
 def test_uvloop_serves_the_same() -> None:
     """The loop of production: parallel calls, large messages, a drain in the middle."""
 

@@ -33,3 +33,28 @@ async def test_a_job_is_not_sent_to_a_worker_that_was_lost_after_it_was_leased()
             pytest.fail("the job was sent")
     lease.close(Outcome.FAILED, is_lost=True)
     assert not len(fleet.quarantine)
+
+
+def test_a_job_that_was_not_admitted_is_no_suspect() -> None:
+    """Its worker was dead when the job came, or would not take it: another worker that it was on died of others."""
+    fleet, model = Fleet(random.Random(0), ManualClock()), served_model()
+    fleet.join(cast("WorkerClient", Unconnected()), model, worker_load(instance_id=1))
+    for is_admitted in (False, True):
+        lease = fleet.lease(model, Demand(prompt_tokens=1, need_tokens=1, digest=b"d"), exclude=())
+        assert lease is not None
+        if is_admitted:
+            lease.admit(7)
+        lease.close(Outcome.FAILED, is_lost=True, reason="ENGINE_DEAD")
+        assert is_admitted == (b"d" in fleet.quarantine)
+
+
+def test_a_worker_that_is_named_no_more_is_forgotten() -> None:
+    """Addresses come and go with the pods; what is kept is the word of a model whose last worker went."""
+    fleet, model = Fleet(random.Random(0), ManualClock()), served_model()
+    for number in range(100):
+        client = Unconnected()
+        client.target = f"worker:{number}"
+        fleet.leave(fleet.join(cast("WorkerClient", client), model, worker_load()))
+        fleet.forget(client.target)
+        assert {"m": model} == fleet.models
+    assert (0, 1) == (len(fleet._standings), len(fleet._last_models))

@@ -178,6 +178,8 @@ class GrpcServer:
         task = self._tasks.get(call)
         if task is not None:
             task.cancel()
+            # One that has not begun yet never comes to its own ``finally``.
+            task.add_done_callback(lambda _: self._tasks.pop(call, None))
 
     def _transport(self) -> Transport:
         return Transport(self._endpoint, self._flusher, self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import grpc
@@ -18,12 +19,30 @@ from tidegate.rpc.status import RpcError
 _PENDING_LIMIT = 100_000
 _UNREQUESTED_LIMIT_S = 3_600
 
-KEEPALIVE_TIME_MS = 20_000
-KEEPALIVE_TIMEOUT_MS = 10_000
+_LEAST_PING_INTERVAL_MS = 500
 
-_REUSE_PORT = "grpc.so_reuseport"
+Options = tuple[tuple[str, int], ...]
 
-SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keepalive:
+    """A connection that is silent for ``time_s`` is sent a PING, and given up when that has no answer in time."""
+
+    time_s: float = 20.0
+    timeout_s: float = 10.0
+
+    @property
+    def options(self) -> Options:
+        """For servers and channels of grpc.aio."""
+        return (
+            ("grpc.keepalive_time_ms", round(1000 * self.time_s)),
+            ("grpc.keepalive_timeout_ms", round(1000 * self.timeout_s)),
+        )
+
+
+DEFAULT_KEEPALIVE = Keepalive()
+
+_SERVER_OPTIONS: Options = (
     ("grpc.server.max_pending_requests", _PENDING_LIMIT),
     ("grpc.server.max_pending_requests_hard_limit", 2 * _PENDING_LIMIT),
     # Calls that a busy event loop has not yet accepted are cancelled by core after 30 s, again without a reason.
@@ -31,25 +50,20 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_concurrent_streams", 100_000),
     ("grpc.max_receive_message_length", 4 * 2**20),
     ("grpc.max_metadata_size", 16 * 2**10),
-    (_REUSE_PORT, 0),
-    ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
-    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-    # Clients may ping as often as our own do; otherwise core answers GOAWAY too_many_pings after its 5-minute default.
-    ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_TIME_MS // 2),
+    # Clients may ping as often as our own may; otherwise core answers GOAWAY too_many_pings after its 5-minute default.
+    ("grpc.http2.min_ping_interval_without_data_ms", _LEAST_PING_INTERVAL_MS),
     ("grpc.keepalive_permit_without_calls", 1),
 )
 
 
-def server_options(reuse_port: bool) -> tuple[tuple[str, int], ...]:  # noqa: FBT001 - all that there is to choose
-    """The options of a server whose port other processes may share, or not."""
-    return (*(option for option in SERVER_OPTIONS if option[0] != _REUSE_PORT), (_REUSE_PORT, int(reuse_port)))
+def server_options(keepalive: Keepalive = DEFAULT_KEEPALIVE, *, reuse_port: bool = False) -> Options:
+    """The options of a server; ``reuse_port``: other processes may share its port."""
+    return (*_SERVER_OPTIONS, *keepalive.options, ("grpc.so_reuseport", int(reuse_port)))
 
 
-CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+_CHANNEL_OPTIONS: Options = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_receive_message_length", 16 * 2**20),
-    ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
-    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -57,6 +71,14 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     # Retries are decided where their budget is known, not by core.
     ("grpc.enable_retries", 0),
 )
+
+
+def channel_options(keepalive: Keepalive = DEFAULT_KEEPALIVE) -> Options:
+    """The options of a channel."""
+    return (*keepalive.options, *_CHANNEL_OPTIONS)
+
+
+CHANNEL_OPTIONS = channel_options()
 
 _Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Any]
 
