@@ -118,15 +118,22 @@ docs: $(INSTALLED) ## Write what docs/ and deploy/ hold of generated files
 	@$(BIN)/python -m docs.reference
 	@$(BIN)/python -m deploy.render
 
-# Keeps the versions that constraints.txt names already; empty it before to choose all of them anew. PyTorch is chosen
-# anew always: the name of its CPU build is local to where it comes from.
+# Keeps the versions that are named already; empty the files to choose all of them anew. PyTorch is chosen anew always:
+# the name of its CPU build is local to where it comes from. What pyproject.toml overrides, it overrides for a CPU: the
+# images for GPUs do without (--no-config).
+GPU_EXTRAS := gateway,worker,vllm,ray,quantizer
+GPU_CONSTRAINTS := deploy/images/gpu-constraints.txt
+compile = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no-header \
+  --no-emit-index-url --no-emit-find-links $(patsubst %,--extra %,$(subst $(comma), ,$(1)))
 .PHONY: lock
-lock: $(INSTALLED) ## Write constraints.txt for what pyproject.toml asks for now
+lock: $(INSTALLED) ## Write constraints.txt, and the one for images with GPUs, for what pyproject.toml asks for now
 	@grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
-	@$(pip_settings) $(BIN)/uv pip compile --quiet --python-version 3.11 --group dev \
-	  $(patsubst %,--extra %,$(subst $(comma), ,$(EXTRAS))) --extra ray --no-annotate --no-header --no-emit-index-url \
-	  --no-emit-find-links --output-file $(VENV)/constraints.txt pyproject.toml
+	@$(pip_settings) $(call compile,$(EXTRAS)$(comma)ray) --group dev --group fuzz --output-file $(VENV)/constraints.txt pyproject.toml
 	@sed 's/^\(torch==[0-9.]*\)+.*/\1/' $(VENV)/constraints.txt > constraints.txt
+	@awk -F== '!named[$$1]++' constraints.txt $(GPU_CONSTRAINTS) > $(VENV)/constraints.txt
+	@$(pip_settings) unset UV_TORCH_BACKEND; $(call compile,$(GPU_EXTRAS)) --no-config --python-platform x86_64-manylinux_2_28 \
+	  --output-file $(VENV)/constraints.txt pyproject.toml
+	@cp $(VENV)/constraints.txt $(GPU_CONSTRAINTS)
 
 .PHONY: clean
 clean: ## Remove what the other targets have made

@@ -4,12 +4,13 @@
 FROM python:3.11.14-slim-bookworm AS build
 WORKDIR /src
 RUN python -m venv /opt/tidegate && pip install --no-cache-dir uv==0.13.9
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml deploy/images/gpu-constraints.txt README.md LICENSE ./
 COPY tidegate tidegate
 COPY gateway gateway
 COPY worker worker
 COPY quantizer quantizer
-RUN uv pip install --no-cache --python /opt/tidegate/bin/python --constraints constraints.txt '.[quantizer]'
+# Without the overrides in pyproject.toml: these are for CPUs, and leave out Triton.
+RUN uv pip install --no-config --no-cache --python /opt/tidegate/bin/python --constraints gpu-constraints.txt '.[quantizer]'
 
 FROM python:3.11.14-slim-bookworm
 COPY --from=build /opt/tidegate /opt/tidegate

@@ -5,12 +5,13 @@ FROM python:3.11.14-slim-bookworm AS build
 ARG ENGINE=,vllm
 WORKDIR /src
 RUN python -m venv /opt/tidegate && pip install --no-cache-dir uv==0.13.9
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml deploy/images/gpu-constraints.txt README.md LICENSE ./
 COPY tidegate tidegate
 COPY gateway gateway
 COPY worker worker
 COPY quantizer quantizer
-RUN uv pip install --no-cache --python /opt/tidegate/bin/python --constraints constraints.txt ".[worker${ENGINE}]"
+# Without the overrides in pyproject.toml: these are for CPUs, and leave out Triton.
+RUN uv pip install --no-config --no-cache --python /opt/tidegate/bin/python --constraints gpu-constraints.txt ".[worker${ENGINE}]"
 
 FROM python:3.11.14-slim-bookworm
 # Triton compiles its kernels with a C compiler when they are first used. The release of the base image fixes the
