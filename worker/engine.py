@@ -6,7 +6,7 @@ An engine owns one model and one paged KV cache. Engines: ``vllm`` (worker/vllm_
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -120,7 +120,7 @@ class EngineFinish:
     decode_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen: that makes one cost thrice as much, and every token is one
 class EngineOutput:
     """One or more new tokens; the last output of a generation carries ``finish`` and may hold no token.
 
@@ -134,6 +134,24 @@ class EngineOutput:
     cached_prompt_tokens: int = 0  # the same in every output of a generation
     finish: EngineFinish | None = None
     continued_text: str = ""
+
+    def merged(self, later: EngineOutput) -> EngineOutput:
+        """This output and the next one of the same generation as one."""
+        return EngineOutput(
+            token_ids=[*self.token_ids, *later.token_ids],
+            text=self.text + later.text,
+            logprobs=[*self.logprobs, *later.logprobs],
+            prompt_logprobs=[*self.prompt_logprobs, *later.prompt_logprobs],
+            cached_prompt_tokens=later.cached_prompt_tokens,
+            finish=later.finish,
+            continued_text=self.continued_text + later.continued_text,
+        )
+
+
+# Ends when somebody who lags has caught up.
+Wait = Callable[[], Awaitable[None]]
+# Takes one output. Returned is None, or the wait that has to end before it takes another.
+TakeOutput = Callable[[EngineOutput], Wait | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,10 +200,11 @@ class Engine(Protocol):
     async def start(self) -> EngineFacts:
         """Load the model and allocate the whole KV cache. Raises ``EngineDeadError`` when that fails."""
 
-    def generate(self, job: GenerationJob) -> AsyncGenerator[EngineOutput]:
-        """Stream the job's outputs. Closing or cancelling the generator aborts the job and frees its blocks.
+    async def generate(self, job: GenerationJob, take: TakeOutput) -> None:
+        """Run the job to its end, giving ``take`` each output as soon as it is there, from inside the engine's step.
 
-        When the consumer lags, outputs merge instead of queueing. Raises ``EngineError`` or ``EngineDeadError``.
+        Outputs merge until ``take`` is ready for the next one. Cancelling aborts the job and frees its blocks. Raises
+        ``EngineError``, ``EngineDeadError``, and what ``take`` raises.
         """
 
     def load(self) -> EngineLoad:

@@ -1,14 +1,13 @@
 """Generate on the HTTP/2 edge: the tokens of one engine step leave together, one write for each connection.
 
-Nothing is queued here. A stream whose reader lags takes its next output from the engine only when the last one has
-left, and engines merge what is not taken: its first token comes at once, then whatever has accumulated.
+Nothing is queued here. A stream whose reader lags takes its next output only when the last one has left, and what is
+not taken merges: its first token comes at once, then whatever has accumulated.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import aclosing
 from functools import partial
 
 from google.protobuf.message import DecodeError
@@ -25,14 +24,11 @@ from tidegate.rpc.running_calls import RunningCalls
 from tidegate.rpc.status import Violation
 from tidegate.rpc.telemetry import ServedCalls
 from tidegate.worker.v1 import worker_service_pb2
+from worker.engine import Wait
 from worker.errors import InvalidJobError, to_rpc
 from worker.service import WorkerService, finished_trailers
 
 _LOGGER = logging.getLogger(__name__)
-
-# Each is the first byte of a response with that event.
-_STARTED_TAG = bytes((inference_service_pb2.GenerateResponse.STARTED_FIELD_NUMBER << 3 | 2,))
-_FINISHED_TAG = bytes((inference_service_pb2.GenerateResponse.FINISHED_FIELD_NUMBER << 3 | 2,))
 
 
 class Http2Service:
@@ -48,25 +44,17 @@ class Http2Service:
         return {"/tidegate.worker.v1.WorkerService/Generate": serve}
 
     async def _serve(self, call: ServerCall) -> Status:
-        trailers: tuple[tuple[str, bytes], ...] = ()
-        started = b""
+        def send(responses: tuple[inference_service_pb2.GenerateResponse, ...]) -> Wait | None:
+            # In one frame: the first token goes with Started, and the last one with Finished.
+            frames = b"".join([framed(response.SerializeToString()) for response in responses])
+            return None if call.send_frames(frames) else call.drained
+
         with self._running.hold():
             request = _parsed(await call.receive_only())
-            responding = self._service.responses(
-                request, call.metadata, time_left_s(call), send_head=partial(_send_head, call)
+            finished = await self._service.generate(
+                request, call.metadata, time_left_s(call), send_head=partial(_send_head, call), send=send
             )
-            async with aclosing(responding) as responses:
-                async for response in responses:
-                    message = response.SerializeToString()
-                    if message[:1] == _STARTED_TAG:  # the first token is there, too, and they go together
-                        started = framed(message)
-                        continue
-                    if message[:1] == _FINISHED_TAG:
-                        trailers = finished_trailers(response)
-                    if not call.send_frames(started + framed(message)):
-                        await call.drained()
-                    started = b""
-        return Status(code=StatusCode.OK, metadata=trailers)
+        return Status(code=StatusCode.OK, metadata=finished_trailers(finished))
 
 
 async def _send_head(call: ServerCall, metadata: Metadata) -> None:

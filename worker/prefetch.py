@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
 from functools import partial
 from itertools import count
 
@@ -88,9 +87,7 @@ class Prefetcher:
                 sampling=Sampling(max_output_tokens=1, temperature=0.0),
             )
             try:
-                async with aclosing(self._engine.generate(job)) as outputs:
-                    async for _ in outputs:
-                        pass
+                await self._engine.generate(job, lambda _: None)
             except EngineError as error:  # it concerns this prefix alone
                 _LOGGER.warning("cannot prefill a prefix of %d tokens: %s", tokens, error)
                 break

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from functools import partial
 from itertools import count
 from typing import Any
 
 import grpc.aio
 
 from tidegate.http2.metadata import Metadata
-from tidegate.inference.v1 import inference_service_pb2
+from tidegate.inference.v1 import generation_pb2, inference_service_pb2
 from tidegate.rpc.lifecycle import Lifecycle
 from tidegate.rpc.metadata import FINISHED_BIN, LOAD_SAMPLE, TRACEPARENT, TRACESTATE
 from tidegate.rpc.running_calls import RunningCalls
 from tidegate.worker.v1 import worker_service_pb2, worker_service_pb2_grpc
 from worker.engine import EngineDeadError
 from worker.errors import CheckpointMismatchError, DeadlineExceededError
-from worker.generation import Generation
+from worker.generation import Generation, SendResponses
 from worker.health import Health
 from worker.job import parse_job
 
@@ -43,27 +43,33 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
         # Writes by itself, so that it is here, and not in grpc, that the end of a shutdown's grace finds the call.
         with self._running.hold():
             metadata: Any = context.invocation_metadata() or ()
-            responding = self.responses(
-                request, metadata, context.time_remaining(), send_head=context.send_initial_metadata
-            )
-            async with aclosing(responding) as responses:
-                async for response in responses:
-                    if response.HasField("finished"):
-                        context.set_trailing_metadata(finished_trailers(response))
+
+            async def write(responses: tuple[inference_service_pb2.GenerateResponse, ...]) -> None:
+                for response in responses:
                     await context.write(response)
 
-    async def responses(
+            finished = await self.generate(
+                request,
+                metadata,
+                context.time_remaining(),
+                send_head=context.send_initial_metadata,
+                send=lambda responses: partial(write, responses),
+            )
+            context.set_trailing_metadata(finished_trailers(finished))
+
+    async def generate(
         self,
         request: worker_service_pb2.GenerateRequest,
         metadata: Metadata,
         remaining_s: float | None,
         *,
         send_head: Callable[[tuple[tuple[str, str], ...]], Awaitable[None]],
-    ) -> AsyncGenerator[inference_service_pb2.GenerateResponse]:
-        """What Generate answers. Nothing comes before the first token, so that until then it can go elsewhere.
+        send: SendResponses,
+    ) -> generation_pb2.Finished:
+        """Answer Generate. Nothing comes before the first token, so that until then it can go elsewhere.
 
         ``remaining_s`` is the time to the call's deadline, None without one. ``send_head`` is given the initial
-        metadata once the request is admitted.
+        metadata once the request is admitted. Returns the last thing that was sent.
         """
         model = self._health.serving_model()
         served = model.checkpoint.checkpoint_sha256
@@ -80,11 +86,9 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
         async def on_admitted() -> None:
             await send_head(((LOAD_SAMPLE, str(model.load_feed.sample_number)),))
 
-        generation = Generation(model, job, request)
+        generation = Generation(model, job, request, send)
         try:
-            async with aclosing(generation.run(_deadline(remaining_s), on_admitted=on_admitted)) as responses:
-                async for response in responses:
-                    yield response
+            return await generation.run(_deadline(remaining_s), on_admitted=on_admitted)
         except EngineDeadError as error:
             self._health.declare_dead(error)
             raise
@@ -137,9 +141,9 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
         return worker_service_pb2.DrainResponse(running_request_count=model.ledger.requests)
 
 
-def finished_trailers(response: inference_service_pb2.GenerateResponse) -> tuple[tuple[str, bytes], ...]:
+def finished_trailers(finished: generation_pb2.Finished) -> tuple[tuple[str, bytes], ...]:
     """The copy of Finished that ends a call, for relays that do not parse its messages."""
-    return ((FINISHED_BIN, response.finished.SerializeToString()),)
+    return ((FINISHED_BIN, finished.SerializeToString()),)
 
 
 def _deadline(remaining_s: float | None) -> float | None:

@@ -11,16 +11,17 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 from worker.engine import (
     EngineDeadError,
     EngineError,
     EngineFacts,
     EngineLoad,
-    EngineOutput,
     GenerationJob,
+    TakeOutput,
 )
+from worker.output_port import OutputPort
 from worker.sim_fault import SimFault
 from worker.sim_language import SimLanguage
 from worker.sim_profile import SimProfile
@@ -85,8 +86,8 @@ class SimEngine:
             supports_continuation=True,
         )
 
-    async def generate(self, job: GenerationJob) -> AsyncGenerator[EngineOutput]:
-        """Stream the job's outputs."""
+    async def generate(self, job: GenerationJob, take: TakeOutput) -> None:
+        """See ``worker.engine.Engine.generate``."""
         if self._steps is None or self._steps.done():
             raise EngineDeadError("the sim engine is not running")
         if job.constraint is not None:
@@ -101,10 +102,10 @@ class SimEngine:
             prompt_tokens=len(tokens),
             ready_at=now + self._profile.timing.request_overhead_s * self._time_scale,
         )
-        stream = SimStream(job, request, self._language, submitted_at=now)
+        stream = SimStream(job, request, self._language, OutputPort(take), submitted_at=now)
         if stream.is_over:
             stream.end_at_once(now)
-            yield await stream.take()
+            await stream.port.run()
             return
         self._streams[request] = stream
         if self._fault is not None and self._fault.is_in(job.prompt_token_ids, self._language):
@@ -112,11 +113,7 @@ class SimEngine:
         self._scheduler.add(request)
         self._work_came.set()
         try:
-            while True:
-                output = await stream.take()
-                yield output
-                if output.finish is not None:
-                    return
+            await stream.port.run()
         finally:
             self._forget(request)
 
@@ -189,7 +186,9 @@ class SimEngine:
         if cause is not None:
             _LOGGER.error("the sim engine died", exc_info=cause)
         for stream in self._streams.values():
-            stream.fail(EngineDeadError("the sim engine was stopped" if cause is None else f"it died of {cause!r}"))
+            stream.port.fail(
+                EngineDeadError("the sim engine was stopped" if cause is None else f"it died of {cause!r}")
+            )
 
     def _forget(self, request: ScheduledRequest) -> None:
         self._scheduler.remove(request)

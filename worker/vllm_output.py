@@ -15,40 +15,42 @@ from worker.engine import (
 )
 
 
-def engine_output(output: Any, job: GenerationJob) -> EngineOutput:
-    """Translate a ``RequestOutput`` of the DELTA kind. Raises ``EngineError`` when vLLM gave the request up."""
-    (completion,) = output.outputs
-    token_ids, logprobs = tuple(completion.token_ids), completion.logprobs or ()
-    finish = None
-    if output.finished:
-        finish = _finish(output, completion)
-        if finish.reason is FinishReason.STOP and finish.stop_string is None:
-            # The token that ended the output is no part of it, and vLLM's text does not hold it either.
-            token_ids, logprobs = token_ids[:-1], logprobs[:-1]
+def engine_output(  # noqa: PLR0913 - what a step makes of a request
+    job: GenerationJob,
+    *,
+    token_ids: Sequence[int],
+    text: str,
+    cached_prompt_tokens: int,
+    logprobs: Sequence[Mapping[int, Any]] = (),
+    prompt_logprobs: Sequence[Mapping[int, Any]] = (),
+    finish: EngineFinish | None = None,
+) -> EngineOutput:
+    """What a step has made of a request. The log probabilities are vLLM's, those of the prompt from its first token."""
+    if finish is not None and finish.reason is FinishReason.STOP and finish.stop_string is None:
+        # The token that ended the output is no part of it, and vLLM's text does not hold it either.
+        token_ids, logprobs = token_ids[:-1], logprobs[:-1]
     return EngineOutput(
         token_ids=token_ids,
-        text=completion.text,
+        text=text,
         logprobs=_token_logprobs(token_ids, logprobs, job.logprobs),
         # The first prompt token has no predecessor, and so no probability.
-        prompt_logprobs=_token_logprobs(
-            output.prompt_token_ids[1:], (output.prompt_logprobs or ())[1:], job.prompt_logprobs
-        ),
-        cached_prompt_tokens=output.num_cached_tokens or 0,
+        prompt_logprobs=_token_logprobs(job.prompt_token_ids[1:], prompt_logprobs[1:], job.prompt_logprobs),
+        cached_prompt_tokens=cached_prompt_tokens,
         finish=finish,
     )
 
 
-def _finish(output: Any, completion: Any) -> EngineFinish:
+def engine_finish(reason: str, stopped_by: str | int | None, times: Any, *, cached_prompt_tokens: int) -> EngineFinish:
+    """``times`` are vLLM's of the request. Raises ``EngineError`` when vLLM gave the request up."""
     try:
-        reason = FinishReason(completion.finish_reason)
+        known_reason = FinishReason(reason)
     except ValueError:
-        raise EngineError(f"vLLM ended the request with {completion.finish_reason!r}") from None
-    times, stopped_by = output.metrics, completion.stop_reason
+        raise EngineError(f"vLLM ended the request with {reason!r}") from None
     return EngineFinish(
-        reason=reason,
+        reason=known_reason,
         stop_string=stopped_by if isinstance(stopped_by, str) else None,
         stop_token_id=stopped_by if isinstance(stopped_by, int) else None,
-        cached_prompt_tokens=output.num_cached_tokens or 0,
+        cached_prompt_tokens=cached_prompt_tokens,
         queue_s=max(0.0, times.scheduled_ts - times.queued_ts),
         prefill_s=max(0.0, times.first_token_ts - times.scheduled_ts),
         decode_s=max(0.0, times.last_token_ts - times.first_token_ts),

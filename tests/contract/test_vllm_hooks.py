@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from worker.constraint_compiler import _choice_grammar
-from worker.engine import EngineError, FinishReason, GenerationJob, Sampling
+from worker.engine import EngineError, FinishReason
 from worker.step_meter import StepMeter
 from worker.vllm_child import end_with_parent
 from worker.vllm_continuation import PLUGIN, continuation_arguments, install
-from worker.vllm_output import engine_output
+from worker.vllm_output import engine_finish
 from worker.vllm_settings import VllmSettings, engine_arguments
 
 pytestmark = pytest.mark.vllm
@@ -95,14 +95,20 @@ def test_free_blocks_are_the_exact_inverse_of_usage(total_blocks: int) -> None:
         assert free == meter.load().free_blocks
 
 
-def test_generate_takes_what_we_pass() -> None:
-    """By name, apart from the first three."""
+def test_a_request_is_added_as_we_do() -> None:
+    """By name, apart from the first three; and an AsyncLLM hands it on to its output processor with its queue."""
     from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.engine.output_processor import OutputProcessor
 
-    parameters = _parameters(AsyncLLM.generate)
-    assert ["self", "prompt", "sampling_params", "request_id"] == parameters[:4]
+    from worker.vllm_steps import StepProcessor
+
+    parameters = _parameters(AsyncLLM.add_request)
+    assert ["self", "request_id", "prompt", "params"] == parameters[:4]
     assert "trace_headers" in parameters
     assert {"errored", "abort", "shutdown"} <= set(dir(AsyncLLM))
+    for name in ("add_request", "process_outputs"):
+        ours, theirs = getattr(StepProcessor, name), getattr(OutputProcessor, name)
+        assert _parameters(theirs) == _parameters(ours)
 
 
 def test_every_way_to_finish_is_known() -> None:
@@ -113,40 +119,10 @@ def test_every_way_to_finish_is_known() -> None:
     assert {"abort", "error"} == set(FINISH_REASON_STRINGS) - ours
 
 
-def test_deltas_merge_when_their_reader_lags() -> None:
-    """One output waits, however many were made."""
-    from vllm.outputs import CompletionOutput, RequestOutput
-    from vllm.sampling_params import RequestOutputKind
-    from vllm.v1.engine.output_processor import RequestOutputCollector
-
-    collector = RequestOutputCollector(RequestOutputKind.DELTA, "request")
-    for index in range(3):
-        completion = CompletionOutput(
-            index=0, text=str(index), token_ids=[index], cumulative_logprob=None, logprobs=None
-        )
-        collector.put(
-            RequestOutput(
-                request_id="request",
-                prompt=None,
-                prompt_token_ids=[1],
-                prompt_logprobs=None,
-                outputs=[completion],
-                finished=False,
-            )
-        )
-    job = GenerationJob(job_id="job", prompt_token_ids=[1], sampling=Sampling(max_output_tokens=3))
-    output = engine_output(collector.get_nowait(), job)
-    assert ("012", (0, 1, 2)) == (output.text, output.token_ids)
-    assert collector.get_nowait() is None
-
-
 def test_an_output_that_vllm_gave_up_is_an_error() -> None:
     """Such as that of an aborted request."""
-    completion = SimpleNamespace(token_ids=[], text="", logprobs=None, finish_reason="abort", stop_reason=None)
-    output = SimpleNamespace(outputs=[completion], finished=True)
-    job = GenerationJob(job_id="job", prompt_token_ids=[1], sampling=Sampling(max_output_tokens=3))
     with pytest.raises(EngineError, match="abort"):
-        engine_output(output, job)
+        engine_finish("abort", None, SimpleNamespace(), cached_prompt_tokens=0)
 
 
 def test_choices_are_compiled_as_vllm_does() -> None:

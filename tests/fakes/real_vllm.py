@@ -12,6 +12,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from tests.fakes.engine_outputs import engine_outputs
 from tests.fakes.running_worker import RunningWorker, running_worker
 from tidegate.client.stack import state_dir
 from worker.config import WorkerSettings
@@ -82,7 +83,7 @@ class RealVllm:
 
     async def answer(self, job: GenerationJob) -> Answer:
         """Run ``job`` to its end, past the worker's ledger."""
-        outputs = [output async for output in self.engine.generate(job)]
+        outputs = [output async for output in engine_outputs(self.engine, job)]
         assert outputs[-1].finish is not None
         return Answer(outputs=outputs, finish=outputs[-1].finish)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from worker.engine import (
     ConstraintKind,
@@ -15,6 +15,7 @@ from worker.engine import (
     EngineOutput,
     FinishReason,
     GenerationJob,
+    TakeOutput,
 )
 
 STOPPED = EngineOutput(finish=EngineFinish(reason=FinishReason.STOP))
@@ -54,21 +55,23 @@ class ScriptedEngine:
     async def start(self) -> EngineFacts:
         return FACTS
 
-    async def generate(self, job: GenerationJob) -> AsyncGenerator[EngineOutput]:
+    async def generate(self, job: GenerationJob, take: TakeOutput) -> None:
         if job.job_id.startswith("warm-up"):
-            yield STOPPED
+            take(STOPPED)
             return
         self.jobs.append(job)
         self.running += 1
         try:
             for output in self.script:
                 self.step()
-                yield output
+                lag = take(output)
+                if lag is not None:
+                    await lag()
             if self.hangs:
                 await asyncio.Event().wait()
             if self.error is not None:
                 raise self.error
-        except (asyncio.CancelledError, GeneratorExit):
+        except asyncio.CancelledError:
             self.aborted.append(job.job_id)
             raise
         finally:

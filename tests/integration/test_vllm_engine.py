@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from tests.fakes.engine_outputs import engine_outputs
 from tests.fakes.real_vllm import CONTEXT_LENGTH, RealVllm
 from worker.engine import EngineError, FinishReason
 
@@ -120,7 +121,8 @@ async def test_a_prefix_that_was_computed_before_is_found_again(vllm: RealVllm) 
 
 async def test_closing_a_stream_frees_its_blocks(vllm: RealVllm) -> None:
     """As soon as the engine has ended its current step."""
-    outputs = vllm.engine.generate(vllm.job(vllm.chat("Count."), max_output_tokens=1_500, min_output_tokens=1_500))
+    job = vllm.job(vllm.chat("Count."), max_output_tokens=1_500, min_output_tokens=1_500)
+    outputs = engine_outputs(vllm.engine, job)
     await anext(outputs)
     assert vllm.engine.load().free_blocks < vllm.facts.total_blocks
     await outputs.aclose()
@@ -142,7 +144,7 @@ async def test_cancelling_the_reader_frees_its_blocks(vllm: RealVllm) -> None:
 async def test_outputs_merge_while_their_reader_lags(vllm: RealVllm) -> None:
     """Nothing queues up, and nothing is lost."""
     job = vllm.job(vllm.chat("Count."), max_output_tokens=20, min_output_tokens=20)
-    outputs = vllm.engine.generate(job)
+    outputs = engine_outputs(vllm.engine, job)
     tokens = len((await anext(outputs)).token_ids)
     await vllm.until_idle()
     rest = [output async for output in outputs]

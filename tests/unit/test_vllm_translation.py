@@ -13,12 +13,13 @@ from worker.engine import (
     ConstraintKind,
     EngineError,
     EngineFacts,
+    EngineFinish,
     FinishReason,
     GenerationJob,
     Sampling,
     TokenLogprob,
 )
-from worker.vllm_output import engine_output
+from worker.vllm_output import engine_finish, engine_output
 from worker.vllm_request import refuse_what_never_fits, sampling_arguments
 from worker.vllm_settings import VllmSettings, engine_arguments
 
@@ -45,16 +46,11 @@ def _job(prompt_tokens: int = 3, *, prompt_logprobs: int | None = None, **sampli
     )
 
 
-def _output(*token_ids: int, finished: bool = False, **completion: Any) -> SimpleNamespace:
-    fields = {"text": "text", "logprobs": None, "finish_reason": None, "stop_reason": None} | completion
-    return SimpleNamespace(
-        outputs=[SimpleNamespace(token_ids=list(token_ids), **fields)],
-        finished=finished,
-        prompt_token_ids=[5, 6, 7],
-        prompt_logprobs=None,
-        num_cached_tokens=None,
-        metrics=SimpleNamespace(queued_ts=1.0, scheduled_ts=1.5, first_token_ts=3.5, last_token_ts=10.5),
-    )
+_TIMES = SimpleNamespace(queued_ts=1.0, scheduled_ts=1.5, first_token_ts=3.5, last_token_ts=10.5)
+
+
+def _finish(reason: str, stopped_by: int | str | None = None) -> EngineFinish:
+    return engine_finish(reason, stopped_by, _TIMES, cached_prompt_tokens=0)
 
 
 def test_a_cpu_prefills_every_prompt_in_one_step() -> None:
@@ -135,7 +131,9 @@ def test_the_token_that_ends_an_output_is_not_part_of_it(
     reason: str, stopped_by: int | str | None, expected: tuple[int, ...]
 ) -> None:
     """But every other is."""
-    output = engine_output(_output(8, 9, finished=True, finish_reason=reason, stop_reason=stopped_by), _job())
+    output = engine_output(
+        _job(), token_ids=(8, 9), text="text", cached_prompt_tokens=0, finish=_finish(reason, stopped_by)
+    )
     assert expected == output.token_ids
     assert output.finish is not None
     assert FinishReason(reason) == output.finish.reason
@@ -143,8 +141,7 @@ def test_the_token_that_ends_an_output_is_not_part_of_it(
 
 def test_durations_come_from_the_engines_clock() -> None:
     """Of queue, prefill and decode, in seconds."""
-    finish = engine_output(_output(8, finished=True, finish_reason="length"), _job()).finish
-    assert finish is not None
+    finish = _finish("length")
     assert (0.5, 2.0, 7.0) == (finish.queue_s, finish.prefill_s, finish.decode_s)
 
 
@@ -155,6 +152,6 @@ def test_alternatives_are_sorted_and_counted() -> None:
         return SimpleNamespace(rank=rank, logprob=-float(rank), decoded_token=f"t{rank}")
 
     job = GenerationJob(job_id="job", prompt_token_ids=[5], sampling=Sampling(max_output_tokens=1), logprobs=2)
-    output = _output(30, logprobs=[{30: logprob(3), 20: logprob(2), 10: logprob(1)}])
-    (token,) = engine_output(output, job).logprobs
+    positions = [{30: logprob(3), 20: logprob(2), 10: logprob(1)}]
+    (token,) = engine_output(job, token_ids=(30,), text="", cached_prompt_tokens=0, logprobs=positions).logprobs
     assert TokenLogprob(token_id=30, token="t3", logprob=-3.0, top=((10, "t1", -1.0), (20, "t2", -2.0))) == token

@@ -10,7 +10,7 @@ import pytest
 import worker
 from tests.fakes.feeds import wide_feed
 from tests.fakes.scripted_engine import FACTS, ScriptedEngine
-from tidegate.inference.v1 import generation_pb2
+from tidegate.inference.v1 import generation_pb2, inference_service_pb2
 from tidegate.worker.v1 import worker_service_pb2
 from worker.checkpoint import open_checkpoint
 from worker.constraints import ConstraintChecker
@@ -67,14 +67,24 @@ def _model(engine: ScriptedEngine) -> ServedModel:
     )
 
 
-def _generation(model: ServedModel, constraint: Constraint | None = None) -> Generation:
+class _Client:
+    """Keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.responses: list[inference_service_pb2.GenerateResponse] = []
+
+    def send(self, responses: tuple[inference_service_pb2.GenerateResponse, ...]) -> None:
+        self.responses += responses
+
+
+def _generation(model: ServedModel, client: _Client, constraint: Constraint | None = None) -> Generation:
     job = GenerationJob(
         job_id="job-1", prompt_token_ids=[1], sampling=Sampling(max_output_tokens=5), constraint=constraint
     )
-    return Generation(model, job, worker_service_pb2.GenerateRequest())
+    return Generation(model, job, worker_service_pb2.GenerateRequest(), client.send)
 
 
-def _continuing(model: ServedModel, constraint: Constraint | None = None) -> Generation:
+def _continuing(model: ServedModel, client: _Client, constraint: Constraint | None = None) -> Generation:
     job = GenerationJob(
         job_id="job-1",
         prompt_token_ids=[1],
@@ -82,7 +92,9 @@ def _continuing(model: ServedModel, constraint: Constraint | None = None) -> Gen
         constraint=constraint,
         continued=Continued(token_ids=(5, 6), text_bytes=2),
     )
-    return Generation(model, job, worker_service_pb2.GenerateRequest(is_started=True, continuation_count=2))
+    return Generation(
+        model, job, worker_service_pb2.GenerateRequest(is_started=True, continuation_count=2), client.send
+    )
 
 
 def _output(text: str, reason: FinishReason) -> EngineOutput:
@@ -93,11 +105,9 @@ async def test_deadline_in_mid_stream_aborts_and_releases() -> None:
     """The worker itself ends what is late, with a reason, and keeps nothing of it."""
     engine = ScriptedEngine((EngineOutput(token_ids=(7,), text="a"),), hangs=True)
     model = _model(engine)
-    responses = _generation(model).run(asyncio.get_running_loop().time() + 0.01)
 
     with pytest.raises(DeadlineExceededError):
-        async for _ in responses:
-            pass
+        await _generation(model, _Client()).run(asyncio.get_running_loop().time() + 0.01)
 
     assert ["job-1"] == engine.aborted
     assert (0, 0) == (model.ledger.requests, model.ledger.reserved_blocks)
@@ -117,9 +127,9 @@ async def test_verdict_stands_in_finished(
     """The whole text is held against the constraint; one cut off by its limit may be incomplete."""
     model = _model(ScriptedEngine((EngineOutput(token_ids=(7,), text=text[0]), _output(text[1:], reason))))
 
-    responses = [response async for response in _generation(model, _DIGITS).run(None)]
+    finished = await _generation(model, _Client(), _DIGITS).run(None)
 
-    assert verdict == responses[-1].finished.constraint_verdict
+    assert verdict == finished.constraint_verdict
 
 
 async def test_output_that_violates_its_constraint_is_an_error() -> None:
@@ -127,8 +137,7 @@ async def test_output_that_violates_its_constraint_is_an_error() -> None:
     model = _model(ScriptedEngine((_output("4a", FinishReason.STOP),)))
 
     with pytest.raises(ConstraintViolatedError):
-        async for _ in _generation(model, _DIGITS).run(None):
-            pass
+        await _generation(model, _Client(), _DIGITS).run(None)
 
     assert (0, 0) == (model.ledger.requests, model.ledger.reserved_blocks)
 
@@ -152,10 +161,10 @@ async def test_a_continued_output_is_billed_once_and_as_a_whole() -> None:
     """Its Usage is that of an output without a break, and Started is not repeated."""
     model = _model(ScriptedEngine((_output("a", FinishReason.STOP),)))
 
-    responses = [response async for response in _continuing(model).run(None)]
+    client = _Client()
+    finished = await _continuing(model, client).run(None)
 
-    finished = responses[-1].finished
-    assert ["delta", "finished"] == [response.WhichOneof("event") for response in responses]
+    assert ["delta", "finished"] == [response.WhichOneof("event") for response in client.responses]
     assert (1, 3, 2) == (
         finished.usage.prompt_token_count,
         finished.usage.output_token_count,
@@ -169,9 +178,8 @@ async def test_the_verdict_is_on_the_whole_of_a_continued_text(before: str, *, i
     output = EngineOutput(
         token_ids=(7,), text="3", continued_text=before, finish=EngineFinish(reason=FinishReason.STOP)
     )
-    responses = _continuing(_model(ScriptedEngine((output,))), _DIGITS).run(None)
+    generation = _continuing(_model(ScriptedEngine((output,))), _Client(), _DIGITS)
 
     expectation = pytest.raises(ConstraintViolatedError) if is_violated else contextlib.nullcontext()
     with expectation:
-        async for _ in responses:
-            pass
+        await generation.run(None)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import worker
+from tests.fakes.engine_outputs import engine_outputs
 from tests.fakes.feeds import wide_feed
 from worker.engine import GenerationJob, Sampling
 from worker.frequent import Frequent
@@ -140,7 +141,7 @@ class _Running:
         """What the cache holds of a prompt that begins with the prefix."""
         prompt = [*_SYSTEM, *range(50)]
         job = GenerationJob(job_id="job", prompt_token_ids=prompt, sampling=Sampling(max_output_tokens=1))
-        return [output.cached_prompt_tokens async for output in self.engine.generate(job)][-1]
+        return [output.cached_prompt_tokens async for output in engine_outputs(self.engine, job)][-1]
 
     @property
     def is_due(self) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import worker
+from tests.fakes.engine_outputs import engine_outputs
 from worker.engine import (
     Constraint,
     ConstraintKind,
@@ -42,7 +43,7 @@ def _job(sampling: Sampling, *, constraint: Constraint | None = None) -> Generat
 async def _run(engine: SimEngine, sampling: Sampling) -> tuple[list[int], str, EngineFinish]:
     tokens: list[int] = []
     text = ""
-    async for output in engine.generate(_job(sampling)):
+    async for output in engine_outputs(engine, _job(sampling)):
         tokens += output.token_ids
         text += output.text
         if output.finish is not None:
@@ -78,7 +79,7 @@ async def test_slow_consumer_gets_merged_outputs(engine: SimEngine) -> None:
     """What is not taken in time comes in one piece."""
     complete = asyncio.Event()
     engine.on_step(lambda: complete.set() if not engine.load().running_requests else None)
-    outputs = engine.generate(_job(Sampling(max_output_tokens=40, min_output_tokens=40)))
+    outputs = engine_outputs(engine, _job(Sampling(max_output_tokens=40, min_output_tokens=40)))
     first = await anext(outputs)
     await complete.wait()
     rest = await anext(outputs)
@@ -89,7 +90,7 @@ async def test_slow_consumer_gets_merged_outputs(engine: SimEngine) -> None:
 
 async def test_closing_a_stream_frees_its_blocks_at_once(engine: SimEngine) -> None:
     """Nothing is awaited between the end of the consumer and the return of the blocks."""
-    outputs = engine.generate(_job(Sampling(max_output_tokens=900, min_output_tokens=900)))
+    outputs = engine_outputs(engine, _job(Sampling(max_output_tokens=900, min_output_tokens=900)))
     await anext(outputs)
     free = engine.load().free_blocks
     await outputs.aclose()
@@ -100,20 +101,20 @@ async def test_closing_a_stream_frees_its_blocks_at_once(engine: SimEngine) -> N
 
 async def test_stop_fails_what_runs(engine: SimEngine) -> None:
     """A stopped engine leaves no stream hanging and takes no other."""
-    outputs = engine.generate(_job(Sampling(max_output_tokens=900, min_output_tokens=900)))
+    outputs = engine_outputs(engine, _job(Sampling(max_output_tokens=900, min_output_tokens=900)))
     await anext(outputs)
     await engine.stop()
 
     with pytest.raises(EngineDeadError):
         await anext(outputs)
     with pytest.raises(EngineDeadError):
-        await anext(engine.generate(_job(Sampling(max_output_tokens=1))))
+        await anext(engine_outputs(engine, _job(Sampling(max_output_tokens=1))))
 
 
 async def test_job_that_never_fits_is_refused(engine: SimEngine) -> None:
     """A request larger than the context would be preempted for ever in a small pool."""
     with pytest.raises(EngineError, match="do not fit"):
-        await anext(engine.generate(_job(Sampling(max_output_tokens=5_000))))
+        await anext(engine_outputs(engine, _job(Sampling(max_output_tokens=5_000))))
 
 
 async def test_constraint_is_refused(engine: SimEngine) -> None:
@@ -121,7 +122,7 @@ async def test_constraint_is_refused(engine: SimEngine) -> None:
     constraint = Constraint(kind=ConstraintKind.REGEX, text="a")
 
     with pytest.raises(EngineError, match="constraint"):
-        await anext(engine.generate(_job(Sampling(max_output_tokens=1), constraint=constraint)))
+        await anext(engine_outputs(engine, _job(Sampling(max_output_tokens=1), constraint=constraint)))
 
 
 async def test_greatest_logit_bias_makes_its_token_certain(engine: SimEngine) -> None:
@@ -145,7 +146,7 @@ async def test_a_continued_output_is_the_rest_of_the_whole(engine: SimEngine, cu
     continued = Continued(token_ids=tuple(tokens[:cut]), text_bytes=5)
     job = GenerationJob(job_id="job-2", prompt_token_ids=[3, 4], sampling=sampling, continued=continued)
 
-    outputs = [output async for output in engine.generate(job)]
+    outputs = [output async for output in engine_outputs(engine, job)]
 
     finish = outputs[-1].finish
     assert tokens[cut:] == [token for output in outputs for token in output.token_ids]
