@@ -10,39 +10,68 @@ import json
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from tests.gpu.process_times import ProcessTimes
 
 PROMPT_TOKENS, OUTPUT_TOKENS = 512, 128
 _FIRST_ORDINARY_TOKEN, _VOCABULARY_SIZE = 100, 128_256
 
-# Sends a prompt, reads the answer to its end, and returns TTFT and median ITL in seconds.
-Read = Callable[[list[int]], Awaitable[tuple[float, float]]]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One answer. ``engine_s`` is what of the time to the first token was spent in the engine, by its own clock."""
+
+    ttft_s: float
+    itl_s: float  # the median
+    engine_s: float | None = None
 
 
-async def measure(path: str, read: Read, *, bursts: Sequence[int], rounds: int) -> None:
-    """Warm ``read`` up, then print one JSON object per burst, with the names that ``tidegate bench --json`` uses."""
+# Sends a prompt and reads the answer to its end.
+Read = Callable[[list[int]], Awaitable[Reading]]
+
+
+async def measure(path: str, read: Read, *, bursts: Sequence[int], rounds: int, processes: ProcessTimes) -> None:
+    """Warm ``read`` up, then print one JSON object per burst, with the names that ``tidegate bench --json`` uses.
+
+    ``cpu_s`` is the CPU time that each process took for the bursts of a size.
+    """
     rng = random.Random(0)
 
-    async def burst(concurrency: int) -> list[tuple[float, float]]:
-        prompts = [
+    def prompts(concurrency: int) -> list[list[int]]:
+        return [
             [rng.randrange(_FIRST_ORDINARY_TOKEN, _VOCABULARY_SIZE) for _ in range(PROMPT_TOKENS)]
             for _ in range(concurrency)
         ]
-        return await asyncio.gather(*map(read, prompts))
 
-    await burst(2)
+    await asyncio.gather(*map(read, prompts(2)))
     for concurrency in bursts:
-        started_at, results = time.monotonic(), []
+        wall_s, results = 0.0, []
+        cpu_before_s = processes.seconds()
         for _ in range(rounds):
-            results += await burst(concurrency)
-        wall_s = time.monotonic() - started_at
+            burst = prompts(concurrency)
+            started_at = time.monotonic()
+            results += await asyncio.gather(*map(read, burst))
+            wall_s += time.monotonic() - started_at
+        ttfts_s = [result.ttft_s for result in results]
+        engine_s = [result.engine_s for result in results if result.engine_s is not None]
+        outside_s = [result.ttft_s - result.engine_s for result in results if result.engine_s is not None]
         row = {
             "path": path,
             "concurrency": concurrency,
             "finished": len(results),
-            "ttft_p50_ms": 1e3 * _percentile([ttft for ttft, _ in results], 0.5),
-            "ttft_p99_ms": 1e3 * _percentile([ttft for ttft, _ in results], 0.99),
-            "itl_p50_ms": 1e3 * _percentile([itl for _, itl in results], 0.5),
+            "ttft_p50_ms": 1e3 * _percentile(ttfts_s, 0.5),
+            "ttft_mean_ms": 1e3 * sum(ttfts_s) / len(ttfts_s),
+            "ttft_p99_ms": 1e3 * _percentile(ttfts_s, 0.99),
+            "ttft_in_engine_p50_ms": 1e3 * _percentile(engine_s, 0.5) if engine_s else None,
+            "ttft_outside_p50_ms": 1e3 * _percentile(outside_s, 0.5) if outside_s else None,
+            "ttft_outside_p99_ms": 1e3 * _percentile(outside_s, 0.99) if outside_s else None,
+            "itl_p50_ms": 1e3 * _percentile([result.itl_s for result in results], 0.5),
             "tokens_per_s": len(results) * OUTPUT_TOKENS / wall_s,
+            "wall_s": wall_s,
+            "cpu_s": processes.since(cpu_before_s),
+            # Of the last burst. They come in groups: one for each step of the engine in which prompts ended.
+            "ttfts_ms": [round(1e3 * ttft_s) for ttft_s in sorted(ttfts_s[-concurrency:])],
         }
         print(json.dumps(row), flush=True)  # noqa: T201 - its output
 

@@ -1,6 +1,6 @@
 """The bursts of ``tidegate bench`` against ``vllm serve``, streamed over HTTP: the front end that the engine brings.
 
-python tests/gpu/http_serve.py URL MODEL 1,32,128,256 ROUNDS
+python tests/gpu/http_serve.py URL SERVER_PID MODEL 1,32,128,256 ROUNDS
 
 One JSON object per burst.
 """
@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from statistics import median
 
 import aiohttp
+import uvloop
 
-from tests.gpu.bursts import OUTPUT_TOKENS, measure
+from tests.gpu.bursts import OUTPUT_TOKENS, Reading, measure
+from tests.gpu.process_times import ProcessTimes
 
 _START_LIMIT_S = 240.0
 _EVENT = b"data: {"
@@ -34,7 +37,7 @@ async def until_ready(session: aiohttp.ClientSession, url: str) -> None:
             await asyncio.sleep(1.0)
 
 
-async def main(url: str, model: str, bursts: list[int], rounds: int) -> None:
+async def main(url: str, server_pid: int, model: str, bursts: list[int], rounds: int) -> None:
     """Wait for the server and print a row per burst."""
     options = {
         "model": model,
@@ -48,7 +51,7 @@ async def main(url: str, model: str, bursts: list[int], rounds: int) -> None:
     async with aiohttp.ClientSession(connector=unlimited, timeout=aiohttp.ClientTimeout(total=600)) as session:
         await until_ready(session, url)
 
-        async def read(ids: list[int]) -> tuple[float, float]:
+        async def read(ids: list[int]) -> Reading:
             sent_at, last_at, ttft_s, gaps_s, received = time.monotonic(), 0.0, None, [], 0
             async with session.post(f"{url}/v1/completions", json={**options, "prompt": ids}) as response:
                 response.raise_for_status()
@@ -65,9 +68,10 @@ async def main(url: str, model: str, bursts: list[int], rounds: int) -> None:
                     last_at = now
             if ttft_s is None or received != OUTPUT_TOKENS:
                 raise ValueError(f"{received} tokens came instead of {OUTPUT_TOKENS}")
-            return ttft_s, median(gaps_s)
+            return Reading(ttft_s=ttft_s, itl_s=median(gaps_s))
 
-        await measure("vllm serve", read, bursts=bursts, rounds=rounds)
+        processes = ProcessTimes({"server": server_pid, "client": os.getpid()})
+        await measure("vllm serve", read, bursts=bursts, rounds=rounds, processes=processes)
 
 
 def _tokens(line: bytes) -> int:
@@ -79,4 +83,5 @@ def _tokens(line: bytes) -> int:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], [int(size) for size in sys.argv[3].split(",")], int(sys.argv[4])))
+    url, pid, model, bursts, rounds = sys.argv[1:]
+    uvloop.run(main(url, int(pid), model, [int(size) for size in bursts.split(",")], int(rounds)))

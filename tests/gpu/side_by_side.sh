@@ -1,30 +1,34 @@
 #!/usr/bin/env bash
-# On a GPU: the bare engine, worker and gateway over gRPC, and `vllm serve` over HTTP, with the same model shape and the
-# same bursts, one after the other in one run. Weights are random: this measures speed, and says nothing of meaning.
+# On a GPU: the bare engine, worker and gateway over gRPC, and `vllm serve` over HTTP, with the same model shape, the same
+# settings of the engine and the same bursts, one after the other in one run. Weights are random: this measures speed, and
+# says nothing of meaning.
 #
-#     tests/gpu/side_by_side.sh TOKENIZER_DIR OUT_DIR
+#     tests/gpu/side_by_side.sh TOKENIZER_DIR OUT_DIR [STEP_TOKENS]
 #
-# TOKENIZER_DIR holds tokenizer.json, tokenizer_config.json and chat_template.jinja of any model.
+# TOKENIZER_DIR holds tokenizer.json, tokenizer_config.json and chat_template.jinja of any model. STEP_TOKENS is the size of
+# the engine's step; 8,192 is what vLLM's own server chooses on such a GPU, and so does the worker. About six minutes.
 set -euo pipefail
-tokenizer_dir=$1 out=$2
+tokenizer_dir=$1 out=$2 step_tokens=${3:-8192}
 cd "$(dirname "$0")/../.."
 . tests/gpu/stand.sh
 bursts=1,32,128,256 rounds=4
-VLLM_LOGGING_LEVEL=ERROR python3 tests/gpu/bare_engine.py "$model" $bursts $rounds >"$out/bare.jsonl" 2>"$out/bare.log" || { tail -30 "$out/bare.log"; exit 1; }
+VLLM_LOGGING_LEVEL=ERROR python3 tests/gpu/bare_engine.py "$model" "$step_tokens" $bursts $rounds >"$out/bare.jsonl" 2>"$out/bare.log" || { tail -30 "$out/bare.log"; exit 1; }
 cat "$out/bare.jsonl"
 
 python3 -m worker --engine vllm --model-dir "$model" --model-name bench --load-format dummy --context-length 4096 \
-  --gpu-memory-utilization 0.5 --max-running-requests 256 --listen 127.0.0.1:25061 --admin-listen 127.0.0.1:0 >"$out/worker.log" 2>&1 & pids+=($!)
+  --gpu-memory-utilization 0.5 --max-running-requests 256 --max-batched-tokens "$step_tokens" \
+  --listen 127.0.0.1:25061 --admin-listen 127.0.0.1:0 >"$out/worker.log" 2>&1 & pids+=($!)
 python3 -m gateway --workers 127.0.0.1:25061 --listen 127.0.0.1:25051 --admin-listen 127.0.0.1:0 >"$out/gateway.log" 2>&1 & pids+=($!)
 wait_for "$out/worker.log" "ready on" 240
 wait_for "$out/gateway.log" "serves bench" 60
-python3 -m tidegate.client bench --target 127.0.0.1:25051 --concurrency 2 --json >/dev/null
-python3 -m tidegate.client bench --target 127.0.0.1:25051 --concurrency $bursts --rounds $rounds --json \
-  | sed 's/^{/{"path": "gateway and worker", /' | tee "$out/tidegate.jsonl"
+python3 tests/gpu/gateway_bursts.py 127.0.0.1:25051 bench "${pids[1]}" "${pids[0]}" $bursts $rounds \
+  | tee "$out/tidegate.jsonl" || { tail -30 "$out/worker.log" "$out/gateway.log"; exit 1; }
 stop
 pids=()
 
 python3 -m vllm.entrypoints.openai.api_server --model "$model" --served-model-name bench --load-format dummy \
-  --max-model-len 4096 --gpu-memory-utilization 0.5 --max-num-seqs 256 --port 25071 >"$out/serve.log" 2>&1 & pids+=($!)
-python3 tests/gpu/http_serve.py http://127.0.0.1:25071 bench $bursts $rounds | tee "$out/serve.jsonl" \
+  --max-model-len 4096 --gpu-memory-utilization 0.5 --max-num-seqs 256 --max-num-batched-tokens "$step_tokens" \
+  --port 25071 >"$out/serve.log" 2>&1 & pids+=($!)
+python3 tests/gpu/http_serve.py http://127.0.0.1:25071 "${pids[0]}" bench $bursts $rounds | tee "$out/serve.jsonl" \
   || { tail -30 "$out/serve.log"; exit 1; }
+python3 tests/gpu/side_by_side_table.py "$out"/{bare,tidegate,serve}.jsonl | tee "$out/table.md"
