@@ -119,7 +119,13 @@ async def _worker(streams: int, tokens: int) -> tuple[TimedEngine, Arrivals]:
     def make_engine(_: WorkerSettings, __: Checkpoint) -> TimedEngine:
         return engine
 
-    settings = WorkerSettings(engine="sim", listen="127.0.0.1:0", admin_listen="127.0.0.1:0", prefetch_share=0.0)
+    settings = WorkerSettings(
+        engine="sim",
+        listen="127.0.0.1:0",
+        admin_listen="127.0.0.1:0",
+        max_prefill_backlog_s=1e3,  # all streams come at once
+        prefetch_share=0.0,
+    )
     serving = Worker(settings, engine_factory=make_engine)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(serving.run())

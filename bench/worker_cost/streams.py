@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import time
-from collections.abc import Callable
+from multiprocessing.connection import Connection
 
 import uvloop
 
@@ -31,18 +31,19 @@ def prompt(number: int) -> list[int]:
 
 
 async def read_streams(address: str, *, streams: int, tokens: int, checkpoint_sha256: str) -> Arrivals:
-    """Read so many streams of so many tokens, in another process."""
+    """Read so many streams of so many tokens, in another process. Raises ``EOFError`` when it fails."""
     here, there = multiprocessing.Pipe(duplex=False)
-    arguments = (address, streams, tokens, checkpoint_sha256, there.send)
+    arguments = (address, streams, tokens, checkpoint_sha256, there)
     reader = multiprocessing.get_context("spawn").Process(target=_read_all, args=arguments)
     reader.start()
+    there.close()  # so that the end of the process is the end of the pipe
     arrivals: Arrivals = await asyncio.to_thread(here.recv)
     reader.join()
     return arrivals
 
 
-def _read_all(address: str, streams: int, tokens: int, checkpoint: str, report: Callable[[Arrivals], None]) -> None:
-    report(uvloop.run(_read(address, streams, tokens, checkpoint)))
+def _read_all(address: str, streams: int, tokens: int, checkpoint: str, pipe: Connection) -> None:
+    pipe.send(uvloop.run(_read(address, streams, tokens, checkpoint)))
 
 
 async def _read(address: str, streams: int, tokens: int, checkpoint: str) -> Arrivals:
