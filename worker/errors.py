@@ -16,6 +16,7 @@ from tidegate.worker.v1 import worker_service_pb2
 from worker.constraints import ConstraintRejectedError
 from worker.engine import EngineDeadError, EngineError
 from worker.ledger import AtCapacityError, Refusal
+from worker.output_port import ReaderBehindError
 
 Reason = worker_service_pb2.WorkerErrorReason
 
@@ -121,6 +122,12 @@ ERROR_TABLE: dict[type[Exception], ErrorSpec] = {
         reason=Reason.WORKER_ERROR_REASON_DEADLINE_EXCEEDED,
         details=(),
         remedy="Give a longer deadline or ask for less output.",
+    ),
+    ReaderBehindError: ErrorSpec(
+        code=StatusCode.ABORTED,
+        reason=Reason.WORKER_ERROR_REASON_READER_BEHIND,
+        details=(),
+        remedy="Read faster, or ask for less: fewer log probabilities.",
     ),
     InternalError: ErrorSpec(
         code=StatusCode.INTERNAL,

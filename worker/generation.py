@@ -90,6 +90,7 @@ class Generation:
                 lag = self._send((*self._unsent, _Response(finished=finished)))
                 if lag is not None:
                     await deadline.wait(lag())
+                model.prefetcher.note(job.computed_token_ids, self._names)  # not before: no token waits for it
                 return finished
             finally:
                 # Part of an output teaches nothing about whole ones.
@@ -120,7 +121,6 @@ class Generation:
         if self._is_started:
             return (self._delta(output),) if has_content else ()
         self._is_started = True
-        self._model.prefetcher.note(self._job.computed_token_ids, self._names)
         return (self._started(), self._delta(output)) if has_content else (self._started(),)
 
     def _started(self) -> _Response:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from gateway.errors import (
+    ClientTooSlowError,
     ConstraintRejectedError,
     ConstraintViolatedError,
     DeadlineExceededError,
@@ -70,6 +71,8 @@ _BY_REASON = {
     "INTERNAL": _verdict(Outcome.FAILED, InternalError),
     "INVALID_JOB": _verdict(Outcome.IGNORED, InternalError),
     "NOT_SERVING": _LOST,
+    # It is the client that does not read.
+    "READER_BEHIND": _verdict(Outcome.IGNORED, ClientTooSlowError),
 }
 _BY_CODE = {
     # A server that is stopped in the middle of a call cancels it; our own cancellation never comes this way.
@@ -121,6 +124,7 @@ def no_worker_available() -> NoWorkerAvailableError:
 
 # A worker's own words may name what a client has no business with.
 _MESSAGES: dict[type[GatewayError], str] = {
+    ClientTooSlowError: "the client has not read, and no more can be held for it",
     ConstraintViolatedError: "the output does not have the form asked for",
     DeadlineExceededError: "the deadline passed before the output was complete",
     EngineFailedError: "the engine failed on this request",

@@ -4,6 +4,7 @@ import pytest
 from grpc import StatusCode
 
 from gateway.errors import (
+    ClientTooSlowError,
     ConstraintRejectedError,
     ConstraintViolatedError,
     DeadlineExceededError,
@@ -46,6 +47,7 @@ TABLE = {
     "INTERNAL": (Outcome.FAILED, False, InternalError, InternalError),
     "INVALID_JOB": (Outcome.IGNORED, False, InternalError, InternalError),
     "NOT_SERVING": (Outcome.FAILED, True, NoWorkerAvailableError, StreamInterruptedError),
+    "READER_BEHIND": (Outcome.IGNORED, False, ClientTooSlowError, ClientTooSlowError),
 }
 
 

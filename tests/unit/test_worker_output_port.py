@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from worker.engine import EngineError, EngineFinish, EngineOutput, FinishReason, Wait
-from worker.output_port import OutputPort
+from worker.engine import EngineError, EngineFinish, EngineOutput, FinishReason, TokenLogprob, Wait
+from worker.output_port import OutputPort, ReaderBehindError
 
 _FINISH = EngineFinish(reason=FinishReason.LENGTH)
 
@@ -84,3 +84,44 @@ async def test_a_failure_ends_what_runs_and_changes_nothing_that_is_over() -> No
     other.put(_token(1, _FINISH))
     other.fail(EngineError("gone"))
     await other.run()
+
+
+async def test_a_failure_is_told_while_the_reader_lags() -> None:
+    """Nobody waits for it any longer."""
+    reader = _Reader()
+    port = OutputPort(reader.take)
+    running = asyncio.create_task(port.run())
+    reader.is_slow = True
+    port.put(_token(0))
+    await asyncio.sleep(0)
+    port.fail(EngineError("gone"))
+    with pytest.raises(EngineError, match="gone"):
+        await running
+
+
+@pytest.mark.parametrize(
+    ("output", "most"),
+    [
+        (EngineOutput(token_ids=(7,), text="word "), 400),
+        (EngineOutput(token_ids=(7,), text="x" * 1_000), 10),
+        (EngineOutput(token_ids=(7,), logprobs=[TokenLogprob(token_id=7, token="a", logprob=0.0)] * 4), 30),
+    ],
+    ids=["tokens", "text", "logprobs"],
+)
+async def test_what_is_held_for_a_reader_is_bounded(output: EngineOutput, most: int) -> None:
+    """Whatever it consists of; past the bound the generation fails, and nothing is held for it any more."""
+    reader = _Reader()
+    port = OutputPort(reader.take, max_held_bytes=24_000)
+    running = asyncio.create_task(port.run())
+    reader.is_slow = True
+    held = 0
+    while not running.done():
+        port.put(output)
+        held += 1
+        await asyncio.sleep(0)
+        assert held <= most + 10
+    with pytest.raises(ReaderBehindError):
+        await running
+    assert 1 == len(reader.outputs)
+    port.put(output)
+    assert port._merged is None

@@ -84,6 +84,8 @@ class _WorkerErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Wor
     """The call's deadline passed."""
     WORKER_ERROR_REASON_INTERNAL: _WorkerErrorReason.ValueType  # 10
     """Anything unforeseen."""
+    WORKER_ERROR_REASON_READER_BEHIND: _WorkerErrorReason.ValueType  # 11
+    """The call's reader lags so far behind that the worker holds no more for it."""
 
 class WorkerErrorReason(_WorkerErrorReason, metaclass=_WorkerErrorReasonEnumTypeWrapper):
     """`google.rpc.ErrorInfo.reason` of the worker's errors, without the prefix WORKER_ERROR_REASON_."""
@@ -110,6 +112,8 @@ WORKER_ERROR_REASON_DEADLINE_EXCEEDED: WorkerErrorReason.ValueType  # 9
 """The call's deadline passed."""
 WORKER_ERROR_REASON_INTERNAL: WorkerErrorReason.ValueType  # 10
 """Anything unforeseen."""
+WORKER_ERROR_REASON_READER_BEHIND: WorkerErrorReason.ValueType  # 11
+"""The call's reader lags so far behind that the worker holds no more for it."""
 Global___WorkerErrorReason: _TypeAlias = WorkerErrorReason  # noqa: Y015
 
 @_typing.final
