@@ -30,7 +30,7 @@ demo: $(INSTALLED) ## Answer PROMPT="..." with a real model through worker and g
 	@$(BIN)/tidegate demo --prompt "$$PROMPT"
 
 .PHONY: serve
-serve: $(INSTALLED) ## The same, but stay and serve on 127.0.0.1:50051
+serve: native ## The same, but stay and serve on 127.0.0.1:50051
 	@$(BIN)/tidegate serve
 
 .PHONY: scenario-overload
@@ -42,6 +42,11 @@ scenario-overload: $(INSTALLED) ## Four simulated workers and more load than fit
 .PHONY: setup
 setup: $(INSTALLED) ## Install everything into .venv (every other target does this by itself)
 
+# What it makes is used by itself, and only for the sources it was made of: see tidegate/native.
+.PHONY: native
+native: $(INSTALLED) ## Compile what runs for every token, where there is a C compiler (serve and bench do it, too)
+	@$(BIN)/python -m tidegate.native
+
 .PHONY: system-tools
 system-tools: ## Install promtool, Prometheus and Chromium by apt-get, as root; tests that need them are skipped otherwise
 	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
@@ -51,11 +56,19 @@ system-tools: ## Install promtool, Prometheus and Chromium by apt-get, as root; 
 
 .PHONY: test
 test: $(INSTALLED) ## Run all tests, those with the real vLLM on the CPU among them
-	@$(BIN)/python -m pytest
+	@TIDEGATE_NATIVE=0 $(BIN)/python -m pytest
 
 .PHONY: test-fast
 test-fast: $(INSTALLED) ## Run all tests but those that load vLLM
-	@$(BIN)/python -m pytest -m "not vllm"
+	@TIDEGATE_NATIVE=0 $(BIN)/python -m pytest -m "not vllm"
+
+# Pure Python is what the other targets test. Here run the tests of what is compiled, and of what calls it.
+.PHONY: test-native
+test-native: $(INSTALLED) ## Compile, and run the tests of the data plane on compiled modules
+	@$(BIN)/python -m tidegate.native --require
+	@TIDEGATE_NATIVE=1 $(BIN)/python -m pytest -m "not vllm" tests/unit/test_http2_*.py tests/unit/test_gateway_*.py \
+	  tests/properties/test_http2_*.py tests/properties/test_slow_reader.py tests/integration/test_end_to_end*.py \
+	  tests/integration/test_gateway_*.py tests/integration/test_worker_*.py tests/integration/test_http2_*.py
 
 SEED ?= 7
 RATE ?= 34
@@ -72,7 +85,7 @@ test-conformance: $(INSTALLED) ## Run the HTTP/2 cases from grpcio, grpc.aio, gr
 .PHONY: fuzz
 fuzz: $(INSTALLED) ## Mutate HTTP/2 frames: TIDEGATE_FUZZ_RUNS sequences (1,000,000), or until TIDEGATE_FUZZ_SECONDS are over
 	@$(pip_settings) $(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --group fuzz
-	@$(BIN)/python -m tests.fuzz.http2_frames
+	@TIDEGATE_NATIVE=0 $(BIN)/python -m tests.fuzz.http2_frames
 
 .PHONY: test-reliability
 test-reliability: $(INSTALLED) ## Break a fleet while clients use it: SEED= DURATION= FAULTS= STREAMS= COUNT= PAUSE=
@@ -108,7 +121,7 @@ proto: $(INSTALLED) ## Generate code, types and descriptor set from protos/
 
 # Debian's packages are installed when this runs as root; Envoy and SMG go into build/bench.
 .PHONY: bench
-bench: $(INSTALLED) ## Measure the data plane beside Envoy, nginx, haproxy and SMG; ARGS="--help" shows the choices
+bench: native ## Measure the data plane beside Envoy, nginx, haproxy and SMG; ARGS="--help" shows the choices
 	@$(BIN)/python -m bench.data_plane $(ARGS)
 
 .PHONY: docs

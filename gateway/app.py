@@ -55,6 +55,7 @@ from gateway.workers.upstreams import Upstreams
 from tidegate.http2.limits import Limits
 from tidegate.http2.transport import Flusher
 from tidegate.inference.v1 import inference_service_pb2
+from tidegate.native.choice import CHOICE
 from tidegate.rpc.lifecycle import Lifecycle
 from tidegate.rpc.port import GrpcPort, Http2Port, Port
 from tidegate.rpc.running_calls import RunningCalls
@@ -154,7 +155,8 @@ class Gateway:
         except OSError as error:
             _LOGGER.error("cannot listen on %s: %s", self._settings.listen, error)  # noqa: TRY400
             return 1
-        _LOGGER.info("ready on %s, for workers at %s", self.address, ", ".join(self._settings.workers))
+        workers = ", ".join(self._settings.workers)
+        _LOGGER.info("ready on %s, for workers at %s; %s", self.address, workers, CHOICE.words)
         self.listening.set()
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -14,6 +14,7 @@ from gateway.workers.fleet import Fleet
 from gateway.workers.seat import Seat
 from tidegate import __version__
 from tidegate.http2.limits import Abuse
+from tidegate.native.choice import CHOICE
 from tidegate.rpc.lifecycle import Lifecycle
 from tidegate.telemetry import catalogue
 from tidegate.telemetry.conventions import (
@@ -21,6 +22,7 @@ from tidegate.telemetry.conventions import (
     GEN_AI_REQUEST_MODEL,
     KIND,
     PHASE,
+    RUNTIME,
     SERVER_ADDRESS,
     STATE,
     TENANT,
@@ -80,7 +82,7 @@ def observe_process(
     metrics.observe(catalogue.CALLS_LIMIT, lambda: [(settings.max_in_flight, {})])
     metrics.observe(catalogue.DRAINING, lambda: [(float(lifecycle.is_draining), {})])
     metrics.observe(catalogue.LOOP_LAG, lambda: [(lag.longest_s, {})])
-    metrics.observe(catalogue.INFO, lambda: [(1, {"service.version": __version__})])
+    metrics.observe(catalogue.INFO, lambda: [(1, {"service.version": __version__, RUNTIME: CHOICE.runtime})])
 
 
 def observe_edge(metrics: Metrics, abuse: Mapping[Abuse, int]) -> None:

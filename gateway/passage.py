@@ -9,27 +9,28 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from grpc import StatusCode
 
 from gateway.workers.errors import WorkerCallError
-from tidegate.http2.messages import PREFIX_BYTES
+from tidegate.http2.messages import PREFIX_BYTES, is_one_message
 from tidegate.inference.v1 import generation_pb2, inference_service_pb2
 from tidegate.rpc.status import WORKER_DOMAIN, RpcError
 
 _UNFINISHED = RpcError(
     code=StatusCode.INTERNAL, reason="ENGINE_ERROR", domain=WORKER_DOMAIN, message="OK without Finished"
 )
-_MAX_UNREAD_BYTES = 4096
+_MAX_UNREAD_BYTES: Final = 4096
 # A megabyte of them.
-_MAX_KEPT_TOKENS = 2**18
+_MAX_KEPT_TOKENS: Final = 2**18
 
 
 class Passage:
     """Follows the messages of a request on their way to the client."""
 
     __slots__ = (
-        *("_last", "_on_next", "_max_kept_tokens", "_text_bytes", "_token_ids", "_tokens", "_unread"),
+        *("_last_words", "_on_next", "_max_kept_tokens", "_text_bytes", "_token_ids", "_tokens", "_unread"),
         *("finished", "has_begun"),
     )
 
@@ -37,8 +38,8 @@ class Passage:
         """Of an output of more than ``max_kept_tokens`` none are kept: ``is_whole`` is false then."""
         self.has_begun = False
         self.finished: generation_pb2.Finished | None = None  # once the generation has ended well
-        self._last = b""
-        self._unread = bytearray()
+        self._last_words = b""  # the latest message, if it is Finished
+        self._unread = bytearray()  # messages with a Delta, without prefixes: end to end they are their merge
         self._token_ids = array("i")
         self._on_next: Callable[[], None] | None = None
         self._tokens = 0
@@ -61,22 +62,23 @@ class Passage:
         if self._on_next is not None:
             on_next, self._on_next = self._on_next, None
             on_next()
-        self._last = chunk
-        self._unread += chunk
-        if len(self._unread) > _MAX_UNREAD_BYTES:
-            self._read()
+        if is_one_message(chunk):
+            self._note(chunk[PREFIX_BYTES:])
+        else:
+            for message in messages_of(chunk):
+                self._note(message)
         return chunk
 
     def end(self) -> None:
         """The worker ended the stream with OK. Raises ``WorkerCallError`` if it did so too early."""
         if not self.is_complete:
             raise WorkerCallError(_UNFINISHED)
-        self.finished = inference_service_pb2.GenerateResponse.FromString(self._last_message).finished
+        self.finished = inference_service_pb2.GenerateResponse.FromString(self._last_words).finished
 
     @property
     def is_complete(self) -> bool:
         """Whether the client has been sent Finished, whatever the status that follows it."""
-        return self._last_message[:1] == _FINISHED_TAG
+        return bool(self._last_words)
 
     @property
     def cached_tokens(self) -> int | None:
@@ -109,21 +111,22 @@ class Passage:
         self._read()
         return self._tokens
 
-    @property
-    def _last_message(self) -> bytes:
-        *_, last = messages_of(self._last) if self._last else (b"",)
-        return last
+    def _note(self, message: bytes) -> None:
+        # Started and Finished hold no tokens; being of one oneof with it they would clear a Delta in the merge.
+        kind = message[0] if message else 0
+        self._last_words = message if kind == _FINISHED_TAG else b""
+        if kind == _DELTA_TAG:
+            self._unread += message
+            if len(self._unread) > _MAX_UNREAD_BYTES:
+                self._read()
 
     def _read(self) -> None:
-        # Laid end to end, responses with a Delta are their merge. Started and Finished, of which the merge keeps but
-        # the last of a kind, hold no tokens; being of one oneof they would clear a Delta, and so are left out.
         if not self._unread:
             return
-        deltas = b"".join([message for message in messages_of(bytes(self._unread)) if message[:1] == _DELTA_TAG])
+        delta = inference_service_pb2.GenerateResponse.FromString(bytes(self._unread)).delta
         self._unread.clear()
-        delta = inference_service_pb2.GenerateResponse.FromString(deltas).delta
         self._tokens += len(delta.token_ids)
-        self._text_bytes += sum(len(piece.encode()) for piece in delta.text)
+        self._text_bytes += len("".join(delta.text).encode())
         if self._tokens <= self._max_kept_tokens:
             self._token_ids.extend(delta.token_ids)
         else:
@@ -131,8 +134,8 @@ class Passage:
 
 
 # Each is the first byte of a response with that event.
-_DELTA_TAG = bytes((inference_service_pb2.GenerateResponse.DELTA_FIELD_NUMBER << 3 | 2,))
-_FINISHED_TAG = bytes((inference_service_pb2.GenerateResponse.FINISHED_FIELD_NUMBER << 3 | 2,))
+_DELTA_TAG: Final[int] = inference_service_pb2.GenerateResponse.DELTA_FIELD_NUMBER << 3 | 2
+_FINISHED_TAG: Final[int] = inference_service_pb2.GenerateResponse.FINISHED_FIELD_NUMBER << 3 | 2
 
 
 def messages_of(chunk: bytes) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ from gateway.journal import Journal
 from gateway.workers.fleet import Fleet
 from gateway.workers.seat import Seat
 from tidegate import __version__
+from tidegate.native.choice import CHOICE
 from tidegate.rpc.lifecycle import Lifecycle
 from tidegate.telemetry.admin import Page
 from tidegate.telemetry.loop_lag import LoopLag
@@ -54,6 +55,7 @@ class Status:
         seated = {seat.worker_id for seat in seats}
         return {
             "version": __version__,
+            "runtime": CHOICE.runtime,
             "is_draining": self._lifecycle.is_draining,
             "is_serving": self._fleet.is_serving,
             "event_loop_lag_s": round(self._lag.longest_s, 4),

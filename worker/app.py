@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY
 
 from tidegate.http2.limits import Limits
 from tidegate.http2.transport import Flusher
+from tidegate.native.choice import CHOICE
 from tidegate.rpc.lifecycle import Lifecycle
 from tidegate.rpc.port import GrpcPort, Http2Port, Port
 from tidegate.rpc.running_calls import RunningCalls
@@ -143,12 +144,13 @@ class Worker:
             observe_model(self.metrics, self._model)
             facts = self._model.facts
             _LOGGER.info(
-                "ready on %s: model %s, engine %s, %d KV blocks of %d tokens",
+                "ready on %s: model %s, engine %s, %d KV blocks of %d tokens; %s",
                 self.address,
                 self._model.name,
                 facts.name,
                 facts.total_blocks,
                 facts.block_size,
+                CHOICE.words,
             )
             self.ready.set()
             prefetching = asyncio.create_task(self._model.prefetcher.run(), name="prefetch")

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 from tidegate import __version__
 from tidegate.http2.limits import Abuse
+from tidegate.native.choice import CHOICE
 from tidegate.rpc.lifecycle import Lifecycle
 from tidegate.telemetry import catalogue
-from tidegate.telemetry.conventions import GEN_AI_REQUEST_MODEL, GEN_AI_TOKEN_TYPE, KIND, PHASE, STATE
+from tidegate.telemetry.conventions import GEN_AI_REQUEST_MODEL, GEN_AI_TOKEN_TYPE, KIND, PHASE, RUNTIME, STATE
 from tidegate.telemetry.loop_lag import LoopLag
 from tidegate.telemetry.metrics import Metrics, Reading
 from worker.engine import EngineDeadError, EngineLoad
@@ -72,5 +73,10 @@ def observe_model(metrics: Metrics, model: ServedModel) -> None:
     metrics.observe(catalogue.LEDGER_REQUESTS, lambda: [(ledger.requests, {})])
     metrics.observe(catalogue.LEDGER_REFUSALS, lambda: [(ledger.refusals, {})])
     metrics.observe(catalogue.PENDING_PREFILL, lambda: [(ledger.pending_prefill_tokens, {})])
-    about = {"service.version": __version__, "tidegate.engine": facts.name, GEN_AI_REQUEST_MODEL: model.name}
+    about = {
+        "service.version": __version__,
+        RUNTIME: CHOICE.runtime,
+        "tidegate.engine": facts.name,
+        GEN_AI_REQUEST_MODEL: model.name,
+    }
     metrics.observe(catalogue.INFO, lambda: [(1, about)])

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from tidegate.native.choice import CHOICE
+
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "bench"
 
@@ -55,6 +57,7 @@ class Toolchain:
         """Of everything that a figure depends on."""
         return {
             "python": sys.version.split()[0],
+            "Tidegate": CHOICE.words,
             "grpcio": version("grpcio"),
             "uvloop": version("uvloop"),
             "gRPC C++": _output(["pkg-config", "--modversion", "grpc++"]),

@@ -83,7 +83,7 @@ function draw(status) {
   const line = document.getElementById("verdict");
   line.textContent = text;
   line.className = className;
-  document.getElementById("version").textContent = status.version;
+  document.getElementById("version").textContent = `${status.version}, ${status.runtime}`;
   const waiting = status.waiting.reduce((sum, row) => sum + row.requests, 0);
   const refused = status.refusals.reduce((sum, row) => sum + row.count, 0);
   document.getElementById("figures").replaceChildren(

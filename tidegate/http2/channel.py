@@ -141,15 +141,13 @@ class Channel:
         loop = asyncio.get_running_loop()
         target = self.target
 
-        def make() -> Transport:
-            return Transport(self._endpoint, self._flusher, self)
-
+        transport = Transport(self._endpoint, self._flusher, self)
         if target.unix_path is not None:
-            _, transport = await loop.create_unix_connection(make, target.unix_path)
+            await loop.create_unix_connection(transport.as_protocol, target.unix_path)
         else:
             name = target.host if self._tls is not None else None
-            _, transport = await loop.create_connection(
-                make, target.host, target.port, ssl=self._tls, server_hostname=name
+            await loop.create_connection(
+                transport.as_protocol, target.host, target.port, ssl=self._tls, server_hostname=name
             )
         # One that is lost before, or says nothing, is no HTTP/2 server.
         await asyncio.wait((transport.greeted,), timeout=self._endpoint.limits.preface_timeout_s)

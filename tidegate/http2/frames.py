@@ -6,45 +6,52 @@ request or per connection.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
+from typing import Final
 
 from hyperframe.exceptions import HyperframeError, InvalidDataError, InvalidPaddingError
 from hyperframe.frame import Frame, GoAwayFrame, PingFrame, SettingsFrame
 
 from tidegate.http2.errors import ErrorCode, Http2ConnectionError
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-HEADER_BYTES = 9
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HEADER_BYTES: Final = 9
 # Both the default and the least that a peer must take: what we never exceed needs no splitting when it is relayed.
-MAX_FRAME_BYTES = 16_384
-MAX_WINDOW_BYTES = 2**31 - 1
-MAX_STREAM_ID = 2**31 - 1
+MAX_FRAME_BYTES: Final = 16_384
+MAX_WINDOW_BYTES: Final = 2**31 - 1
+MAX_STREAM_ID: Final = 2**31 - 1
 
-DATA = 0x0
-HEADERS = 0x1
-PRIORITY = 0x2
-RST_STREAM = 0x3
-SETTINGS = 0x4
-PUSH_PROMISE = 0x5
-PING = 0x6
-GOAWAY = 0x7
-WINDOW_UPDATE = 0x8
-CONTINUATION = 0x9
+DATA: Final = 0x0
+HEADERS: Final = 0x1
+PRIORITY: Final = 0x2
+RST_STREAM: Final = 0x3
+SETTINGS: Final = 0x4
+PUSH_PROMISE: Final = 0x5
+PING: Final = 0x6
+GOAWAY: Final = 0x7
+WINDOW_UPDATE: Final = 0x8
+CONTINUATION: Final = 0x9
 
-END_STREAM = 0x1
-ACK = 0x1
-END_HEADERS = 0x4
-PADDED = 0x8
-HAS_PRIORITY = 0x20
+END_STREAM: Final = 0x1
+ACK: Final = 0x1
+END_HEADERS: Final = 0x4
+PADDED: Final = 0x8
+HAS_PRIORITY: Final = 0x20
 
-# Length (24 bits, as 8 and 16), type, flags, stream id with its reserved bit.
-unpack_header = struct.Struct(">BHBBI").unpack_from
+# A token's frame is small: what stands before its stream's id, by length.
+_SMALL_DATA: Final = tuple((size << 16).to_bytes(5, "big") for size in range(512))
 
 
 def header(kind: int, flags: int, stream_id: int, length: int) -> bytes:
     """The nine bytes before a frame's payload."""
     return (length << 48 | kind << 40 | flags << 32 | stream_id).to_bytes(HEADER_BYTES, "big")
+
+
+def data_header(stream_id: int, size: int) -> bytes:
+    """What stands before ``size`` bytes of a stream that goes on."""
+    if size < len(_SMALL_DATA):
+        return _SMALL_DATA[size] + stream_id.to_bytes(4, "big")
+    return header(DATA, 0, stream_id, size)
 
 
 def window_update(stream_id: int, increment: int) -> bytes:

@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
-DEFAULT_WINDOW_BYTES = 65_535  # RFC 9113, section 6.9.2
+DEFAULT_WINDOW_BYTES: Final = 65_535  # RFC 9113, section 6.9.2
 
 
 class Abuse(Enum):

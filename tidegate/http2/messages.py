@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-PREFIX_BYTES = 5
+from typing import Final
+
+PREFIX_BYTES: Final = 5
 
 
 class MessageTooLargeError(Exception):
@@ -20,7 +22,12 @@ def framed(message: bytes) -> bytes:
 
 def is_one_message(payload: bytes) -> bool:
     """Whether ``payload`` is exactly one uncompressed message: what a DATA frame mostly is."""
-    return len(payload) >= PREFIX_BYTES and int.from_bytes(payload[:PREFIX_BYTES], "big") == len(payload) - PREFIX_BYTES
+    size = len(payload) - PREFIX_BYTES
+    return (
+        size >= 0
+        and not payload[0]
+        and payload[1] << 24 | payload[2] << 16 | payload[3] << 8 | payload[4] == size  # unpacked where it is compiled
+    )
 
 
 class MessageReader:

@@ -14,7 +14,7 @@ from grpc import StatusCode
 from tidegate.http2.errors import ErrorCode
 from tidegate.http2.fields import Fields
 from tidegate.http2.grpc_status import Status
-from tidegate.http2.messages import PREFIX_BYTES
+from tidegate.http2.messages import PREFIX_BYTES, is_one_message
 from tidegate.http2.server_call import ServerCall
 from tidegate.http2.streams import Stream, StreamEnd
 
@@ -94,7 +94,7 @@ class Relay:
 
     def on_data(self, payload: bytes, *, end_stream: bool) -> None:
         """Pass whole messages on."""
-        if self._partial or int.from_bytes(payload[:PREFIX_BYTES], "big") != len(payload) - PREFIX_BYTES:
+        if self._partial or not is_one_message(payload):
             payload = self._whole(payload)
         if payload:
             passed = self._filter(payload)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
 
 from grpc import StatusCode
 
@@ -59,15 +60,17 @@ class GrpcServer:
         """Serve on a TCP port; 0 chooses one. Returns the port."""
         loop = asyncio.get_running_loop()
         listener = await loop.create_server(
-            self._transport, host, port, ssl=tls, reuse_port=reuse_port or None, backlog=_BACKLOG
+            self._protocol, host, port, ssl=tls, reuse_port=reuse_port or None, backlog=_BACKLOG
         )
         self._started(listener)
-        return int(listener.sockets[0].getsockname()[1])
+        # Typed as a tuple, which compiled code insists on, while uvloop's is a list.
+        (socket, *_) = cast("Any", listener).sockets
+        return int(socket.getsockname()[1])
 
     async def listen_unix(self, path: str) -> None:
         """Serve on a Unix socket."""
         loop = asyncio.get_running_loop()
-        self._started(await loop.create_unix_server(self._transport, path, backlog=_BACKLOG))
+        self._started(await loop.create_unix_server(self._protocol, path, backlog=_BACKLOG))
 
     def send_away(self) -> None:
         """Take no more connections, and tell clients to open new calls elsewhere. Running calls go on."""
@@ -181,8 +184,8 @@ class GrpcServer:
             # One that has not begun yet never comes to its own ``finally``.
             task.add_done_callback(lambda _: self._tasks.pop(call, None))
 
-    def _transport(self) -> Transport:
-        return Transport(self._endpoint, self._flusher, self)
+    def _protocol(self) -> asyncio.Protocol:
+        return Transport(self._endpoint, self._flusher, self).as_protocol()
 
     def _started(self, listener: asyncio.Server) -> None:
         self._listeners.append(listener)

@@ -13,7 +13,16 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from tidegate.http2.flow import ReceiveWindow, widened
-from tidegate.http2.frames import DATA, END_STREAM, MAX_FRAME_BYTES, header, header_block, rst_stream, window_update
+from tidegate.http2.frames import (
+    DATA,
+    END_STREAM,
+    MAX_FRAME_BYTES,
+    data_header,
+    header,
+    header_block,
+    rst_stream,
+    window_update,
+)
 
 if TYPE_CHECKING:
     from tidegate.http2.fields import Fields
@@ -179,10 +188,11 @@ class Stream:
         ):
             self.send_window -= size
             outbound.window -= size
-            flags = END_STREAM if end_stream else 0
-            outbound.write_data((size << 48 | flags << 32 | self.id).to_bytes(9, "big"), payload)
-            if end_stream:
-                self.advance(Signal.SEND_END)
+            if not end_stream:
+                outbound.write_data(data_header(self.id, size), payload)
+                return True
+            outbound.write_data(header(DATA, END_STREAM, self.id, size), payload)
+            self.advance(Signal.SEND_END)
             return True
         if size:
             self._keep(payload, size)
@@ -227,7 +237,7 @@ class Stream:
         self.send_window -= size
         outbound.window -= size
         self.backlog_bytes -= size
-        outbound.write_data(header(DATA, 0, self.id, size), payload)
+        outbound.write_data(data_header(self.id, size), payload)
         if backlog:
             outbound.queue(self)
         elif self._ending is not None:

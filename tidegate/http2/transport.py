@@ -1,11 +1,15 @@
-"""The core on a socket: an asyncio protocol, and the flusher that gathers writes."""
+"""The core on a socket: an asyncio protocol, and the flusher that gathers writes.
+
+Event loops call a protocol's methods by name. ``asyncio.Protocol`` is not inherited from, since no class with a base
+that is not compiled can be compiled itself, and every read comes through here.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import ssl
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from tidegate.http2.connection import Connection
 from tidegate.http2.endpoint import Endpoint
@@ -16,11 +20,11 @@ from tidegate.http2.streams import Stream, StreamHandler
 
 _LOGGER = logging.getLogger(__name__)
 
-ALPN = "h2"
+ALPN: Final = "h2"
 # Above the first mark DATA waits in its streams, where it is counted and bounded; below the second it goes on.
-_HIGH_WATER_BYTES = 64 * 2**10
-_LOW_WATER_BYTES = 16 * 2**10
-_CLOSE_TIMEOUT_S = 5.0
+_HIGH_WATER_BYTES: Final = 64 * 2**10
+_LOW_WATER_BYTES: Final = 16 * 2**10
+_CLOSE_TIMEOUT_S: Final = 5.0
 
 
 class Flusher:
@@ -62,7 +66,7 @@ class Owner(Protocol):
         """The connection is gone."""
 
 
-class Transport(asyncio.Protocol):
+class Transport:
     """One connection on its socket."""
 
     connection: Connection
@@ -76,6 +80,10 @@ class Transport(asyncio.Protocol):
         self.peer = ""
         # Done once the peer has said its first words: until then nobody knows its limits, or that it speaks HTTP/2.
         self.greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def as_protocol(self) -> asyncio.Protocol:
+        """For the event loop."""
+        return cast("asyncio.Protocol", self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say the preface, unless TLS has agreed on something else than HTTP/2."""
@@ -102,6 +110,10 @@ class Transport(asyncio.Protocol):
             self.flush()
         if not self.greeted.done() and self.connection.session.settings_received:
             self.greeted.set_result(None)
+
+    def eof_received(self) -> bool:
+        """The peer writes no more: the socket is to be closed."""
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the streams."""

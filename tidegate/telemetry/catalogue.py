@@ -29,7 +29,7 @@ INFO = Metric(
     kind=Kind.OBSERVED_GAUGE,
     unit="{info}",
     description="Always 1; says what runs.",
-    attributes=("service.version", "tidegate.engine", names.GEN_AI_REQUEST_MODEL),
+    attributes=("service.version", names.RUNTIME, "tidegate.engine", names.GEN_AI_REQUEST_MODEL),
 )
 DRAINING = Metric(
     name="tidegate.draining",

@@ -54,6 +54,7 @@ GENERATE = "text_completion"
 TENANT = "tidegate.tenant"
 CRITICALITY = "tidegate.criticality"
 STATE = "tidegate.state"
+RUNTIME = "tidegate.runtime"  # python or compiled: see tidegate/native
 PHASE = "tidegate.phase"
 PHASE_MEASURED = "tidegate.phase.is_measured"  # by the engine, and not seen from outside
 OUTCOME = "tidegate.outcome"

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from tidegate.native.choice import CHOICE, DIGEST_FILE, ROOT, VARIABLE, choose, digest
+from tidegate.native.modules import MODULES, source_of
+
+
+def _built(folder: Path, sources: str) -> Path:
+    (folder / DIGEST_FILE).write_text(sources, encoding="ascii")
+    return folder
+
+
+def test_fresh_build_is_run(tmp_path: Path) -> None:
+    """Whoever has compiled gets compiled modules, without another setting."""
+    assert tmp_path == choose({}, built=_built(tmp_path, digest())).folder
+
+
+def test_without_a_build_python_runs(tmp_path: Path) -> None:
+    """Compiling is never needed."""
+    assert "pure Python (not compiled)" == choose({}, built=tmp_path).words
+
+
+def test_build_of_other_sources_is_not_run(tmp_path: Path) -> None:
+    """Who edits a module runs what he wrote."""
+    choice = choose({}, built=_built(tmp_path, "0" * 64))
+    assert ("python", "pure Python (the compiled modules are of other sources)") == (choice.runtime, choice.words)
+
+
+def test_fresh_build_can_be_switched_off(tmp_path: Path) -> None:
+    """The way out, should a compiled module behave otherwise than its source."""
+    assert choose({VARIABLE: "0"}, built=_built(tmp_path, digest())).folder is None
+
+
+@pytest.mark.parametrize("sources", ["", "0" * 64])
+def test_demand_for_compiled_modules_fails_without_them(tmp_path: Path, sources: str) -> None:
+    """A test or an image that says it runs them does not run something else."""
+    with pytest.raises(ImportError, match="run `make native`"):
+        choose({VARIABLE: "1"}, built=_built(tmp_path, sources))
+
+
+def test_digest_changes_with_every_source(tmp_path: Path) -> None:
+    """Each file counts, and so does which of two files a line stands in."""
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.py").write_text(name)
+    before = digest(tmp_path, ["a", "b"])
+    (tmp_path / "a.py").write_text("ab")
+    (tmp_path / "b.py").write_text("")
+    assert before != digest(tmp_path, ["a", "b"])
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_are_found_as_chosen(module: str) -> None:
+    """Every module of the list is a file, in a package that looks for compiled modules first."""
+    file = Path(str(importlib.import_module(module).__file__))
+    expected = ROOT if CHOICE.folder is None else CHOICE.folder
+    assert (True, True) == ((ROOT / source_of(module)).exists(), file.is_relative_to(expected))
+    assert (CHOICE.folder is None) == (file.suffix == ".py")
