@@ -84,7 +84,7 @@ class _Run:
             while True:
                 lease = await (self._lease_to_go_on(continuing) if passage.has_begun else self._lease_to_begin(place))
                 try:
-                    await self._attempt(lease, continuing.delivered, lag_s=place.lag_s)
+                    await self._attempt(lease, continuing.delivered, place)
                     return
                 except WorkerCallError as failure:
                     if passage.is_complete:  # only the news of its good end was lost
@@ -116,11 +116,8 @@ class _Run:
             raise self._attempts.error() from failure
         place.fail(failure.error)
 
-    async def _attempt(self, lease: Lease, delivered: Delivered | None, *, lag_s: float) -> None:
-        """One call to one worker. However it ends, the call, the lease and the span end with it.
-
-        ``lag_s`` of the time that is left goes by without a token.
-        """
+    async def _attempt(self, lease: Lease, delivered: Delivered | None, place: Place) -> None:
+        """One call to one worker. However it ends, the call, the lease and the span end with it."""
         prepared, call, passage = self._prepared, self._call, self._passage
         tokens = passage.tokens
         span = self._record.attempt(lease, delivered_tokens=tokens)
@@ -129,12 +126,14 @@ class _Run:
         try:
             if not call.remaining_s:
                 raise DeadlineExceededError("the deadline passed before a worker was asked")
-            remaining_s = max(0.0, call.remaining_s - lag_s)
+            remaining_s = max(0.0, call.remaining_s - place.lag_s)  # the rest goes by without a token
             budget = prepared.budget(lease.load, remaining_s=remaining_s, delivered_tokens=tokens)
             async with lease.held():
                 await self._carrier.carry(
                     lease,
-                    prepared.job(budget, delivered).SerializeToString(),  # kept by nobody for as long as the stream
+                    prepared.job(
+                        budget, place.queue, delivered
+                    ).SerializeToString(),  # kept by nobody for as long as the stream
                     passage,
                     timeout_s=call.remaining_s,
                     metadata=span.metadata,

@@ -9,8 +9,8 @@ from google.protobuf.message import DecodeError
 
 from gateway.admission import Admission
 from gateway.call import Call
+from gateway.criticality import rank_of
 from gateway.dispatch import Carrier, Dispatch
-from gateway.intake import rank_of
 from gateway.jobs import PreparedRequest, is_light
 from gateway.policy.outcomes import no_worker_available
 from gateway.policy.tenants import Tenants

@@ -33,11 +33,6 @@ class Guest(Waiter):
         return self.prepared.request.model
 
     @property
-    def prompt_tokens(self) -> int:
-        """The length of its prompt."""
-        return len(self.prepared.prompt.token_ids)
-
-    @property
     def insists_on_all_output(self) -> bool:
         """Whether it would rather be refused than given less output than it asks for."""
         return self.prepared.request.short_deadline_policy == generation_pb2.SHORT_DEADLINE_POLICY_REFUSE

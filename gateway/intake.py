@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from gateway.call import Call
+from gateway.criticality import rank_of
 from gateway.errors import DeadlineTooShortError
 from gateway.guest import Guest
 from gateway.jobs import PreparedRequest
@@ -12,8 +13,7 @@ from gateway.policy.expected_output import ExpectedOutput
 from gateway.policy.lag import Lag
 from gateway.policy.quota import QuotaRefusal, Quotas
 from gateway.policy.refusals import over_quota
-from gateway.policy.supply import first_token_s, reported_output_tokens
-from gateway.policy.waiter import CLASS_COUNT
+from gateway.policy.supply import first_token_s, reported_output
 from gateway.workers.fleet import Fleet
 from gateway.workers.seat import Lease
 from tidegate.inference.v1 import generation_pb2
@@ -24,11 +24,6 @@ _COMPLETE = (
     generation_pb2.FINISH_REASON_LENGTH,
     generation_pb2.FINISH_REASON_REPETITION,
 )
-
-
-def rank_of(criticality: int) -> int:
-    """The place of a criticality among all: 0 is the most critical. A value that is not known is the least."""
-    return min(max(0, criticality - generation_pb2.CRITICALITY_CRITICAL_PLUS), CLASS_COUNT - 1)
 
 
 class Intake:
@@ -56,7 +51,7 @@ class Intake:
             tenant=prepared.tenant,
             prompt_tokens=prompt_tokens,
             max_output_tokens=prepared.max_output_tokens,
-            reported=reported_output_tokens(seat.load for seat in self._fleet.seats_for(model)),
+            reported=reported_output(seat.load for seat in self._fleet.seats_for(model)),
         )
         tokens = prompt_tokens + expected_output
         quota = self._quotas.reserve(prepared.tenant, tokens=tokens, now=now)
@@ -66,6 +61,7 @@ class Intake:
             tenant=prepared.tenant,
             rank=rank_of(prepared.request.criticality),
             tokens=tokens,
+            prompt_tokens=prompt_tokens,
             size_bytes=prepared.size_bytes,
             arrived_at=now,
             deadline_at=call.deadline_at,

@@ -124,8 +124,16 @@ class PreparedRequest:
         budget = output_budget(demand, load, remaining_s=remaining_s)
         return replace(budget, max_output_tokens=budget.max_output_tokens + delivered_tokens)
 
-    def job(self, budget: OutputBudget, delivered: Delivered | None = None) -> worker_service_pb2.GenerateRequest:
-        """The worker's request. It always asks for token ids: should the worker be lost, another one needs them."""
+    def job(
+        self,
+        budget: OutputBudget,
+        queue: worker_service_pb2.GatewayQueue | None = None,
+        delivered: Delivered | None = None,
+    ) -> worker_service_pb2.GenerateRequest:
+        """The worker's request. It always asks for token ids: should the worker be lost, another one needs them.
+
+        ``queue`` is what waits in this gateway.
+        """
         request = self.request
         job = worker_service_pb2.GenerateRequest(
             response_id=self.response_id,
@@ -137,6 +145,7 @@ class PreparedRequest:
             criticality=request.criticality,
             is_budget_clamped=budget.is_clamped,
             tenant=self.tenant,
+            gateway_queue=queue,
         )
         job.sampling.max_output_tokens = budget.max_output_tokens
         job.output.include_token_ids = True

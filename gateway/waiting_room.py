@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 
 from gateway.call import Call
+from gateway.criticality import criticality_of
 from gateway.errors import GatewayError, KvExhaustedError, reason_of
 from gateway.guest import Guest
 from gateway.intake import Intake
@@ -28,6 +29,7 @@ from gateway.workers.fleet import Fleet
 from gateway.workers.seat import Lease
 from tidegate.inference.v1 import generation_pb2
 from tidegate.rpc.status import RpcError
+from tidegate.worker.v1 import worker_service_pb2
 
 
 class Place:
@@ -77,6 +79,11 @@ class Place:
     def lag_s(self) -> float:
         """How much later than a worker's rates foretell its first token is to be expected."""
         return self._room.lag_s
+
+    @property
+    def queue(self) -> worker_service_pb2.GatewayQueue:
+        """What waits for the same model, for other gateways to know."""
+        return self._room.queue_of(self._guest.model)
 
     def fail(self, error: RpcError) -> None:
         """The attempt with the latest lease has ended in ``error``."""
@@ -128,7 +135,7 @@ class WaitingRoom:
     def predicted_wait_s(self, model: ServedModel) -> float | None:
         """How long it will take to serve all that wait for ``model`` now; None while that is not known."""
         line, supply = self._line(model), self._supply(model)
-        return line.predicted_clearance_s(supply, self._loop.time())
+        return line.predicted_clearance_s(supply)
 
     def place(self, prepared: PreparedRequest, call: Call) -> Place:
         """A place for the request; ``end`` it. Raises ``QuotaExceededError``."""
@@ -138,6 +145,17 @@ class WaitingRoom:
             self.refusals[reason_of(error)] += 1
             raise
 
+    def queue_of(self, model: ServedModel) -> worker_service_pb2.GatewayQueue:
+        """What waits for ``model``, for other gateways to know."""
+        line = self._line(model)
+        queue = worker_service_pb2.GatewayQueue(
+            gateway_id=self._fleet.gateway_id, waiting_token_count=line.queue.tokens
+        )
+        if (head := line.queue.head()) is not None:
+            queue.first_criticality = criticality_of(head.rank)
+            queue.first_wait_duration.FromMilliseconds(round((self._loop.time() - head.arrived_at) * 1e3))
+        return queue
+
     def make_way(self, rank: int) -> bool:
         """Send away the least critical that waits, if it is less critical than ``rank``; whether there was one."""
         queues = (line.queue.least_critical(rank) for line in self._lines.values())
@@ -146,7 +164,7 @@ class WaitingRoom:
             return False
         victim = _as_guest(max(victims, key=lambda one: one.rank))
         line, now = self._line(victim.model), self._loop.time()
-        line.leave(victim, now)
+        line.leave(victim)
         hint_s = line.retry_after_s(victim, self._supply(victim.model), now)
         victim.send_away(evicted(victim, Bound.IN_FLIGHT, retry_after_s=hint_s))
         return True
@@ -181,7 +199,7 @@ class WaitingRoom:
     def come_back(self, guest: Guest, lease: Lease, failure: RpcError | None) -> None:
         """``guest`` has been to a worker and is here again. Raises ``GatewayError`` when it may not."""
         self._fleet.refuse_poison(guest.prepared.demand)
-        now, tokens = self._loop.time(), guest.tokens
+        tokens = guest.tokens
         if failure is not None and judge(failure).error is KvExhaustedError:
             tokens = max(tokens, _needed_tokens(failure, lease))
             hints = (guest.retry_hint_s, failure.retry_after_s)
@@ -189,17 +207,17 @@ class WaitingRoom:
         else:
             self._intake.begin_anew(guest)
         line = self._line(guest.model)
-        line.put_back(guest, now, tokens=min(tokens, guest.prepared.demand.need_tokens))
+        line.put_back(guest, tokens=min(tokens, guest.prepared.demand.need_tokens))
         self._serve(line)
 
     def leave(self, guest: Guest, finished: generation_pb2.Finished | None, *, used_tokens: int | None) -> None:
         """``guest`` is over, and its lease closed. ``used_tokens``: prompt and output; None if it was not served."""
-        line, now = self._line(guest.model), self._loop.time()
+        line = self._line(guest.model)
         if guest.is_waiting:
-            line.leave(guest, now)
+            line.leave(guest)
             self._wake()  # others may have waited behind it
         if used_tokens is not None:
-            line.released(guest, used_tokens, now)
+            line.released(guest, used_tokens)
         self._intake.settle(guest, finished, used_tokens=used_tokens)
 
     def _line(self, model: ServedModel) -> WaitingLine:
@@ -209,13 +227,17 @@ class WaitingRoom:
         return line
 
     def _supply(self, model: ServedModel) -> Supply:
-        seats = self._fleet.seats_for(model)
-        return supply_of(
-            [
-                WorkerRoom(load=seat.load, unseen_blocks=seat.unseen.blocks, own_blocks=seat.in_flight_blocks)
-                for seat in seats
-            ]
-        )
+        rooms = [
+            WorkerRoom(
+                load=seat.load,
+                unseen_blocks=seat.unseen.blocks,
+                unseen_requests=seat.unseen.requests,
+                unseen_prefill_tokens=seat.unseen.prefill_tokens,
+                own_blocks=seat.in_flight_blocks,
+            )
+            for seat in self._fleet.seats_for(model)
+        ]
+        return supply_of(rooms, self._fleet.queues_elsewhere(model))
 
     def _wake(self) -> None:
         # Once for all that happens in this turn of the loop, and not in the middle of it.
@@ -234,9 +256,9 @@ class WaitingRoom:
         while waiter := line.queue.head():
             head = _as_guest(waiter)
             if head.answer.done():  # cancelled, and about to leave by itself
-                line.leave(head, now)
+                line.leave(head)
             elif self._is_hopeless(head):
-                line.leave(head, now)
+                line.leave(head)
                 head.answer.set_result(None)
             elif not line.next(self._take_lease, now) and not self._expire(line, self._supply(head.model), now):
                 break
@@ -256,7 +278,7 @@ class WaitingRoom:
                 guest.send_away(no_worker_available())
                 continue
             hint_s = line.retry_after_s(guest, supply, now)
-            if guest.retry_hint_s is not None and line.tokens_per_s(supply, now) is None:
+            if guest.retry_hint_s is not None and supply.tokens_per_s is None:
                 hint_s = guest.retry_hint_s
             guest.send_away(waited_in_vain(guest, supply, line.bound_of(guest), now=now, retry_after_s=hint_s))
         return bool(gone)
@@ -264,6 +286,8 @@ class WaitingRoom:
     def _take_lease(self, waiter: Waiter) -> bool:
         guest = _as_guest(waiter)
         if guest.answer.done():  # cancelled, and about to leave by itself
+            return False
+        if not self._may_go(guest):
             return False
         lease = self._fleet.lease(
             guest.model,
@@ -278,9 +302,26 @@ class WaitingRoom:
             guest.answer.set_result(lease)
         return lease is not None
 
+    def _may_go(self, guest: Guest) -> bool:
+        """Whether ``guest`` may take a worker's room, if there is any, before the first in line of other gateways."""
+        turn, elsewhere = self._line(guest.model).turn, self._fleet.queues_elsewhere(guest.model)
+        if not elsewhere:
+            return True
+        has_room = self._fleet.has_room(
+            guest.model,
+            guest.prepared.demand,
+            exclude=guest.exclude,
+            expected_tokens=guest.tokens,
+            spare_tokens=guest.headroom_tokens,
+        )
+        if has_room and not turn.may_go(guest, elsewhere, self._loop.time()):
+            return False
+        turn.end()
+        return has_room
+
     def _set_timer(self) -> None:
-        expiries = (line.queue.next_expiry_at for line in self._lines.values())
-        at = min((at for at in expiries if at is not None), default=None)
+        events = [at for line in self._lines.values() for at in (line.queue.next_expiry_at, line.turn.ask_again_at)]
+        at = min((at for at in events if at is not None), default=None)
         if at != self._timer_at and self._timer is not None:
             self._timer.cancel()
         if at is not None and at != self._timer_at:

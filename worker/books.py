@@ -49,11 +49,6 @@ class Books:
         self.ledger = Ledger(capacity, self._lengths, self._feed, clock)
         self.pace = Pace(self.ledger, engine_load, clock, full_step_tokens=facts.max_batched_tokens)
 
-    @property
-    def output_quantile(self) -> float:
-        """The quantile of past outputs that reservations are made for at present."""
-        return self._lengths.quantile
-
     def after_step(self) -> None:
         """The engine has completed a step."""
         self.pace.after_step()
@@ -64,7 +59,7 @@ class Books:
                 used_blocks=total_blocks - load.free_blocks,
                 total_blocks=total_blocks,
                 preemptions=load.preemptions,
-                refusals=self.ledger.refusals,
+                is_full=self.ledger.is_full,
             )
         )
         self._lengths.quantile = self._overcommit.quantile

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from worker.drain import Drain
 from worker.feed import Feed
 from worker.output_lengths import OutputLengths
 from worker.rate import Rate
@@ -108,6 +109,7 @@ class Ledger:
         self._own_blocks = 0
         self._shared = SharedBlocks()
         self._released = Rate(clock)
+        self._drain = Drain(clock)
 
     @property
     def reserved_blocks(self) -> int:
@@ -123,6 +125,21 @@ class Ledger:
     def released_blocks_per_s(self) -> float:
         """Blocks that ended requests gave back of late; 0 before any did."""
         return self._released.per_s
+
+    @property
+    def drained_blocks_per_s(self) -> float:
+        """Blocks that come free while no usual request would be admitted; 0 as long as that is not known."""
+        return self._drain.per_s
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a request of average size would not be admitted now, for want of blocks."""
+        return self.requests > 0 and self.unreserved_blocks * self.requests < self.reserved_blocks
+
+    @property
+    def output_quantile(self) -> float:
+        """The share of outputs that are no longer than it reckons with, at present."""
+        return self._lengths.quantile
 
     @property
     def usual_output_tokens(self) -> int | None:
@@ -164,6 +181,7 @@ class Ledger:
         self.requests += 1
         self.admissions += 1
         self.pending_prefill_tokens += prompt_tokens
+        self._note_fullness()
         return Reservation(
             tenant=tenant,
             prompt_tokens=prompt_tokens,
@@ -217,12 +235,17 @@ class Ledger:
         self.requests -= 1
         self._end_prefill(reservation)
         self._released.add(reserved - self.reserved_blocks)
+        self._drain.release(reserved - self.reserved_blocks)
+        self._note_fullness()
         if is_complete:
             self._lengths.learn(
                 tenant=reservation.tenant,
                 prompt_tokens=reservation.prompt_tokens,
                 output_tokens=reservation.output_tokens,
             )
+
+    def _note_fullness(self) -> None:
+        self._drain.set_full(self.is_full or not self.room.requests)
 
     def _end_prefill(self, reservation: Reservation) -> None:
         self.pending_prefill_tokens -= reservation.pending_prefill_tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 from collections.abc import AsyncGenerator, Callable
 
@@ -11,9 +12,11 @@ from worker.engine import EngineLoad
 from worker.ledger import Ledger
 from worker.pace import Pace
 from worker.suspects import SuspectBoard
+from worker.waiting_board import GatewayQueue, WaitingBoard
 
-# An engine step takes 4 ms and more; a gateway that hears of every fifth one is still ahead of its next decision.
-_SHORTEST_INTERVAL_S = 0.02
+# An engine step takes 4 ms and more; a gateway that hears of every fifth one is still ahead of its next decision. The
+# interval varies, so that of several gateways none is always the first to hear.
+_SHORTEST_INTERVAL_S = (0.015, 0.025)
 _LONGEST_INTERVAL_S = 1.0
 
 
@@ -30,12 +33,24 @@ class LoadFeed:
         self.sample_number = 0  # of the latest report
         self._instance_id = secrets.randbits(64) | 1
         self.suspects = SuspectBoard()
+        self._waiting = WaitingBoard()
         self._change = asyncio.Event()
 
     def changed(self) -> None:
         """Something that a report shows has changed."""
         self._change.set()
         self._change = asyncio.Event()
+
+    def hear(self, queue: worker_service_pb2.GatewayQueue) -> None:
+        """A gateway tells what waits in it."""
+        self._waiting.tell(
+            GatewayQueue(
+                gateway_id=queue.gateway_id,
+                waiting_tokens=queue.waiting_token_count,
+                first_criticality=queue.first_criticality,
+                first_wait_s=queue.first_wait_duration.ToNanoseconds() / 1e9,
+            )
+        )
 
     async def wait_for_change(self) -> None:
         """Until the next change."""
@@ -48,9 +63,10 @@ class LoadFeed:
             yield self._report()
             if self._is_draining() and not self._ledger.requests:
                 return
-            await asyncio.sleep(_SHORTEST_INTERVAL_S)
+            pause_s = random.uniform(*_SHORTEST_INTERVAL_S)
+            await asyncio.sleep(pause_s)
             try:
-                async with asyncio.timeout(_LONGEST_INTERVAL_S - _SHORTEST_INTERVAL_S):
+                async with asyncio.timeout(_LONGEST_INTERVAL_S - pause_s):
                     await change.wait()
             except TimeoutError:
                 pass  # no change is news, too
@@ -78,10 +94,20 @@ class LoadFeed:
             admissible_request_count=room.requests,
             admissible_prompt_token_count=room.prompt_tokens,
             instance_id=self._instance_id,
+            drained_blocks_per_second=ledger.drained_blocks_per_s,
+            output_quantile=ledger.output_quantile,
         )
         report.observed_time.GetCurrentTime()
         for suspect in self.suspects.current():
             shared = report.suspects.add(request_digest=suspect.digest, instance_id=suspect.instance_id)
             shared.remaining_duration.FromNanoseconds(round(suspect.remaining_s * 1e9))
+        for queue in self._waiting.current():
+            told = report.gateway_queues.add(
+                gateway_id=queue.gateway_id,
+                waiting_token_count=queue.waiting_tokens,
+                first_criticality=queue.first_criticality,
+            )
+            told.first_wait_duration.FromNanoseconds(round(queue.first_wait_s * 1e9))
+            told.age.FromNanoseconds(round(queue.age_s * 1e9))
         report.engine_step_age.FromNanoseconds(round(pace.step_age_s * 1e9))
         return report

@@ -2,7 +2,7 @@
 
 Too low, and requests outgrow the pool: the engine preempts, and computes again what it had. Too high, and blocks stand
 reserved that nobody ever fills. What happened of late decides: a preemption raises the quantile at once; a ledger that
-refuses requests while the pool has blocks to spare lowers it, slowly.
+stays full while the pool has blocks to spare lowers it, slowly.
 """
 
 from __future__ import annotations
@@ -12,21 +12,24 @@ from dataclasses import dataclass
 
 # Generations last seconds; a change shows no sooner.
 _WINDOW_S = 2.0
-# A window's worth of preemptions weighs as much as ten windows of thrift.
-_STEP_UP, _STEP_DOWN = 0.05, 0.005
+# A window's worth of preemptions weighs as much as a few of thrift.
+_STEP_UP, _STEP_DOWN = 0.05, 0.02
 _LEAST, _MOST = 0.4, 0.98
 # The pool is used well from this share on: what is left is for requests that outgrow their reservations.
-_FULL_USE = 0.95
+_FULL_USE = 0.96
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolUse:
-    """The pool after an engine step. ``preemptions`` and ``refusals`` are counts since the start."""
+    """The pool after an engine step. ``preemptions`` is a count since the start.
+
+    ``is_full``: the ledger would admit no usual request for want of blocks, whatever the pool itself has to spare.
+    """
 
     used_blocks: int
     total_blocks: int
     preemptions: int
-    refusals: int  # of the ledger, for want of blocks
+    is_full: bool
 
 
 class Overcommit:
@@ -38,17 +41,21 @@ class Overcommit:
         self._clock = clock
         self._window_began_at = clock()
         self._preemptions = 0  # before this window
-        self._refusals = 0
         self._highest_use = 0.0
+        self._is_full = False  # in this window
+        self._was_full = False  # in the one before
 
     def observe(self, pool: PoolUse) -> None:
         """Count a step."""
         self._highest_use = max(self._highest_use, pool.used_blocks / pool.total_blocks)
+        self._is_full = self._is_full or pool.is_full
         if self._clock() - self._window_began_at < _WINDOW_S:
             return
         if pool.preemptions > self._preemptions:
             self.quantile = max(self.quantile, min(_MOST, self.quantile + _STEP_UP))
-        elif pool.refusals > self._refusals and self._highest_use < _FULL_USE:
+        elif self._is_full and self._was_full and self._highest_use < _FULL_USE:
+            # A pool that has only just been filled is full of requests that have most of their output before them.
             self.quantile = min(self.quantile, max(_LEAST, self.quantile - _STEP_DOWN))
         self._window_began_at = self._clock()
-        self._preemptions, self._refusals, self._highest_use = pool.preemptions, pool.refusals, 0.0
+        self._preemptions, self._highest_use = pool.preemptions, 0.0
+        self._was_full, self._is_full = self._is_full, False

@@ -75,6 +75,8 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
         served = model.checkpoint.checkpoint_sha256
         if request.checkpoint_sha256 != served:
             raise CheckpointMismatchError(served=served, requested=request.checkpoint_sha256)
+        if request.HasField("gateway_queue"):
+            model.load_feed.hear(request.gateway_queue)
         job = parse_job(
             request,
             job_id=f"job-{next(self._job_numbers)}",

@@ -12,7 +12,13 @@ from bench.overload.trace import Arrival, Trace
 from bench.overload.virtual import Agenda, VirtualEngine
 from worker.sim_profile import SimProfile
 
-BARE, RESERVE_CAP, TIDEGATE, ORACLE = "bare", "reserve-cap", "Tidegate", "oracle"
+BARE, RESERVE_CAP, TIDEGATE, THREE_GATEWAYS, ORACLE = (
+    "bare",
+    "reserve-cap",
+    "Tidegate",
+    "Tidegate, 3 gateways",
+    "oracle",
+)
 
 
 def _line(expect: Callable[[Arrival], int]) -> Callable[[Agenda, VirtualEngine, SimProfile], Door]:
@@ -23,6 +29,7 @@ _DOORS: dict[str, Callable[[Agenda, VirtualEngine, SimProfile], Door]] = {
     BARE: lambda agenda, engine, _: Bare(agenda, engine),
     RESERVE_CAP: _line(cap),
     TIDEGATE: Tidegate,
+    THREE_GATEWAYS: partial(Tidegate, gateways=3),
     ORACLE: _line(oracle),
 }
 POLICIES = tuple(_DOORS)

@@ -23,7 +23,7 @@ class Answer:
     output_tokens: int = 0
     is_complete: bool = False
     refused_at: float | None = None
-    has_waited: bool = False  # before it was refused: it was let wait, and its time ran out
+    has_waited: bool = False  # before it was refused: it was let wait, and sent away from there
     failure: str = ""  # what else went wrong
     hint_s: float | None = None
     needed_wait_s: float | None = None
@@ -59,7 +59,7 @@ class EngineFigures:
 class Score:
     """One policy's run of one trace. Rates are per second of the window, but for ``tokens_per_s``: it counts the drain.
 
-    Errors are relative. ``refusal_p99_s`` is of those that were not let wait.
+    Errors are relative. ``refusal_p99_s`` is of those that were not let wait, ``late_refusal_p50_s`` of the others.
     """
 
     policy: str
@@ -78,6 +78,7 @@ class Score:
     preemptions: int
     highest_kv_use: float
     refusal_p99_s: float
+    late_refusal_p50_s: float
     hint_median_error: float
 
 
@@ -86,7 +87,8 @@ def score(policy: str, answers: Sequence[Answer], *, window_s: float, engine: En
     served = [answer for answer in answers if answer.is_complete]
     good = [answer for answer in served if answer.is_good]
     refused = [answer for answer in answers if answer.refused_at is not None]
-    at_once = [answer for answer in refused if not answer.has_waited]
+    at_once = [(answer.refused_at or 0.0) - answer.arrival_s for answer in refused if not answer.has_waited]
+    late = [(answer.refused_at or 0.0) - answer.arrival_s for answer in refused if answer.has_waited]
     until_s = max((answer.last_token_at or 0.0 for answer in served), default=0.0)
     ttfts = [answer.ttft_s for answer in served if answer.ttft_s is not None]
     itls = [answer.itl_s for answer in served if answer.itl_s is not None]
@@ -100,7 +102,7 @@ def score(policy: str, answers: Sequence[Answer], *, window_s: float, engine: En
         offered=len(answers),
         served=len(served),
         refused=len(refused),
-        refused_after_waiting=len(refused) - len(at_once),
+        refused_after_waiting=len(late),
         failed=sum(bool(answer.failure) for answer in answers),
         goodput_tokens_per_s=sum(answer.output_tokens for answer in good) / window_s,
         good_requests_per_s=len(good) / window_s,
@@ -111,7 +113,8 @@ def score(policy: str, answers: Sequence[Answer], *, window_s: float, engine: En
         itl_p99_s=quantile(itls, 0.99),
         preemptions=engine.preemptions,
         highest_kv_use=engine.highest_kv_use,
-        refusal_p99_s=quantile([(answer.refused_at or 0.0) - answer.arrival_s for answer in at_once], 0.99),
+        refusal_p99_s=quantile(at_once, 0.99),
+        late_refusal_p50_s=quantile(late, 0.5),
         hint_median_error=quantile(hint_errors, 0.5),
     )
 

@@ -19,7 +19,8 @@ _HEAD = (
     "ITL p50 / p99 ms",
     "preemptions",
     "highest KV use",
-    "refusal p99 ms",
+    "refusal p99 ms: on arrival",
+    "p50 s: after waiting",
     "RetryInfo error",
 )
 
@@ -49,6 +50,7 @@ def table(scores: Iterable[Score]) -> Iterator[str]:
             str(row.preemptions),
             f"{row.highest_kv_use:.2f}",
             _number(1e3 * row.refusal_p99_s, ".1f"),
+            _number(row.late_refusal_p50_s, ".2f"),
             _number(row.hint_median_error, ".0%"),
         )
         yield f"| {' | '.join(cells)} |"

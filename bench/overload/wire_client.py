@@ -23,8 +23,8 @@ from tidegate.rpc.status import RpcError
 
 _TIMEOUT_S = 120.0
 _CERTAIN_BIAS = 100.0
-# Beyond it, the refusal of a request has waited for its chance. A refusal at once is a round trip.
-_AT_ONCE_S = 0.5
+# Refusals of requests that had been let wait. All others are answers to an arrival.
+_AFTER_WAITING = ("KV_EXHAUSTED", "EVICTED")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +115,7 @@ class _Caller:
             answer.failure = f"{error.reason}: {error.message}"
             return
         answer.refused_at = self._now()
-        answer.has_waited = answer.refused_at - answer.arrival_s > _AT_ONCE_S
+        answer.has_waited = error.reason in _AFTER_WAITING
         if error.retry_after_s is not None:
             answer.hint_s = error.retry_after_s / self._errand.time_scale
 

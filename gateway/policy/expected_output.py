@@ -1,12 +1,13 @@
 """How long outputs will be, as far as this gateway has seen: quantiles by tenant and by length of the prompt.
 
-The worker has the last word with its own numbers; this keeps requests from being sent where they will not fit, and from
-waiting for room that they will not need.
+The worker has the last word with its own numbers, and tunes the quantile to go by. This keeps requests from being sent
+where they will not fit, and from waiting for room that they will not need.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 
 from ddsketch import DDSketch
 
@@ -17,13 +18,24 @@ _MIN_OUTPUTS = 20
 _WINDOW_OUTPUTS = 1_000
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedOutput:
+    """What the workers go by: the share of outputs that shall be no longer than expected, and what that is on average.
+
+    ``usual_tokens`` is None before anything was learned.
+    """
+
+    quantile: float
+    usual_tokens: int | None
+
+
 class _Outputs:
     """A quantile over the latest outputs: those of the sketch being filled, and of the one filled before it."""
 
     def __init__(self) -> None:
         self._filling = DDSketch(_RELATIVE_ACCURACY)
         self._filled = DDSketch(_RELATIVE_ACCURACY)
-        self._expected: float | None = None
+        self._expected: tuple[float, float | None] | None = None  # the quantile last asked for, and its value
 
     def add(self, output_tokens: int) -> None:
         self._filling.add(output_tokens)
@@ -32,25 +44,30 @@ class _Outputs:
         self._expected = None
 
     def expect(self, quantile: float) -> float | None:
-        if self._expected is None and self._filled.count + self._filling.count >= _MIN_OUTPUTS:
+        if self._expected is None or self._expected[0] != quantile:
             latest = DDSketch(_RELATIVE_ACCURACY)
             latest.merge(self._filled)
             latest.merge(self._filling)
-            self._expected = latest.get_quantile_value(quantile)
-        return self._expected
+            is_enough = latest.count >= _MIN_OUTPUTS
+            self._expected = quantile, latest.get_quantile_value(quantile) if is_enough else None
+        return self._expected[1]
 
 
 class ExpectedOutput:
     """Learns from finished outputs. Remembers a bounded number of groups, the latest to be used."""
 
-    def __init__(self, *, quantile: float = 0.7, max_groups: int = 1_024) -> None:
-        """``quantile``: the share of outputs that shall be no longer than expected; that of the workers by default."""
-        self._quantile = quantile
+    def __init__(self, *, max_groups: int = 1_024) -> None:
         self._max_groups = max_groups
         self._groups: OrderedDict[tuple[str, str | None, int], _Outputs] = OrderedDict()
 
     def expect(
-        self, *, model: str, tenant: str, prompt_tokens: int, max_output_tokens: int, reported: int | None = None
+        self,
+        *,
+        model: str,
+        tenant: str,
+        prompt_tokens: int,
+        max_output_tokens: int,
+        reported: ReportedOutput,
     ) -> int:
         """The output tokens to reckon with, 1 to ``max_output_tokens``.
 
@@ -59,10 +76,10 @@ class ExpectedOutput:
         """
         for key in _groups(model, tenant, prompt_tokens):
             outputs = self._groups.get(key)
-            expected = outputs.expect(self._quantile) if outputs is not None else None
+            expected = outputs.expect(reported.quantile) if outputs is not None else None
             if expected is not None:
                 return max(1, min(round(expected), max_output_tokens))
-        return max(1, min(reported or max_output_tokens, max_output_tokens))
+        return max(1, min(reported.usual_tokens or max_output_tokens, max_output_tokens))
 
     def learn(self, *, model: str, tenant: str, prompt_tokens: int, output_tokens: int) -> None:
         """Count an output that came to its own end; one cut short says nothing about the model."""

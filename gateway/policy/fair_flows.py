@@ -85,6 +85,7 @@ class FairFlows:
     def __init__(self, weights: Mapping[str, float]) -> None:
         """``weights`` by tenant; 1 where none is given."""
         self.tokens = 0
+        self.prompt_tokens = 0
         self.length = 0
         self.virtual_time = 0.0
         self.arrivals = Rate(_ARRIVALS_TIME_CONSTANT_S)  # of all, in tokens
@@ -218,12 +219,14 @@ class FairFlows:
     def _put(self, flow: Flow, waiter: Waiter) -> None:
         flow.add(waiter)
         self.tokens += waiter.tokens
+        self.prompt_tokens += waiter.prompt_tokens
         self.length += 1
         self._enter(waiter.tenant, flow)
 
     def _take(self, flow: Flow, waiter: Waiter) -> None:
         flow.remove(waiter)
         self.tokens -= waiter.tokens
+        self.prompt_tokens -= waiter.prompt_tokens
         self.length -= 1
 
     def _enter(self, tenant: str, flow: Flow) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.policy.elsewhere import GatewayQueue
 from gateway.policy.quarantine import Suspect
 
 
@@ -28,13 +29,16 @@ class WorkerLoad:
         0  # of the free ones, with the beginnings of prompts; 0 also where an engine does not tell
     )
     released_blocks_per_s: float = 0.0  # by ended requests, of late
+    drained_blocks_per_s: float = 0.0  # by ended requests, while there was no room for a usual one; 0: not known
     expected_output_tokens: int = 0  # that the ledger reckons an average request with; 0: nothing learned, the maximum
+    output_quantile: float = 0.0  # the share of outputs that it reserves enough for; 0: it does not tell
     # What would be admitted now, blocks aside; None: without bound.
     admissible_requests: int | None = None
     admissible_prompt_tokens: int | None = None
     engine_step_age_s: float = 0.0  # for so long the engine has had work and made no step
     instance_id: int = 0  # of the process; 0: it has none
     suspects: tuple[Suspect, ...] = ()
+    gateway_queues: tuple[GatewayQueue, ...] = ()
     sample_number: int = 0  # of the report, ascending
 
     @property

@@ -42,6 +42,16 @@ class Queue:
         """All waiters, in no useful order."""
         return (waiter for flows in self.classes for _, flow in flows for waiter in flow)
 
+    @property
+    def tokens(self) -> int:
+        """Those of all that wait."""
+        return sum(flows.tokens for flows in self.classes)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Those of their prompts."""
+        return sum(flows.prompt_tokens for flows in self.classes)
+
     def victims(self, newcomer: Waiter) -> list[Waiter] | None:
         """Who has to go so that ``newcomer`` fits: nobody, some others, or None where it has to go itself.
 

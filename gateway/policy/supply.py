@@ -5,48 +5,73 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from gateway.policy.elsewhere import GatewayQueue
+from gateway.policy.expected_output import ReportedOutput
 from gateway.policy.load import WorkerLoad
 from gateway.policy.wait_forecast import Supply
 
-# Of its blocks, less than which a pool is full: its rates tell what it can do, and not what it is asked for.
-_FULL_SHARE = 0.05
-# Of a worker where this gateway has nothing: there is one other gateway at least.
-_UNKNOWN_SHARE = 0.5
+# A worker's, until it tunes it.
+_DEFAULT_QUANTILE = 0.7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRoom:
-    """One worker. ``unseen_blocks``: of jobs that ``load`` cannot know yet; ``own_blocks``: of all this gateway's."""
+    """One worker. ``unseen_...`` is of jobs that ``load`` cannot know yet, ``own_blocks`` of all of this gateway's."""
 
     load: WorkerLoad
     unseen_blocks: int
+    unseen_requests: int
+    unseen_prefill_tokens: int
     own_blocks: int
 
     @property
-    def free_blocks(self) -> int:
-        """Blocks that a further job would find."""
-        return max(0, self.load.available_blocks - self.unseen_blocks)
+    def free_requests(self) -> int | None:
+        """How many further jobs it would take; None without bound."""
+        bound = self.load.admissible_requests
+        return None if bound is None else max(0, bound - self.unseen_requests)
 
     @property
-    def own_tokens_per_s(self) -> float:
-        """What comes free for this gateway: its share of the whole is that of the blocks that it holds.
+    def free_prompt_tokens(self) -> int | None:
+        """The longest prompt that it would take; None without bound."""
+        bound = self.load.admissible_prompt_tokens
+        return None if bound is None else max(0, bound - self.unseen_prefill_tokens)
 
-        While nothing has ended, requests give back at least what is generated to fill them.
-        """
-        load = self.load
-        share = min(1.0, self.own_blocks / max(1, load.reserved_blocks)) if self.own_blocks else _UNKNOWN_SHARE
-        return share * max(load.released_blocks_per_s * load.block_size, load.decode_tokens_per_s)
+    @property
+    def free_tokens(self) -> int:
+        """Room that further jobs would find in its cache; none where none would be taken."""
+        if self.free_requests == 0:
+            return 0
+        return max(0, self.load.available_blocks - self.unseen_blocks) * self.load.block_size
 
 
-def supply_of(workers: Sequence[WorkerRoom]) -> Supply:
-    """All workers together."""
-    total = sum(worker.load.total_blocks for worker in workers)
-    is_full = sum(worker.free_blocks for worker in workers) <= _FULL_SHARE * total
-    tokens_per_s = sum(worker.own_tokens_per_s for worker in workers)
+def supply_of(workers: Sequence[WorkerRoom], elsewhere: Iterable[GatewayQueue]) -> Supply:
+    """All workers together, and what waits for them ``elsewhere``."""
+    drains = [
+        worker.load.drained_blocks_per_s * worker.load.block_size
+        for worker in workers
+        if worker.load.drained_blocks_per_s
+    ]
+    held = sum(worker.load.reserved_blocks for worker in workers)
     return Supply(
-        free_tokens=sum(worker.free_blocks * worker.load.block_size for worker in workers),
-        tokens_per_s=tokens_per_s if is_full and tokens_per_s else None,
+        free_tokens=sum(worker.free_tokens for worker in workers),
+        # Those that have not been full yet are taken for the equals of those that have.
+        tokens_per_s=sum(drains) * len(workers) / len(drains) if drains else None,
+        free_requests=_sum(worker.free_requests for worker in workers),
+        free_prompt_tokens=_sum(worker.free_prompt_tokens for worker in workers),
+        prompt_tokens_per_s=sum(worker.load.prefill_tokens_per_s for worker in workers),
+        waiting_elsewhere_tokens=sum(queue.waiting_tokens for queue in elsewhere),
+        held_share=min(1.0, sum(worker.own_blocks for worker in workers) / held) if held else 1.0,
     )
+
+
+def _sum(bounds: Iterable[int | None]) -> int | None:
+    """All of them; None where one is without bound."""
+    total = 0
+    for bound in bounds:
+        if bound is None:
+            return None
+        total += bound
+    return total
 
 
 def first_token_s(loads: Iterable[WorkerLoad], *, prompt_tokens: int) -> float:
@@ -57,10 +82,14 @@ def first_token_s(loads: Iterable[WorkerLoad], *, prompt_tokens: int) -> float:
     return min((_first_token_s(load, prompt_tokens) for load in loads), default=0.0)
 
 
-def reported_output_tokens(loads: Iterable[WorkerLoad]) -> int | None:
-    """The output that the workers reckon an average request with; None while none has learned."""
-    reported = [load.expected_output_tokens for load in loads if load.expected_output_tokens]
-    return round(sum(reported) / len(reported)) if reported else None
+def reported_output(loads: Iterable[WorkerLoad]) -> ReportedOutput:
+    """The means of what the workers go by; the quantile in hundredths."""
+    learned = [load for load in loads if load.expected_output_tokens]
+    quantiles = [load.output_quantile for load in learned if load.output_quantile]
+    return ReportedOutput(
+        quantile=round(sum(quantiles) / len(quantiles), 2) if quantiles else _DEFAULT_QUANTILE,
+        usual_tokens=round(sum(load.expected_output_tokens for load in learned) / len(learned)) if learned else None,
+    )
 
 
 def _first_token_s(load: WorkerLoad, prompt_tokens: int) -> float:

@@ -1,6 +1,8 @@
 """How long a request will wait: what leaves before it, over the rate at which room comes free.
 
-Tokens are the unit: those that requests are expected to hold in a KV cache.
+Tokens are the unit: those that requests are expected to hold in a KV cache. A worker can be full in other ways, too: of
+requests, which come free with the tokens that they hold, and of prompts that wait to be computed, at a rate of their
+own. The longest of the waits counts.
 """
 
 from __future__ import annotations
@@ -14,35 +16,70 @@ from gateway.policy.waiter import Waiter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Supply:
-    """What the workers have for this gateway.
+    """What the workers have, and who else asks for it.
 
-    ``free_tokens`` is room now. ``tokens_per_s`` is the rate at which more comes free, as the workers report it and as
-    far as it falls to this gateway; None where they do not tell.
+    ``free_tokens`` is room now, ``tokens_per_s`` the rate at which more comes free, as the workers have measured it
+    while they were full; None before. ``free_requests`` and ``free_prompt_tokens`` are what they would take blocks
+    aside, None without bound; prompts are computed at ``prompt_tokens_per_s``, 0 while not known.
+
+    ``waiting_elsewhere_tokens`` wait for the same in other gateways, and of all that is held ``held_share`` is held by
+    requests of this one.
     """
 
     free_tokens: int
     tokens_per_s: float | None
+    free_requests: int | None = None
+    free_prompt_tokens: int | None = None
+    prompt_tokens_per_s: float = 0.0
+    waiting_elsewhere_tokens: int = 0
+    held_share: float = 1.0
+
+    def share_of(self, own_tokens: int) -> float:
+        """The part of what comes free that goes to a gateway in which ``own_tokens`` wait."""
+        return own_tokens / max(1, own_tokens + self.waiting_elsewhere_tokens)
 
 
-def predicted_wait_s(waiter: Waiter, queue: Queue, *, free_tokens: int, tokens_per_s: float, now: float) -> float:
-    """Seconds from ``now`` until ``waiter``, in the queue or about to enter it, has room.
+def predicted_wait_s(waiter: Waiter, queue: Queue, supply: Supply, now: float) -> float | None:
+    """Seconds from ``now`` until ``waiter``, in the queue or about to enter it, has room; None while rates are unknown.
 
     More critical requests and those of other tenants that will come in the meantime are reckoned with, at the rates at
     which they have come of late.
     """
     flows = queue.classes[waiter.rank]
     before, beside_per_s = _in_class(waiter, flows, now)
-    missing = before + waiter.tokens + waiter.headroom_tokens - free_tokens
     overtaking_per_s = 0.0
     if not queue.is_owed(waiter.rank, before + waiter.tokens):
-        missing += sum(queue.classes[rank].tokens for rank in range(waiter.rank))
+        before += sum(queue.classes[rank].tokens for rank in range(waiter.rank))
         overtaking_per_s = sum(queue.classes[rank].arrivals.per_s(now) for rank in range(waiter.rank))
+    share = supply.share_of(queue.tokens + (0 if waiter.is_waiting else waiter.tokens))
+    prefill_s = _prefill_s(waiter, queue, supply, before, share)
+    missing = before + waiter.tokens + waiter.headroom_tokens - _free_tokens(waiter, queue, supply)
     if missing <= 0:
-        return 0.0
+        return prefill_s
+    if supply.tokens_per_s is None:
+        return None
     # However many come: a class has its guaranteed share, and a tenant its share of what the class has.
+    tokens_per_s = supply.tokens_per_s * share
     for_class = max(tokens_per_s - overtaking_per_s, tokens_per_s * GUARANTEED_SHARE)
     own_share = flows.weight(waiter.tenant) / flows.active_weight(waiter.tenant)
-    return missing / max(for_class - beside_per_s, for_class * own_share)
+    return max(prefill_s, missing / max(for_class - beside_per_s, for_class * own_share))
+
+
+def _free_tokens(waiter: Waiter, queue: Queue, supply: Supply) -> float:
+    """Tokens that can be had now: no more than as many requests hold as are still taken."""
+    if supply.free_requests is None:
+        return supply.free_tokens
+    mean_tokens = (queue.tokens + waiter.tokens) / (len(queue) + 1)
+    return min(supply.free_tokens, supply.free_requests * mean_tokens)
+
+
+def _prefill_s(waiter: Waiter, queue: Queue, supply: Supply, before: float, share: float) -> float:
+    """How long it takes until the prompts of ``before`` tokens' requests and its own would be taken."""
+    if supply.free_prompt_tokens is None or not supply.prompt_tokens_per_s:
+        return 0.0
+    prompts_before = before * queue.prompt_tokens / queue.tokens if queue.tokens else 0.0
+    missing = prompts_before + waiter.prompt_tokens - supply.free_prompt_tokens
+    return max(0.0, missing / (supply.prompt_tokens_per_s * share))
 
 
 def _in_class(waiter: Waiter, flows: FairFlows, now: float) -> tuple[float, float]:

@@ -11,14 +11,16 @@ CLASS_COUNT = 4
 class Waiter:
     """One request. ``rank`` is its criticality: 0 is served first, ``CLASS_COUNT`` - 1 is shed first.
 
-    ``tokens`` are those that it is expected to hold in a KV cache: prompt and expected output. Times are by the clock
-    of whoever drives the queue: ``leaves_at`` is when waiting on is of no use, ``deadline_at`` when its client gives
-    up. ``headroom_tokens`` have to stay free beside it. ``number``, ``is_waiting`` and the headroom are the queue's.
+    ``tokens`` are those that it is expected to hold in a KV cache: its ``prompt_tokens`` and the expected output. Times
+    are by the clock of whoever drives the queue: ``leaves_at`` is when waiting is of no use, ``deadline_at`` when its
+    client gives up. ``headroom_tokens`` have to stay free beside it. ``number``, ``is_waiting`` and the headroom are
+    the queue's.
     """
 
     tenant: str
     rank: int
     tokens: int
+    prompt_tokens: int
     size_bytes: int
     arrived_at: float
     deadline_at: float
@@ -29,5 +31,5 @@ class Waiter:
 
     def __post_init__(self) -> None:
         """Refuse what has no place in a queue."""
-        if not 0 <= self.rank < CLASS_COUNT or self.tokens < 1 or self.size_bytes < 0:
+        if not 0 <= self.rank < CLASS_COUNT or self.tokens < 1 or min(self.prompt_tokens, self.size_bytes) < 0:
             raise ValueError(f"rank {self.rank}, {self.tokens} tokens, {self.size_bytes} bytes")

@@ -13,7 +13,7 @@ from enum import Enum
 
 from gateway.policy.headroom import Headroom
 from gateway.policy.queue import Queue
-from gateway.policy.rate import Drain
+from gateway.policy.turn import Turn
 from gateway.policy.wait_forecast import Supply, predicted_wait_s
 from gateway.policy.waiter import Waiter
 
@@ -21,6 +21,9 @@ from gateway.policy.waiter import Waiter
 MIN_RETRY_S, MAX_RETRY_S, UNKNOWN_RETRY_S = 0.05, 30.0, 1.0
 # Added to the advice by chance, up to this share: what was refused together is not to return together.
 _JITTER = 0.1
+# Half of all forecasts are off by a tenth, some by a third. Who is let in shall have its turn, and not be sent away
+# after a wait.
+_SAFETY = 0.75
 # A forecast that was good enough to let somebody in has to become so much worse before it sends him away.
 _HYSTERESIS = 1.25
 _SWEEP_INTERVAL_S = 0.1
@@ -52,16 +55,18 @@ class WaitingLine:
         """Nobody waits longer than ``max_wait_s``; ``weights`` are tenants' shares, 1 where none is given."""
         self.max_wait_s = max_wait_s
         self.queue = Queue(max_bytes=max_bytes, weights=weights)
+        self.turn = Turn()  # beside other gateways
         self._headroom = Headroom(self.queue, weights)
-        self._drain = Drain()
+        self._held_tokens_per_s: float | None = None  # what comes free of what this gateway's requests hold
         self._rng = rng
         self._swept_at = float("-inf")
 
     def offer(self, waiter: Waiter, supply: Supply, now: float) -> Refusal | list[Waiter]:
         """Let ``waiter`` wait, and name those that had to go for it; or say why it may not."""
+        self._note_supply(supply)
         waiter.headroom_tokens = self._headroom_tokens(waiter, now)
         predicted_s = self.predicted_wait_s(waiter, supply, now)
-        allowed_s = waiter.leaves_at - now
+        allowed_s = self.allowed_wait_s(waiter, now)
         # Who has no time at all may not even ask whether there is room.
         if allowed_s <= 0 or (predicted_s is not None and predicted_s > allowed_s):
             return self.refusal(waiter, self.bound_of(waiter), supply, now)
@@ -71,7 +76,6 @@ class WaitingLine:
         for victim in victims:
             self.queue.remove(victim)
         self.queue.add(waiter, now)
-        self._note_length(now)
         return victims
 
     def pass_through(self, waiter: Waiter, fits: Callable[[Waiter], bool], now: float) -> bool:
@@ -99,58 +103,45 @@ class WaitingLine:
         waiter = self.queue.pop(fits_with_headroom)
         if waiter is not None:
             self._headroom.take(waiter)
-        self._note_length(now)
         return waiter
 
-    def put_back(self, waiter: Waiter, now: float, *, tokens: int | None = None) -> None:
+    def put_back(self, waiter: Waiter, *, tokens: int | None = None) -> None:
         """A worker had no room after all for one that ``next`` gave: it has its old place again.
 
         ``tokens`` is what the worker said it needs, if it did.
         """
         self._headroom.give_back(waiter)
         self.queue.put_back(waiter, tokens=waiter.tokens if tokens is None else tokens)
-        self._note_length(now)
 
-    def leave(self, waiter: Waiter, now: float) -> None:
+    def leave(self, waiter: Waiter) -> None:
         """``waiter`` has given up; no matter if it waits no more."""
         self.queue.remove(waiter)
-        self._note_length(now)
 
     def expire(self, supply: Supply, now: float) -> list[Waiter]:
         """Send away those whose time is over, and now and then those who can no longer be in time."""
+        self._note_supply(supply)
         gone = self.queue.expire(now)
         if now - self._swept_at >= _SWEEP_INTERVAL_S:
             self._swept_at = now
             gone += self._hopeless(supply, now)
-        self._note_length(now)
         return gone
 
-    def released(self, waiter: Waiter, tokens: int, now: float) -> None:
+    def released(self, waiter: Waiter, tokens: int) -> None:
         """The job of ``waiter``, which ``next`` gave, has ended and has used ``tokens``: prompt and output."""
         self._headroom.give_back(waiter)
-        self._drain.release(waiter.tokens, now)
         self.queue.classes[waiter.rank].settle(waiter.tenant, expected_tokens=waiter.tokens, tokens=tokens)
 
     def predicted_wait_s(self, waiter: Waiter, supply: Supply, now: float) -> float | None:
         """How long ``waiter`` will wait from now on; None while nothing is known of the drain."""
-        if not self.queue and waiter.tokens + waiter.headroom_tokens <= supply.free_tokens:
-            return 0.0
-        tokens_per_s = self.tokens_per_s(supply, now)
-        if tokens_per_s is None:
-            return None
-        return predicted_wait_s(waiter, self.queue, free_tokens=supply.free_tokens, tokens_per_s=tokens_per_s, now=now)
+        return predicted_wait_s(waiter, self.queue, supply, now)
 
-    def predicted_clearance_s(self, supply: Supply, now: float) -> float | None:
+    def predicted_clearance_s(self, supply: Supply) -> float | None:
         """How long it will take until all have gone that wait now; None while nothing is known of the drain."""
-        missing = sum(flows.tokens for flows in self.queue.classes) - supply.free_tokens
+        missing = self.queue.tokens - supply.free_tokens
         if not self.queue or missing <= 0:
             return 0.0
-        tokens_per_s = self.tokens_per_s(supply, now)
-        return missing / tokens_per_s if tokens_per_s else None
-
-    def tokens_per_s(self, supply: Supply, now: float) -> float | None:
-        """The rate at which room comes free for this gateway; None while it is not known."""
-        return self._drain.tokens_per_s(now) or supply.tokens_per_s
+        rate = supply.tokens_per_s
+        return missing / (rate * supply.share_of(self.queue.tokens)) if rate else None
 
     def retry_after_s(self, waiter: Waiter, supply: Supply, now: float) -> float:
         """When ``waiter`` had better come back: when it would have been served, had it been let in."""
@@ -163,9 +154,13 @@ class WaitingLine:
         return Refusal(
             bound=bound,
             predicted_wait_s=self.predicted_wait_s(waiter, supply, now),
-            allowed_wait_s=max(0.0, waiter.leaves_at - now),
+            allowed_wait_s=max(0.0, self.allowed_wait_s(waiter, now)),
             retry_after_s=self.retry_after_s(waiter, supply, now),
         )
+
+    def allowed_wait_s(self, waiter: Waiter, now: float) -> float:
+        """The longest forecast with which ``waiter`` may begin to wait."""
+        return _SAFETY * (waiter.leaves_at - now)
 
     def bound_of(self, waiter: Waiter) -> Bound:
         """Which bound makes ``waiter`` leave when it does."""
@@ -174,23 +169,19 @@ class WaitingLine:
     def _hopeless(self, supply: Supply, now: float) -> list[Waiter]:
         """Those at the ends of their lines whose wait will be too long. Nobody behind them was let in for less."""
         gone: list[Waiter] = []
-        tokens_per_s = self.tokens_per_s(supply, now)
-        if tokens_per_s is None:
-            return gone
         for flows in self.queue.classes:
             for _, flow in list(flows):
                 while flow:
-                    wait_s = predicted_wait_s(
-                        flow.tail, self.queue, free_tokens=supply.free_tokens, tokens_per_s=tokens_per_s, now=now
-                    )
-                    if wait_s <= _HYSTERESIS * (flow.tail.leaves_at - now):
+                    wait_s = predicted_wait_s(flow.tail, self.queue, supply, now)
+                    if wait_s is None or wait_s <= _HYSTERESIS * (flow.tail.leaves_at - now):
                         break
                     gone.append(flow.tail)
                     self.queue.remove(flow.tail)
         return gone
 
     def _headroom_tokens(self, waiter: Waiter, now: float) -> int:
-        return self._headroom.tokens_for(waiter, tokens_per_s=self._drain.tokens_per_s(now), now=now)
+        return self._headroom.tokens_for(waiter, tokens_per_s=self._held_tokens_per_s, now=now)
 
-    def _note_length(self, now: float) -> None:
-        self._drain.set_busy(bool(len(self.queue)), now)
+    def _note_supply(self, supply: Supply) -> None:
+        rate = supply.tokens_per_s
+        self._held_tokens_per_s = None if rate is None else rate * supply.held_share

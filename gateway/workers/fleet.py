@@ -21,6 +21,7 @@ from gateway.policy.candidate import Candidate
 from gateway.policy.decision import Record, route_record
 from gateway.policy.demand import Demand
 from gateway.policy.ejection import REPRIEVED_WEIGHT, reprieved
+from gateway.policy.elsewhere import Elsewhere, GatewayQueue
 from gateway.policy.load import WorkerLoad
 from gateway.policy.outliers import Outliers
 from gateway.policy.quarantine import Quarantine
@@ -38,6 +39,7 @@ _AT_WORK_S = 5.0
 
 
 _SEED_BITS = 48  # JSON's numbers are exact up to 53
+_ID_BITS = 64
 
 
 class Fleet:
@@ -47,6 +49,7 @@ class Fleet:
         """``clock`` is the one by which loads were received."""
         self.readiness_changed = asyncio.Event()
         self.named: set[str] = set()  # addresses of all workers that there should be
+        self.gateway_id = rng.getrandbits(_ID_BITS)
         self.on_decision: Callable[[Record], None] | None = None  # told of each choice of a worker
         self._rng = rng
         self._clock = clock
@@ -128,6 +131,7 @@ class Fleet:
                 budget=RetryBudget(),
                 outliers=Outliers(),
                 quarantine=self.quarantine,
+                elsewhere=Elsewhere(self.gateway_id),
                 on_end=self._tell_of_room,
                 on_suspicion=self.suspicion.set,
             )
@@ -150,6 +154,7 @@ class Fleet:
         if is_stalled(load):
             seat.give_up(also_begun=self._has_stand_in(seat))
         self.quarantine.add(load.suspects, self._clock())
+        self._peers[seat.model.name].elsewhere.hear(load.gateway_queues)
         if load.is_draining != was_draining:
             self._serving.clear()
             _LOGGER.info("worker %s %s", seat.worker_id, "is draining" if load.is_draining else "takes jobs again")
@@ -199,6 +204,21 @@ class Fleet:
                 if not seat.load.is_draining and (seat.model.name, *_digests(seat.model)) == kind
             )
         return seats
+
+    def queues_elsewhere(self, model: ServedModel) -> list[GatewayQueue]:
+        """What waits for ``model`` in other gateways."""
+        peers = self._peers.get(model.name)
+        return [] if peers is None else peers.elsewhere.queues(self._clock())
+
+    def has_room(
+        self, model: ServedModel, demand: Demand, *, exclude: Collection[str], expected_tokens: int, spare_tokens: int
+    ) -> bool:
+        """Whether a worker not in ``exclude`` has room for a job now, as ``lease`` counts it."""
+        return any(
+            seat.worker_id not in exclude
+            and seat.has_room(demand, expected_tokens=expected_tokens, spare_tokens=spare_tokens)
+            for seat in self.seats_for(model)
+        )
 
     def can_serve(self, model: ServedModel, *, need_tokens: int, exclude: Collection[str]) -> bool:
         """Whether a worker not in ``exclude`` takes a job of ``need_tokens`` as soon as it has room."""

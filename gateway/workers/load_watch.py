@@ -7,6 +7,8 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from gateway.criticality import rank_of
+from gateway.policy.elsewhere import GatewayQueue
 from gateway.policy.load import WorkerLoad
 from gateway.policy.quarantine import Suspect
 from gateway.policy.silence import LOOK_S, Silence
@@ -86,6 +88,9 @@ def _load(report: worker_service_pb2.LoadReport, *, received_at: float) -> Worke
         engine_step_age_s=report.engine_step_age.ToNanoseconds() / 1e9,
         instance_id=report.instance_id,
         sample_number=report.sample_number,
+        drained_blocks_per_s=report.drained_blocks_per_second,
+        output_quantile=report.output_quantile,
+        gateway_queues=tuple(_queue(queue, received_at) for queue in report.gateway_queues),
         suspects=tuple(
             Suspect(
                 digest=suspect.request_digest,
@@ -94,4 +99,15 @@ def _load(report: worker_service_pb2.LoadReport, *, received_at: float) -> Worke
             )
             for suspect in report.suspects
         ),
+    )
+
+
+def _queue(queue: worker_service_pb2.GatewayQueue, now: float) -> GatewayQueue:
+    told_at = now - queue.age.ToNanoseconds() / 1e9
+    return GatewayQueue(
+        gateway_id=queue.gateway_id,
+        waiting_tokens=queue.waiting_token_count,
+        first_rank=rank_of(queue.first_criticality),
+        first_came_at=told_at - queue.first_wait_duration.ToNanoseconds() / 1e9,
+        told_at=told_at,
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from gateway.model import ServedModel
 from gateway.policy.candidate import Candidate
 from gateway.policy.demand import Demand
+from gateway.policy.elsewhere import Elsewhere
 from gateway.policy.load import WorkerLoad
 from gateway.policy.outcomes import Outcome
 from gateway.policy.outliers import Outliers
@@ -140,6 +141,7 @@ class Peers:
     budget: RetryBudget
     outliers: Outliers
     quarantine: Quarantine
+    elsewhere: Elsewhere
     on_end: Callable[[], None]  # called whenever a job has ended
     on_suspicion: Callable[[], None]  # called when a job may have killed its worker
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gateway.policy.wait_forecast import Supply
-from gateway.policy.waiter import Waiter
+from gateway.policy.waiter import CLASS_COUNT, Waiter
 from gateway.policy.waiting_line import Refusal, WaitingLine
+from worker.drain import Drain
 
 FIRST_TOKEN_S = 0.1
 _TOKEN_S = 0.02
@@ -50,12 +52,16 @@ class VirtualFleet:
 
     lines: list[WaitingLine]
     capacity_tokens: int
-    rng: random.Random = field(default_factory=lambda: random.Random(0))
     now: float = 0.0
     used_tokens: int = 0
+    held_tokens: Counter[int] = field(default_factory=Counter)  # of these, by gateway
     _running: list[tuple[float, int, Trip]] = field(default_factory=list)
     _started: int = 0
     _refused: list[tuple[int, Trip]] = field(default_factory=list)
+    _drain: Drain = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._drain = Drain(lambda: self.now)
 
     def run(self, trace: Iterable[Trip]) -> list[Trip]:
         trips = []
@@ -69,12 +75,21 @@ class VirtualFleet:
         return trips
 
     @property
-    def supply(self) -> Supply:
-        return Supply(free_tokens=max(0, self.capacity_tokens - self.used_tokens), tokens_per_s=None)
+    def free_tokens(self) -> int:
+        return max(0, self.capacity_tokens - self.used_tokens)
+
+    def supply(self, line: WaitingLine) -> Supply:
+        """As a gateway has it from load reports, were these always up to date."""
+        return Supply(
+            free_tokens=self.free_tokens,
+            tokens_per_s=self._drain.per_s or None,
+            waiting_elsewhere_tokens=sum(other.queue.tokens for other in self.lines if other is not line),
+            held_share=self.held_tokens[self.lines.index(line)] / max(1, self.used_tokens),
+        )
 
     def _offer(self, trip: Trip) -> None:
         line = self.lines[trip.gateway]
-        answer = line.offer(trip, self.supply, self.now)
+        answer = line.offer(trip, self.supply(line), self.now)
         if isinstance(answer, Refusal):
             trip.refusal = answer
             self._refused.append((line.queue.last_number, trip))
@@ -88,6 +103,7 @@ class VirtualFleet:
             assert isinstance(trip, Trip)
             trip.started_at = self.now
             self.used_tokens += trip.tokens
+            self.held_tokens[trip.gateway] += trip.tokens
             self._started += 1
             ends_at = self.now + FIRST_TOKEN_S + _TOKEN_S * trip.output_tokens
             heapq.heappush(self._running, (ends_at, self._started, trip))
@@ -99,9 +115,10 @@ class VirtualFleet:
                 else:
                     still_refused.append((number, refused))
             self._refused = still_refused
+        self._drain.set_full(any(one.queue for one in self.lines))
 
     def _has_room(self, waiter: Waiter) -> bool:
-        return not self.used_tokens or waiter.tokens + waiter.headroom_tokens <= self.supply.free_tokens
+        return not self.used_tokens or waiter.tokens + waiter.headroom_tokens <= self.free_tokens
 
     def _advance_to(self, then: float) -> None:
         while True:
@@ -114,13 +131,20 @@ class VirtualFleet:
             if ends_at == at:
                 _, _, trip = heapq.heappop(self._running)
                 self.used_tokens -= trip.tokens
-                self.lines[trip.gateway].released(trip, trip.held_tokens, self.now)
-            # Which gateway hears of it first is chance.
-            for line in self.rng.sample(self.lines, len(self.lines)):
-                for expired in line.expire(self.supply, self.now):
+                self.held_tokens[trip.gateway] -= trip.tokens
+                self._drain.release(trip.tokens)
+                self.lines[trip.gateway].released(trip, trip.held_tokens)
+            for line in sorted(self.lines, key=_turn):
+                for expired in line.expire(self.supply(line), self.now):
                     assert isinstance(expired, Trip)
                     expired.is_expired = True
                 self._serve(line)
+
+
+def _turn(line: WaitingLine) -> tuple[int, float]:
+    """Gateways let those go first whose first in line comes before their own."""
+    head = line.queue.head()
+    return (CLASS_COUNT, 0.0) if head is None else (head.rank, head.arrived_at)
 
 
 def poisson(
@@ -144,6 +168,7 @@ def poisson(
             tenant=tenant,
             rank=rank,
             tokens=prompt + round(1.2 * mean_output_tokens),
+            prompt_tokens=prompt,
             size_bytes=4 * prompt,
             arrived_at=now,
             deadline_at=now + 600,

@@ -22,6 +22,7 @@ def waiter(**fields: object) -> Waiter:
         "tenant": "a",
         "rank": 1,
         "tokens": 100,
+        "prompt_tokens": 50,
         "size_bytes": 10,
         "arrived_at": 0.0,
         "deadline_at": 600.0,
@@ -96,7 +97,7 @@ class LineMachine(RuleBasedStateMachine):
     def put_back(self, data: st.DataObject, more: int) -> None:
         one = self.served.pop(data.draw(st.integers(0, len(self.served) - 1)))
         self.free_tokens += one.tokens
-        self.line.put_back(one, self.now, tokens=one.tokens + more)
+        self.line.put_back(one, tokens=one.tokens + more)
         self.waiting.append(one)
         self.was_put_back = True
 
@@ -105,14 +106,14 @@ class LineMachine(RuleBasedStateMachine):
     def end(self, data: st.DataObject, used: int) -> None:
         one = self.served.pop(data.draw(st.integers(0, len(self.served) - 1)))
         self.free_tokens += one.tokens
-        self.line.released(one, used, self.now)
+        self.line.released(one, used)
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
     def give_up(self, data: st.DataObject) -> None:
         one = self.waiting.pop(data.draw(st.integers(0, len(self.waiting) - 1)))
-        self.line.leave(one, self.now)
-        self.line.leave(one, self.now)
+        self.line.leave(one)
+        self.line.leave(one)
 
     @rule(seconds=st.floats(0, 5))
     def pass_time(self, seconds: float) -> None:
@@ -184,8 +185,8 @@ def test_to_pass_through_is_to_come_and_to_be_served_at_once(seed: int, length: 
         assert other is long.next(lambda _: True, now)
         assert _accounts(long) == _accounts(short)
         if rng.random() < 0.5:
-            short.released(one, 100, now)
-            long.released(other, 100, now)
+            short.released(one, 100)
+            long.released(other, 100)
 
 
 def _accounts(line: WaitingLine) -> object:

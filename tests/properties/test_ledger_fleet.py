@@ -77,6 +77,7 @@ class _Fleet:
             tenant=rng.choice("ab"),
             rank=rng.randrange(4),
             tokens=len(prompt) + 100,
+            prompt_tokens=len(prompt),
             size_bytes=len(prompt),
             arrived_at=now,
             deadline_at=now + 60,
@@ -109,7 +110,7 @@ class _Fleet:
             except AtCapacityError as error:
                 assert before == ledger.reserved_blocks
                 gateway.seen_room[caller.worker] = 0  # until the next report
-                gateway.line.put_back(caller, now, tokens=error.refusal.needed_blocks * _BLOCK_SIZE)
+                gateway.line.put_back(caller, tokens=error.refusal.needed_blocks * _BLOCK_SIZE)
                 continue
             assert ledger.reserved_blocks <= _BLOCKS
             self.running.append((gateway, caller))
@@ -134,7 +135,7 @@ class _Fleet:
             is_complete = reservation.output_tokens >= caller.output_tokens
             if is_complete or self.rng.random() < 0.05:
                 ledger.release(reservation, is_complete=is_complete)
-                owner.line.released(caller, len(caller.prompt) + reservation.output_tokens, self.clock())
+                owner.line.released(caller, len(caller.prompt) + reservation.output_tokens)
                 self.running.remove(entry)
                 self.served += 1
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.overload.policies import BARE, ORACLE, RESERVE_CAP, TIDEGATE, run
+from bench.overload.policies import BARE, ORACLE, RESERVE_CAP, THREE_GATEWAYS, TIDEGATE, run
 from bench.overload.score import Answer, EngineFigures, score
 from bench.overload.setting import CAPACITY_PER_S, DURATION_S, RATE, SEED, measured_engine
 from bench.overload.trace import Arrival, bursty, poisson, read_csv
@@ -36,7 +36,17 @@ def test_goodput_holds_under_overload() -> None:
     assert tidegate.goodput_tokens_per_s >= 0.97 * oracle.goodput_tokens_per_s
     assert tidegate.hint_median_error < 0.3
     assert tidegate.refusal_p99_s < 0.05
+    assert tidegate.refused_after_waiting <= 0.15 * tidegate.refused
     assert 40 >= tidegate.preemptions
+
+
+def test_gateways_that_do_not_know_one_another_wait_in_one_line() -> None:
+    """What each of three foretells holds, and little of the goodput is lost to their being three."""
+    one, three = (run(policy, _TRACE, _ENGINE) for policy in (TIDEGATE, THREE_GATEWAYS))
+
+    assert three.hint_median_error < 0.3
+    assert three.refused_after_waiting <= 0.25 * three.refused
+    assert three.goodput_tokens_per_s >= 0.95 * one.goodput_tokens_per_s
 
 
 def test_goodput_does_not_collapse_when_the_load_grows() -> None:

@@ -50,6 +50,7 @@ def newcomer(**fields: object) -> Waiter:
         "tenant": "a",
         "rank": 1,
         "tokens": 100,
+        "prompt_tokens": 50,
         "size_bytes": 10,
         "arrived_at": 0.0,
         "deadline_at": 600.0,
@@ -156,7 +157,7 @@ def test_who_is_given_more_time_has_it() -> None:
     room.offer(one, supply, 0.0)
     assert one is room.next(lambda _: True, 0.0)
     one.leaves_at = 3.0
-    room.put_back(one, 1.0)
+    room.put_back(one)
     assert [] == room.expire(supply, 1.5)
     assert [one] == room.expire(supply, 3.0)
 

@@ -15,20 +15,19 @@ class _Pool:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.overcommit = Overcommit(quantile=0.7, clock=self.clock)
-        self.preemptions = self.refusals = 0
+        self.preemptions = 0
 
-    def run(self, *, seconds: int, use: float, preemptions: int = 0, refusals: int = 0) -> float:
+    def run(self, *, seconds: int, use: float, preemptions: int = 0, is_full: bool = False) -> float:
         """The quantile after so many seconds with so many events in each."""
         for _ in range(seconds):
             self.clock.advance(1.0)
             self.preemptions += preemptions
-            self.refusals += refusals
             self.overcommit.observe(
                 PoolUse(
                     used_blocks=round(use * 1_000),
                     total_blocks=1_000,
                     preemptions=self.preemptions,
-                    refusals=self.refusals,
+                    is_full=is_full,
                 )
             )
         return self.overcommit.quantile
@@ -42,18 +41,18 @@ def test_preemptions_make_reservations_longer() -> None:
     assert 0.98 == pytest.approx(pool.run(seconds=100, use=1.0, preemptions=1))
 
 
-def test_spare_blocks_make_reservations_shorter_when_somebody_was_refused() -> None:
+def test_spare_blocks_make_reservations_shorter_when_the_ledger_is_full() -> None:
     """Slowly, and down to a bound."""
     pool = _Pool()
 
-    assert 0.6 < pool.run(seconds=10, use=0.8, refusals=1) < 0.7
-    assert 0.4 == pytest.approx(pool.run(seconds=1_000, use=0.8, refusals=1))
+    assert 0.6 < pool.run(seconds=10, use=0.8, is_full=True) < 0.7
+    assert 0.4 == pytest.approx(pool.run(seconds=1_000, use=0.8, is_full=True))
 
 
-@pytest.mark.parametrize(("use", "refusals"), [(0.3, 0), (0.97, 1)])
-def test_reservations_stay_when_nothing_speaks_against_them(use: float, refusals: int) -> None:
-    """Neither an idle pool that refused nobody nor a full one is a reason to change."""
-    assert 0.7 == _Pool().run(seconds=100, use=use, refusals=refusals)
+def test_reservations_stay_when_nothing_speaks_against_them() -> None:
+    """Neither a ledger with room for more nor a pool that is used well is a reason to change."""
+    assert 0.7 == _Pool().run(seconds=100, use=0.3, is_full=False)
+    assert 0.7 == _Pool().run(seconds=100, use=0.97, is_full=True)
 
 
 def test_feed_takes_as_many_requests_as_a_step_could() -> None:

@@ -136,6 +136,7 @@ class GenerateRequest(_message.Message):
     CONTINUATION_COUNT_FIELD_NUMBER: _builtins.int
     IS_STARTED_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    GATEWAY_QUEUE_FIELD_NUMBER: _builtins.int
     response_id: _builtins.str
     """Goes into Started.response_id and into logs. The engine's own request id is made by the worker."""
     checkpoint_sha256: _builtins.str
@@ -179,6 +180,10 @@ class GenerateRequest(_message.Message):
         `supports_continuation`.
         """
 
+    @_builtins.property
+    def gateway_queue(self) -> Global___GatewayQueue:
+        """What waits in the gateway, for other gateways to know."""
+
     def __init__(
         self,
         *,
@@ -196,10 +201,11 @@ class GenerateRequest(_message.Message):
         continuation_count: _builtins.int = ...,
         is_started: _builtins.bool = ...,
         resume_token: _builtins.str = ...,
+        gateway_queue: Global___GatewayQueue | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["constraint", b"constraint", "output", b"output", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["constraint", b"constraint", "gateway_queue", b"gateway_queue", "output", b"output", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_sha256", b"checkpoint_sha256", "constraint", b"constraint", "continuation_count", b"continuation_count", "continued_text_byte_count", b"continued_text_byte_count", "continued_token_ids", b"continued_token_ids", "criticality", b"criticality", "is_budget_clamped", b"is_budget_clamped", "is_started", b"is_started", "output", b"output", "prompt_token_ids", b"prompt_token_ids", "response_id", b"response_id", "resume_token", b"resume_token", "sampling", b"sampling", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_sha256", b"checkpoint_sha256", "constraint", b"constraint", "continuation_count", b"continuation_count", "continued_text_byte_count", b"continued_text_byte_count", "continued_token_ids", b"continued_token_ids", "criticality", b"criticality", "gateway_queue", b"gateway_queue", "is_budget_clamped", b"is_budget_clamped", "is_started", b"is_started", "output", b"output", "prompt_token_ids", b"prompt_token_ids", "response_id", b"response_id", "resume_token", b"resume_token", "sampling", b"sampling", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -273,6 +279,9 @@ class LoadReport(_message.Message):
     ADMISSIBLE_PROMPT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     SUSPECTS_FIELD_NUMBER: _builtins.int
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    DRAINED_BLOCKS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    OUTPUT_QUANTILE_FIELD_NUMBER: _builtins.int
+    GATEWAY_QUEUES_FIELD_NUMBER: _builtins.int
     sample_number: _builtins.int
     """Counts reports of this process from 1; a smaller number than before means that the worker was restarted."""
     total_block_count: _builtins.int
@@ -313,6 +322,12 @@ class LoadReport(_message.Message):
     """Longest prompt that would be admitted now as far as the prompts go that wait to be computed; unset without bound."""
     instance_id: _builtins.int
     """Made at random when the process starts: tells it from the one before at the same address. Never 0."""
+    drained_blocks_per_second: _builtins.float
+    """Blocks given back by ended requests per second of the time in which the ledger had no room for a usual request; 0
+    as long as too little of that is known. The rate at which those are served that wait.
+    """
+    output_quantile: _builtins.float
+    """The share of outputs that are no longer than the ledger reckons with, as tuned."""
     @_builtins.property
     def observed_time(self) -> _timestamp_pb2.Timestamp:
         """When the figures were read, by the worker's clock."""
@@ -324,6 +339,10 @@ class LoadReport(_message.Message):
     @_builtins.property
     def suspects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Suspect]:
         """What gateways have told by ShareSuspects and is not forgotten yet."""
+
+    @_builtins.property
+    def gateway_queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___GatewayQueue]:
+        """What gateways told of themselves in the last two seconds."""
 
     def __init__(
         self,
@@ -349,10 +368,13 @@ class LoadReport(_message.Message):
         admissible_prompt_token_count: _builtins.int | None = ...,
         suspects: _abc.Iterable[Global___Suspect] | None = ...,
         instance_id: _builtins.int = ...,
+        drained_blocks_per_second: _builtins.float = ...,
+        output_quantile: _builtins.float = ...,
+        gateway_queues: _abc.Iterable[Global___GatewayQueue] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_admissible_prompt_token_count", b"_admissible_prompt_token_count", "_admissible_request_count", b"_admissible_request_count", "admissible_prompt_token_count", b"admissible_prompt_token_count", "admissible_request_count", b"admissible_request_count", "engine_step_age", b"engine_step_age", "observed_time", b"observed_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_admissible_prompt_token_count", b"_admissible_prompt_token_count", "_admissible_request_count", b"_admissible_request_count", "admissible_prompt_token_count", b"admissible_prompt_token_count", "admissible_request_count", b"admissible_request_count", "block_size", b"block_size", "decode_tokens_per_second", b"decode_tokens_per_second", "engine_step_age", b"engine_step_age", "expected_output_token_count", b"expected_output_token_count", "free_block_count", b"free_block_count", "instance_id", b"instance_id", "is_draining", b"is_draining", "observed_time", b"observed_time", "pending_prefill_token_count", b"pending_prefill_token_count", "preemption_count", b"preemption_count", "prefill_tokens_per_second", b"prefill_tokens_per_second", "reclaimable_block_count", b"reclaimable_block_count", "released_blocks_per_second", b"released_blocks_per_second", "reserved_block_count", b"reserved_block_count", "running_request_count", b"running_request_count", "sample_number", b"sample_number", "suspects", b"suspects", "total_block_count", b"total_block_count", "waiting_request_count", b"waiting_request_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_admissible_prompt_token_count", b"_admissible_prompt_token_count", "_admissible_request_count", b"_admissible_request_count", "admissible_prompt_token_count", b"admissible_prompt_token_count", "admissible_request_count", b"admissible_request_count", "block_size", b"block_size", "decode_tokens_per_second", b"decode_tokens_per_second", "drained_blocks_per_second", b"drained_blocks_per_second", "engine_step_age", b"engine_step_age", "expected_output_token_count", b"expected_output_token_count", "free_block_count", b"free_block_count", "gateway_queues", b"gateway_queues", "instance_id", b"instance_id", "is_draining", b"is_draining", "observed_time", b"observed_time", "output_quantile", b"output_quantile", "pending_prefill_token_count", b"pending_prefill_token_count", "preemption_count", b"preemption_count", "prefill_tokens_per_second", b"prefill_tokens_per_second", "reclaimable_block_count", b"reclaimable_block_count", "released_blocks_per_second", b"released_blocks_per_second", "reserved_block_count", b"reserved_block_count", "running_request_count", b"running_request_count", "sample_number", b"sample_number", "suspects", b"suspects", "total_block_count", b"total_block_count", "waiting_request_count", b"waiting_request_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__admissible_prompt_token_count: _TypeAlias = _typing.Literal["admissible_prompt_token_count"]  # noqa: Y015
     _WhichOneofArgType__admissible_prompt_token_count: _TypeAlias = _typing.Literal["_admissible_prompt_token_count", b"_admissible_prompt_token_count"]  # noqa: Y015
@@ -364,6 +386,48 @@ class LoadReport(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__admissible_request_count) -> _WhichOneofReturnType__admissible_request_count | None: ...
 
 Global___LoadReport: _TypeAlias = LoadReport  # noqa: Y015
+
+@_typing.final
+class GatewayQueue(_message.Message):
+    """What waits in one gateway for workers of a model. A worker does nothing with it but pass it on to all gateways."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATEWAY_ID_FIELD_NUMBER: _builtins.int
+    WAITING_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    FIRST_CRITICALITY_FIELD_NUMBER: _builtins.int
+    FIRST_WAIT_DURATION_FIELD_NUMBER: _builtins.int
+    AGE_FIELD_NUMBER: _builtins.int
+    gateway_id: _builtins.int
+    """Made at random when the gateway starts."""
+    waiting_token_count: _builtins.int
+    """Prompts and expected outputs of all that waits."""
+    first_criticality: _generation_pb2.Criticality.ValueType
+    """Of the request that is first in line. Without meaning where nothing waits."""
+    @_builtins.property
+    def first_wait_duration(self) -> _duration_pb2.Duration:
+        """For how long that one had waited when the gateway told of it."""
+
+    @_builtins.property
+    def age(self) -> _duration_pb2.Duration:
+        """How long ago the gateway told of it; in a report only."""
+
+    def __init__(
+        self,
+        *,
+        gateway_id: _builtins.int = ...,
+        waiting_token_count: _builtins.int = ...,
+        first_criticality: _generation_pb2.Criticality.ValueType = ...,
+        first_wait_duration: _duration_pb2.Duration | None = ...,
+        age: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "first_wait_duration", b"first_wait_duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "first_criticality", b"first_criticality", "first_wait_duration", b"first_wait_duration", "gateway_id", b"gateway_id", "waiting_token_count", b"waiting_token_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GatewayQueue: _TypeAlias = GatewayQueue  # noqa: Y015
 
 @_typing.final
 class Suspect(_message.Message):
