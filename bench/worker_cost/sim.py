@@ -84,7 +84,7 @@ def main(streams: int, tokens: int) -> None:
     )
     row = {
         "streams": streams,
-        "tokens_per_s_of_each": round(_pace(engine.made_at[_name(0)]), 1),
+        "tokens_per_s_of_each": round(_pace(engine.made_at[_name(streams - 1)]), 1),
         "cores": round(engine.cores, 3),
         "cores_of_the_engine_alone": round(alone.cores, 3),
         "cores_outside_the_engine": round(engine.cores - alone.cores, 3),

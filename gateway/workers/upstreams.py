@@ -40,6 +40,7 @@ class Upstreams:
             await _connect(channel)
         relay.stream = channel.open(channel.head(GENERATE, metadata=metadata, timeout_s=timeout_s), relay)
         relay.stream.send_data(framed(job), end_stream=True)
+        self._flusher.flush()  # in a burst, a worker begins with the first job while the others are still prepared
 
     async def connect(self, target: str) -> None:
         """Have a new connection to the worker, whose old one may be dead without a sign: jobs that run there stay.

@@ -31,7 +31,8 @@ async def main(address: str, model: str, pids: dict[str, int], bursts: list[int]
     """Print a row per burst."""
     host, _, port = address.rpartition(":")
     endpoint = Endpoint(role=Role.CLIENT, clock=time.monotonic, limits=Limits())
-    channel = Channel(endpoint, Target(host=host, port=int(port)), flusher=Flusher(asyncio.get_running_loop()))
+    flusher = Flusher(asyncio.get_running_loop())
+    channel = Channel(endpoint, Target(host=host, port=int(port)), flusher=flusher)
     sampling = generation_pb2.SamplingOptions(
         max_output_tokens=OUTPUT_TOKENS, min_output_tokens=OUTPUT_TOKENS, temperature=1.0
     )
@@ -47,6 +48,7 @@ async def main(address: str, model: str, pids: dict[str, int], bursts: list[int]
         )
         call = await channel.call(_GENERATE)
         call.send(request.SerializeToString(), half_close=True)
+        flusher.flush()  # its time runs, whatever comes behind it
         timing = generation_pb2.Timing()
         while (message := await call.receive()) is not None:
             now = time.monotonic()
