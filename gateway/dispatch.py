@@ -8,6 +8,7 @@ that there is one, is not known here.
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import Protocol
 
 from gateway.call import Call
@@ -19,6 +20,7 @@ from gateway.policy.attempts import Attempts
 from gateway.policy.continuation import Continuation, ContinuationLimits
 from gateway.policy.outcomes import Outcome, judge
 from gateway.records import Record
+from gateway.retries import AnotherAttempt, attempt_again
 from gateway.waiting_room import Place, WaitingRoom
 from gateway.workers.errors import WorkerCallError
 from gateway.workers.fleet import Fleet
@@ -79,22 +81,28 @@ class _Run:
         record.prepared(prepared, passage)
 
     async def to_end(self, place: Place, continuing: Continuing) -> None:
-        passage = self._passage
         try:
-            while True:
-                lease = await (self._lease_to_go_on(continuing) if passage.has_begun else self._lease_to_begin(place))
-                try:
-                    await self._attempt(lease, continuing.delivered, place)
-                    return
-                except WorkerCallError as failure:
-                    if passage.is_complete:  # only the news of its good end was lost
-                        return
-                    if passage.has_begun:
-                        continuing.lose(lease, failure)
-                    else:
-                        self._move_on(place, lease, failure)
+            try:
+                await self._attempt_next(place, continuing)
+            except AnotherAttempt as another:
+                await attempt_again(another, partial(self._attempt_next, place, continuing))
         finally:
-            place.end(passage.finished, output_tokens=passage.tokens)
+            place.end(self._passage.finished, output_tokens=self._passage.tokens)
+
+    async def _attempt_next(self, place: Place, continuing: Continuing) -> None:
+        """The next attempt. Raises ``AnotherAttempt`` where another one may follow, or what the client is told."""
+        passage = self._passage
+        lease = await (self._lease_to_go_on(continuing) if passage.has_begun else self._lease_to_begin(place))
+        try:
+            await self._attempt(lease, continuing.delivered, place)
+        except WorkerCallError as failure:
+            if passage.is_complete:  # only the news of its good end was lost
+                return
+            if passage.has_begun:
+                continuing.lose(lease, failure)
+                raise AnotherAttempt(has_failed=False) from failure
+            self._move_on(place, lease, failure)
+            raise AnotherAttempt(has_failed=judge(failure.error).outcome is Outcome.FAILED) from failure
 
     async def _lease_to_begin(self, place: Place) -> Lease:
         with self._record.queue():
