@@ -22,6 +22,7 @@ from gateway.decision_log import DecisionLog
 from gateway.dispatch import Dispatch
 from gateway.errors import DrainingError, to_rpc
 from gateway.generation import Generation
+from gateway.hedging import Hedging
 from gateway.http2_service import Http2Service
 from gateway.intake import Intake
 from gateway.journal import Journal
@@ -119,7 +120,15 @@ class Gateway:
             running=running,
             admission=self._admission,
             preparation=preparation,
-            dispatch=Dispatch(self.waiting_room, self.fleet, _continuation_limits(settings), random.Random()),
+            dispatch=Dispatch(
+                self.waiting_room,
+                self.fleet,
+                _continuation_limits(settings),
+                random.Random(),
+                hedging=Hedging(
+                    self.fleet, share=settings.hedge_share, is_anybody_waiting=lambda: len(self.waiting_room) > 0
+                ),
+            ),
             records=self._records,
             traffic=self.traffic,
             tenants=tenants,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import grpc.aio
 
 from gateway.errors import ClientTooSlowError
+from gateway.hedging import ScoutListener
 from gateway.passage import Passage, messages_of
 from gateway.policy.slow_reader import SlowReader
+from gateway.scout import Http2Scout
 from gateway.workers.errors import WorkerCallError
 from gateway.workers.seat import Lease
 from gateway.workers.upstreams import Upstreams
@@ -26,12 +29,18 @@ _LOAD_SAMPLE_FIELD = LOAD_SAMPLE.encode()
 
 
 class GrpcCarrier:
-    """Message by message, from grpc.aio to grpc.aio."""
+    """Message by message, from grpc.aio to grpc.aio. It has one call to a worker at a time."""
 
     def __init__(self, context: grpc.aio.ServicerContext[Any, Any], *, max_stall_s: float) -> None:
         """A client that takes nothing for ``max_stall_s`` is given up."""
         self._context = context
         self._max_stall_s = max_stall_s
+
+    def scout(self, *_: object, **__: object) -> None:
+        """As ``Sender.scout``."""
+
+    def drop(self) -> None:
+        """As ``Sender.drop``."""
 
     async def carry(
         self, lease: Lease, job: bytes, passage: Passage, *, timeout_s: float, metadata: tuple[tuple[str, str], ...]
@@ -59,7 +68,7 @@ class GrpcCarrier:
 class Http2Carrier:
     """Read by read, from one HTTP/2 connection to another. What the client does not take, the worker may not send."""
 
-    __slots__ = ("_call", "_look", "_reader", "_upstreams")
+    __slots__ = ("_call", "_look", "_reader", "_relay", "_scout", "_upstreams")
 
     def __init__(self, call: ServerCall, upstreams: Upstreams, *, max_stall_s: float) -> None:
         """A client that takes nothing for ``max_stall_s`` is given up."""
@@ -67,25 +76,48 @@ class Http2Carrier:
         self._upstreams = upstreams
         self._reader = SlowReader(max_stall_s)
         self._look: asyncio.TimerHandle | None = None
+        self._relay: Relay | None = None
+        self._scout: Http2Scout | None = None
+
+    def scout(
+        self,
+        lease: Lease,
+        job: bytes,
+        listener: ScoutListener,
+        *,
+        timeout_s: float,
+        metadata: tuple[tuple[str, str], ...],
+    ) -> Http2Scout | None:
+        """As ``Sender.scout``."""
+        scout = Http2Scout(lease, listener, on_head=partial(_admit, lease))
+        stream = self._upstreams.open_now(lease.worker_id, job, scout, timeout_s=timeout_s, metadata=metadata)
+        if stream is None:
+            return None
+        scout.stream = stream
+        self._scout = scout
+        return scout
+
+    def drop(self) -> None:
+        """As ``Sender.drop``."""
+        if self._relay is not None:
+            self._relay.cancel()
 
     async def carry(
         self, lease: Lease, job: bytes, passage: Passage, *, timeout_s: float, metadata: tuple[tuple[str, str], ...]
     ) -> None:
         """As ``Carrier.carry``."""
-
-        def on_head(fields: Fields) -> None:
-            lease.admit(_sample_number(dict(fields).get(_LOAD_SAMPLE_FIELD)))
-
         relay = Relay(
             self._call,
             on_messages=passage.pass_on,
-            on_head=on_head,
+            on_head=partial(_admit, lease),
             max_message_bytes=self._upstreams.max_message_bytes,
         )
-        try:
-            await self._upstreams.open(lease.worker_id, job, relay, timeout_s=timeout_s, metadata=metadata)
-        except CallError as error:
-            raise WorkerCallError(from_status(error.status)) from error
+        scout, self._scout = self._scout, None
+        if scout is not None and scout.lease is lease:
+            scout.hand_over(relay)
+        else:
+            await self._open(lease, job, relay, timeout_s=timeout_s, metadata=metadata)
+        self._relay = relay
         del job  # which would last as long as the stream
         loop, held_bytes = asyncio.get_running_loop(), 0
         self._look_later(relay, loop.time() + timeout_s)
@@ -100,6 +132,14 @@ class Http2Carrier:
             raise too_slow(passage, held_bytes=held_bytes, stalled_s=self._reader.stalled_s(loop.time()))
         if not status.is_ok:
             raise WorkerCallError(from_status(status))
+
+    async def _open(
+        self, lease: Lease, job: bytes, relay: Relay, *, timeout_s: float, metadata: tuple[tuple[str, str], ...]
+    ) -> None:
+        try:
+            await self._upstreams.open(lease.worker_id, job, relay, timeout_s=timeout_s, metadata=metadata)
+        except CallError as error:
+            raise WorkerCallError(from_status(error.status)) from error
 
     def _look_later(self, relay: Relay, expires_at: float) -> None:
         """One timer for both: how the client reads, and the deadline."""
@@ -128,6 +168,11 @@ def too_slow(passage: Passage, *, held_bytes: int, stalled_s: float) -> ClientTo
             "stalled_ms": str(round(stalled_s * 1000)),
         },
     )
+
+
+def _admit(lease: Lease, fields: Fields) -> None:
+    """The worker has sent its head."""
+    lease.admit(_sample_number(dict(fields).get(_LOAD_SAMPLE_FIELD)))
 
 
 def _sample_number(value: str | bytes | None) -> int | None:

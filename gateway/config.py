@@ -100,6 +100,9 @@ class GatewaySettings(ServiceSettings):
     decision_log: Path | None = None
     """file to which decisions of routing and of retries are appended, for `tidegate replay`"""
 
+    hedge_share: Annotated[float, Field(ge=0, le=0.1)] = 0.0
+    """share of critical requests that a second worker may begin, too, when their first token is overdue; 0: none"""
+
     keepalive_s: Annotated[float, Field(ge=1)] = 20.0
     """silence after which a peer is sent a PING; below the idle timeout of any proxy in between"""
     keepalive_timeout_s: Annotated[float, Field(ge=1)] = 10.0

@@ -14,6 +14,7 @@ from typing import Protocol
 from gateway.call import Call
 from gateway.continuing import Continuing
 from gateway.errors import DeadlineExceededError
+from gateway.hedging import Hedge, Hedged, Hedging, Second, Sender
 from gateway.jobs import Delivered, PreparedRequest
 from gateway.passage import Passage
 from gateway.policy.attempts import Attempts
@@ -28,7 +29,7 @@ from gateway.workers.seat import Lease
 from tidegate.telemetry import conventions as names
 
 
-class Carrier(Protocol):
+class Carrier(Sender, Protocol):
     """The way of one call's messages from a worker to its client."""
 
     async def carry(
@@ -36,16 +37,26 @@ class Carrier(Protocol):
     ) -> None:
         """Run ``job``, a serialised worker's request, and send the client what ``passage`` makes of the messages.
 
-        Returns when the worker has ended the call with OK. The worker's call ends with this one, however it ends.
-        Raises ``WorkerCallError``.
+        A job that the latest ``scout`` has under way with this lease is not started again, but gone on with. Returns
+        when the worker has ended the call with OK. The worker's call ends with this one, however it ends. Raises
+        ``WorkerCallError``.
         """
 
 
 class Dispatch:
     """Finds a worker for each request, and another one while that is possible."""
 
-    def __init__(self, waiting_room: WaitingRoom, fleet: Fleet, limits: ContinuationLimits, rng: random.Random) -> None:
+    def __init__(
+        self,
+        waiting_room: WaitingRoom,
+        fleet: Fleet,
+        limits: ContinuationLimits,
+        rng: random.Random,
+        *,
+        hedging: Hedging,
+    ) -> None:
         """``limits`` hold for going on after the first event."""
+        self._hedging = hedging
         self._waiting_room = waiting_room
         self._fleet = fleet
         self._limits = limits
@@ -60,19 +71,27 @@ class Dispatch:
         if prepared.resumed is not None:
             passage.resume(prepared.resumed.token_ids, prepared.resumed.text_bytes)
         continuing = Continuing(self._fleet, Continuation(self._limits, self._rng), prepared, call, passage)
-        run = _Run(record, prepared, call, carrier, passage)
+        run = _Run(record, prepared, call, carrier, passage, hedging=self._hedging)
         await run.to_end(self._waiting_room.place(prepared, call), continuing)
 
 
 class _Run:
     """One request, from its first attempt to its last."""
 
-    __slots__ = ("_attempts", "_call", "_carrier", "_passage", "_prepared", "_record")
+    __slots__ = ("_attempts", "_call", "_carrier", "_hedging", "_passage", "_prepared", "_record")
 
-    def __init__(
-        self, record: Record, prepared: PreparedRequest, call: Call, carrier: Carrier, passage: Passage
+    def __init__(  # noqa: PLR0913 - a request with all that an attempt needs
+        self,
+        record: Record,
+        prepared: PreparedRequest,
+        call: Call,
+        carrier: Carrier,
+        passage: Passage,
+        *,
+        hedging: Hedging,
     ) -> None:
         self._record = record
+        self._hedging = hedging
         self._prepared = prepared
         self._call = call
         self._carrier = carrier
@@ -94,7 +113,10 @@ class _Run:
         passage = self._passage
         lease = await (self._lease_to_go_on(continuing) if passage.has_begun else self._lease_to_begin(place))
         try:
-            await self._attempt(lease, continuing.delivered, place)
+            second = await self._attempt(lease, continuing.delivered, place)
+            if second is not None:
+                lease = second.lease
+                await self._attempt(lease, None, place, second=second)
         except WorkerCallError as failure:
             if passage.is_complete:  # only the news of its good end was lost
                 return
@@ -124,24 +146,27 @@ class _Run:
             raise self._attempts.error() from failure
         place.fail(failure.error)
 
-    async def _attempt(self, lease: Lease, delivered: Delivered | None, place: Place) -> None:
-        """One call to one worker. However it ends, the call, the lease and the span end with it."""
-        prepared, call, passage = self._prepared, self._call, self._passage
+    async def _attempt(
+        self, lease: Lease, delivered: Delivered | None, place: Place, *, second: Second | None = None
+    ) -> Second | None:
+        """One call to one worker. However it ends, the call, the lease and the span end with it.
+
+        ``second`` is the same job on another worker that was asked while this one waited, and has answered; returns it
+        where it is to go on in place of this one.
+        """
+        call, passage = self._call, self._passage
         tokens = passage.tokens
-        span = self._record.attempt(lease, delivered_tokens=tokens)
-        passage.expect(lambda: self._begin(lease))
+        span = self._record.attempt(lease, delivered_tokens=tokens) if second is None else second.span
+        hedge = self._hedge(lease, place) if second is None and delivered is None else None
+        passage.expect(lambda: self._begin(lease, hedge))
         outcome, error = Outcome.IGNORED, None  # unless it ends by itself, the client is gone
         try:
             if not call.remaining_s:
                 raise DeadlineExceededError("the deadline passed before a worker was asked")
-            remaining_s = max(0.0, call.remaining_s - place.lag_s)  # the rest goes by without a token
-            budget = prepared.budget(lease.load, remaining_s=remaining_s, delivered_tokens=tokens)
             async with lease.held():
                 await self._carrier.carry(
                     lease,
-                    prepared.job(
-                        budget, place.queue, delivered
-                    ).SerializeToString(),  # kept by nobody for as long as the stream
+                    self._job(lease, delivered, place) if second is None else b"",
                     passage,
                     timeout_s=call.remaining_s,
                     metadata=span.metadata,
@@ -149,10 +174,16 @@ class _Run:
             passage.end()
             outcome = Outcome.SUCCESS
         except WorkerCallError as failure:
+            if hedge is not None and (winner := hedge.take()) is not None:
+                return winner
             error = failure.error
             outcome = judge(error).outcome
             raise
         finally:
+            if hedge is not None:
+                hedge.close()
+            if second is not None:
+                second.scout.cancel()
             lease.close(
                 outcome,
                 is_lost=error is not None and judge(error).is_lost,
@@ -162,7 +193,24 @@ class _Run:
             )
             span.end(outcome, passage, error)
             self._record.attempted(lease, outcome, error)
+        return None
 
-    def _begin(self, lease: Lease) -> None:
+    def _job(self, lease: Lease, delivered: Delivered | None, place: Place) -> bytes:
+        """What the worker is asked; serialised, since nobody keeps that for as long as the stream."""
+        prepared, tokens = self._prepared, self._passage.tokens
+        remaining_s = max(0.0, self._call.remaining_s - place.lag_s)  # the rest goes by without a token
+        budget = prepared.budget(lease.load, remaining_s=remaining_s, delivered_tokens=tokens)
+        return prepared.job(budget, place.queue, delivered).SerializeToString()
+
+    def _hedge(self, lease: Lease, place: Place) -> Hedge | None:
+        """Of a first attempt; who has been to a worker in vain has reason to be late."""
+        if self._attempts.count or not self._hedging.is_on:
+            return None
+        hedged = Hedged(prepared=self._prepared, call=self._call, sender=self._carrier, record=self._record)
+        return self._hedging.watch(hedged, lease, lag_s=place.lag_s)
+
+    def _begin(self, lease: Lease, hedge: Hedge | None) -> None:
+        if hedge is not None:
+            hedge.first_token()
         lease.begin()
         self._record.first_token()

@@ -16,6 +16,7 @@ from tidegate.http2.limits import Limits
 from tidegate.http2.messages import framed
 from tidegate.http2.metadata import Metadata
 from tidegate.http2.relay import Relay
+from tidegate.http2.streams import Stream, StreamHandler
 from tidegate.http2.transport import Flusher
 from tidegate.rpc.http2_status import from_status
 
@@ -38,9 +39,17 @@ class Upstreams:
         channel = self._channel(target)
         if not channel.can_open:
             await _connect(channel)
-        relay.stream = channel.open(channel.head(GENERATE, metadata=metadata, timeout_s=timeout_s), relay)
-        relay.stream.send_data(framed(job), end_stream=True)
+        relay.stream = _start(channel, job, relay, timeout_s=timeout_s, metadata=metadata)
         self._flusher.flush()  # in a burst, a worker begins with the first job while the others are still prepared
+
+    def open_now(
+        self, target: str, job: bytes, handler: StreamHandler, *, timeout_s: float, metadata: Metadata
+    ) -> Stream | None:
+        """Start ``job`` at the worker over a connection that stands; None where there is none."""
+        channel = self._channel(target)
+        if not channel.can_open:
+            return None
+        return _start(channel, job, handler, timeout_s=timeout_s, metadata=metadata)
 
     async def connect(self, target: str) -> None:
         """Have a new connection to the worker, whose old one may be dead without a sign: jobs that run there stay.
@@ -72,6 +81,12 @@ class Upstreams:
         """Close all connections; jobs that run there end."""
         for channel in self._channels.values():
             channel.close()
+
+
+def _start(channel: Channel, job: bytes, handler: StreamHandler, *, timeout_s: float, metadata: Metadata) -> Stream:
+    stream = channel.open(channel.head(GENERATE, metadata=metadata, timeout_s=timeout_s), handler)
+    stream.send_data(framed(job), end_stream=True)
+    return stream
 
 
 async def _connect(channel: Channel) -> None:

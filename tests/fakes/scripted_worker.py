@@ -25,8 +25,11 @@ Response = inference_service_pb2.GenerateResponse
 Context = grpc.aio.ServicerContext[Any, Any]
 
 HANG = "hang"
-Script = Sequence[Response | RpcError | grpc.StatusCode | str]
-"""Responses in order. An error ends the call, a bare code as a lost connection does; ``HANG`` waits for ever."""
+Script = Sequence[Response | RpcError | grpc.StatusCode | asyncio.Event | str]
+"""Responses in order. An error ends the call, a bare code as a lost connection does; ``HANG`` waits for ever.
+
+An event is waited for.
+"""
 
 # A tokenizer, a template and canaries that belong together.
 _CHECKPOINT = Path("worker/sim_model")
@@ -149,6 +152,8 @@ class ScriptedWorker(worker_service_pb2_grpc.WorkerServiceServicer):
                     raise _ScriptedError(step)
                 if isinstance(step, grpc.StatusCode):
                     await context.abort(step, "connection lost")
+                elif isinstance(step, asyncio.Event):
+                    await step.wait()
                 elif isinstance(step, str):
                     await asyncio.Event().wait()
                 else:

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.reliability import herd, slow_readers, vanishing, vllm_kills
+from tests.reliability import hedged, herd, slow_readers, vanishing, vllm_kills
 from tests.reliability.nemesis import FAULTS
 from tests.reliability.table import write_figure
 from tests.reliability.trial import Plan, run
@@ -70,6 +70,8 @@ async def _verdict(kinds: str, arguments: argparse.Namespace) -> Verdict:
         return await vanishing.run(seed=arguments.seed, clients=min(10_000, arguments.count))
     if kinds == "slow-readers":
         return await slow_readers.run()
+    if kinds == "hedge":
+        return await hedged.run(seed=arguments.seed, duration_s=arguments.duration)
     if kinds == "herd-after-kill":
         return await herd.run(clients=min(6_000, arguments.count))
     shortest, _, longest = arguments.tokens.partition("-")
