@@ -30,7 +30,7 @@ _MAX_SUSPECTS, _MAX_FAINT = 1024, 4096
 class Suspect:
     """A request, by its digest, that was on the worker process ``instance_id`` when that died.
 
-    ``is_faint``: in the middle of its tokens, and the worker said nothing of an engine that died.
+    ``is_faint``: in the middle of its tokens, or the worker only fell silent; it said nothing of an engine that died.
     """
 
     digest: bytes

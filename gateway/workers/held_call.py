@@ -24,6 +24,11 @@ class HeldCall:
         self._is_given_up = False
         self._is_sending = False
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it was: whatever the worker does, nobody has seen it die."""
+        return self._is_given_up
+
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
         """Around the call. Raises ``WorkerCallError`` once it is given up, also where that was before it began."""

@@ -278,7 +278,8 @@ class Lease:
     def _suspect(self, reason: str, now: float) -> None:
         """The job, which the engine was given, may be what the worker died of, unless that went for its own reasons.
 
-        Of a process that is gone without a word, a job that had its tokens there is suspected but faintly.
+        Of a process that is gone without a word, a job that had its tokens there is suspected but faintly, and so is
+        any job of one that only makes no sign of life.
         """
         load, has_died = self._seat.load, reason == "ENGINE_DEAD"
         if not has_died and (reason or load.is_draining):
@@ -288,7 +289,7 @@ class Lease:
                 digest=self._digest,
                 instance_id=load.instance_id,
                 remaining_s=MEMORY_S,
-                is_faint=not has_died and self._began_at is not None,
+                is_faint=not has_died and (self._began_at is not None or self.call.is_given_up),
             )
             if self._peers.quarantine.add([suspect], now):
                 self._peers.on_suspicion()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import cast
 
@@ -7,6 +8,7 @@ import pytest
 
 from gateway.policy.demand import Demand
 from gateway.policy.outcomes import Outcome
+from gateway.policy.quarantine import MEMORY_S, Suspect
 from gateway.workers.client import WorkerClient
 from gateway.workers.errors import WorkerCallError
 from gateway.workers.fleet import Fleet
@@ -46,6 +48,28 @@ def test_a_job_that_was_not_admitted_is_no_suspect() -> None:
             lease.admit(7)
         lease.close(Outcome.FAILED, is_lost=True, reason="ENGINE_DEAD")
         assert is_admitted == (b"d" in fleet.quarantine)
+
+
+async def test_who_was_on_a_worker_that_fell_silent_is_suspected_but_faintly() -> None:
+    """It may come back; with a death behind it that is no sentence yet."""
+    fleet, model = Fleet(random.Random(0), ManualClock()), served_model()
+    seat = fleet.join(cast("WorkerClient", Unconnected()), model, worker_load(instance_id=1))
+    lease = fleet.lease(model, Demand(prompt_tokens=1, need_tokens=1, digest=b"d"), exclude=())
+    assert lease is not None
+
+    async def job() -> None:
+        async with lease.held():
+            lease.admit(7)
+            fleet.leave(seat, is_silent=True)
+            await asyncio.Event().wait()
+
+    with pytest.raises(WorkerCallError, match="no sign of life"):
+        await job()
+    lease.close(Outcome.FAILED, is_lost=True)
+    dead = Suspect(digest=b"d", instance_id=2, remaining_s=MEMORY_S, is_faint=True)
+    fleet.quarantine.add([dead], 1_000.0)
+    assert 2 == len(fleet.quarantine)
+    fleet.refuse_poison(Demand(prompt_tokens=1, need_tokens=1, digest=b"d"))
 
 
 def test_a_worker_that_is_named_no_more_is_forgotten() -> None:
