@@ -48,7 +48,7 @@ asked or answered.
 | `tidegate.inference.v1.InferenceService/Generate` | gateway | server | the call | `tidegate.outcome`, `tidegate.tenant`, `tidegate.criticality`, `tidegate.attempts`, `tidegate.queue.waited_s`, `gen_ai.usage.output_tokens`, `rpc.response.status_code` |
 | `validate` | gateway | internal | validation, rendering, tokenising; the wait for a thread | `error.type` |
 | `queue` | gateway | internal | the waiting room; once more after each attempt that failed | `error.type` |
-| `route` | gateway | internal | the choice of a worker, as a decision record | `server.address`, `tidegate.route.predicted_first_token_s`, `tidegate.route.available_blocks`, `tidegate.route.load_age_s` |
+| `route` | gateway | internal | the choice of a worker, as a decision record | `server.address`, `tidegate.route.predicted_first_token_s`, `tidegate.route.available_blocks`, `tidegate.route.load_age_s`; of the eight best that could have been taken, `tidegate.route.candidates` and `tidegate.route.candidates.predicted_first_token_s` |
 | `continuation` | gateway | internal | after a worker was lost: the wait for one that goes on | `error.type` |
 | `chat MODEL`, `text_completion MODEL` | gateway | client | one attempt on one worker | `tidegate.attempt.number`, `.outcome`, `.continued_tokens`, `gen_ai.usage.*`, `gen_ai.response.finish_reasons`, `server.address`, `error.type` |
 | `tidegate.worker.v1.WorkerService/Generate` | worker | server | the call on the worker | `gen_ai.usage.*`, `gen_ai.response.finish_reasons`, `rpc.response.status_code` |

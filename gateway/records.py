@@ -32,6 +32,8 @@ from tidegate.telemetry.setup import Telemetry
 
 _CANCELLED = "cancelled"
 _UNTRACED = nullcontext()
+# A decision among hundreds of workers is told by those that came near.
+_SHOWN_CANDIDATES = 8
 # Refusals whose message says why this one and when to come back. Other messages repeat parts of the request.
 _EXPLAINED = (
     "KV_",
@@ -175,12 +177,15 @@ class Record:
 
     def _route(self, lease: Lease) -> None:
         span = self._records.tracer.start_span(names.ROUTE, kind=SpanKind.INTERNAL)
+        considered = sorted(lease.predictions.items(), key=lambda item: item[1])[:_SHOWN_CANDIDATES]
         span.set_attributes(
             {
                 names.SERVER_ADDRESS: lease.worker_id,
                 names.PREDICTED_FIRST_TOKEN: lease.predicted_ttft_s,
                 names.AVAILABLE_BLOCKS: lease.load.available_blocks,
                 names.LOAD_AGE: self._records.clock() - lease.load.received_at,
+                names.ROUTE_CANDIDATES: [worker_id for worker_id, _ in considered],
+                names.ROUTE_CANDIDATES_FIRST_TOKEN: [seconds for _, seconds in considered],
             }
         )
         span.end()

@@ -254,7 +254,7 @@ class Fleet:
             self._seats[choice.worker.worker_id],
             demand,
             self._peers[model.name],
-            predicted_ttft_s=choice.predicted_ttft_s[choice.worker.worker_id],
+            predictions=choice.predicted_ttft_s,
             blocks=choice.worker.blocks_for(demand.need_tokens if expected_tokens is None else expected_tokens),
         )
 

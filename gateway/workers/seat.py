@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -164,6 +164,7 @@ class Lease:
         "client",
         "load",
         "predicted_ttft_s",
+        "predictions",
         "worker_id",
     )
 
@@ -173,15 +174,16 @@ class Lease:
         demand: Demand,
         peers: Peers,
         *,
-        predicted_ttft_s: float,
+        predictions: Mapping[str, float],
         blocks: int,
     ) -> None:
-        """``predicted_ttft_s`` is what the worker was chosen for; ``blocks`` are those that it will probably fill."""
+        """``predictions`` are those by which the worker was chosen; ``blocks`` are those that it will probably fill."""
         self.worker_id = seat.worker_id
         self.client = seat.client
         self.load = seat.load
         self.can_continue = seat.model.can_continue
-        self.predicted_ttft_s = predicted_ttft_s
+        self.predictions = predictions
+        self.predicted_ttft_s = predictions[seat.worker_id]
         self._seat = seat
         self._peers = peers
         self.call = HeldCall()

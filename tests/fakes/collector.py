@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc.aio
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from tidegate.telemetry.setup import Telemetry, setup
@@ -25,8 +26,13 @@ class Span:
     @property
     def attributes(self) -> Mapping[str, Any]:
         """Each with its value."""
-        values = ((one.key, one.value) for one in self.span.attributes)
-        return {key: getattr(value, value.WhichOneof("value") or "string_value") for key, value in values}
+        return {one.key: _value(one.value) for one in self.span.attributes}
+
+
+def _value(value: common_pb2.AnyValue) -> Any:
+    """What stands in an attribute."""
+    kind = value.WhichOneof("value") or "string_value"
+    return [_value(one) for one in value.array_value.values] if kind == "array_value" else getattr(value, kind)
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):

@@ -194,6 +194,10 @@ async def test_a_continued_call_is_one_trace(stack: AsyncExitStack, data_plane: 
     expected = [GATEWAY, ["validate", "queue", "route", attempt, "continuation", "route", attempt]]
     assert expected == collector.tree(TRACE_ID, CALLER_ID)
     spans = collector.in_trace(TRACE_ID)
+    routes = [span.attributes for span in spans if span.span.name == "route"]
+    assert [[lost.target, rest.target], [rest.target]] == [one["tidegate.route.candidates"] for one in routes]
+    first, second = routes[0]["tidegate.route.candidates.predicted_first_token_s"]
+    assert first < second
     assert [
         (1, lost.target, 0, 2, "failed", "UNAVAILABLE", trace_pb2.Status.STATUS_CODE_ERROR),
         (2, rest.target, 2, 1, "success", None, trace_pb2.Status.STATUS_CODE_UNSET),

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 
 import pytest
+from prometheus_client import generate_latest
 
 from tests.fakes.engine_outputs import engine_outputs
-from tests.fakes.real_vllm import CONTEXT_LENGTH, RealVllm
+from tests.fakes.real_vllm import CONTEXT_LENGTH, KV_BLOCKS, RealVllm
 from worker.engine import EngineError, FinishReason
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session")]
@@ -202,3 +204,19 @@ async def test_a_prompt_that_ends_inside_a_character_is_not_repeated(vllm: RealV
     job = vllm.job(ids[:cut], max_output_tokens=1, logit_bias=completed, stop_strings=("capital",))
     answer = await vllm.answer(job)
     assert vllm.tokenizer.decode(ids[: cut + 1])[-1] == answer.text
+
+
+async def test_metrics_of_vllm_stand_beside_ours_under_their_own_names(vllm: RealVllm) -> None:
+    """Among them those by which an endpoint picker of the Gateway API inference extension knows a model server."""
+    await vllm.is_well()
+    page = generate_latest(vllm.worker.worker.metrics.registry).decode()
+    values = {
+        name: float(value)
+        for name, _, value in re.findall(r"^(vllm:\w+)(\{.*\})? (\S+)$", page, re.MULTILINE)
+        if not name.endswith(("_bucket", "_created"))
+    }
+    for name in ("vllm:num_requests_waiting", "vllm:num_requests_running", "vllm:kv_cache_usage_perc"):
+        assert 0 == values[name]
+    assert 0 < values["vllm:generation_tokens_total"]
+    assert f'num_gpu_blocks="{KV_BLOCKS}"' in page
+    assert 'tidegate_kv_blocks{tidegate_state="total"}' in page

@@ -67,6 +67,8 @@ WAITED = "tidegate.queue.waited_s"
 PREDICTED_FIRST_TOKEN = "tidegate.route.predicted_first_token_s"  # noqa: S105
 AVAILABLE_BLOCKS = "tidegate.route.available_blocks"
 LOAD_AGE = "tidegate.route.load_age_s"
+ROUTE_CANDIDATES = "tidegate.route.candidates"  # the best first
+ROUTE_CANDIDATES_FIRST_TOKEN = "tidegate.route.candidates.predicted_first_token_s"  # noqa: S105
 
 # Ours, spans
 VALIDATE = "validate"
