@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any
@@ -12,7 +13,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from tests.fakes.running_gateway import running_gateway, text_request
-from tests.fakes.scripted_worker import HANG, ScriptedWorker, answer, at_capacity, beginning, serving
+from tests.fakes.scripted_worker import HANG, ScriptedWorker, answer, at_capacity, beginning, refusal, serving
+from tidegate.telemetry.logs import JsonFormatter
 
 pytestmark = pytest.mark.usefixtures("data_plane")
 
@@ -104,3 +106,23 @@ async def test_no_span_holds_content(stack: AsyncExitStack) -> None:
     assert recording.spans
     for span in recording.spans:
         assert "secret" not in span.to_json()
+
+
+async def test_a_call_that_failed_by_our_fault_is_in_the_log_with_its_trace(
+    stack: AsyncExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So that from the client's trace one comes to the line, and from the line to the trace."""
+    caplog.handler.setFormatter(JsonFormatter())
+    refused = refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_JOB")
+    worker = await stack.enter_async_context(serving(ScriptedWorker(scripts=[[refused]])))
+    recording = Recording()
+    gateway = await stack.enter_async_context(running_gateway(worker.target, tracer=recording.tracer))
+    assert "INTERNAL" == (await gateway.error(text_request(), metadata=METADATA)).reason
+    await gateway.gateway.until_idle()
+    lines = [json.loads(line) for line in caplog.text.splitlines()]
+    (line,) = [line for line in lines if line["severity"] == "ERROR"]
+    assert ("call failed: INTERNAL", TRACE_ID) == (line["message"], line["trace_id"])
+    server = recording.spans[0].context
+    assert server is not None
+    assert f"{server.span_id:016x}" == line["span_id"]
+    assert "INVALID_JOB" in line["exception"]
