@@ -5,13 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from grafana_foundation_sdk.builders.common import StackingConfig
+from grafana_foundation_sdk.builders.common import (
+    ReduceDataOptions,
+    StackingConfig,
+    VizLegendOptions,
+    VizTooltipOptions,
+)
 from grafana_foundation_sdk.builders.dashboard import Dashboard, DatasourceVariable, Row, ThresholdsConfig
 from grafana_foundation_sdk.builders.prometheus import Dataquery
 from grafana_foundation_sdk.builders.stat import Panel as StatPanel
 from grafana_foundation_sdk.builders.timeseries import Panel as TimePanel
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.common import GraphDrawStyle, StackingMode
+from grafana_foundation_sdk.models.common import (
+    GraphDrawStyle,
+    LegendDisplayMode,
+    LegendPlacement,
+    SortOrder,
+    StackingMode,
+    TooltipDisplayMode,
+)
 from grafana_foundation_sdk.models.dashboard import DataSourceRef, Threshold, ThresholdsMode
 
 _SOURCE = DataSourceRef(type_val="prometheus", uid="${source}")
@@ -121,7 +133,7 @@ SERVICE: dict[str, tuple[Chart, ...]] = {
     "Who is refused, and why?": (
         Chart(
             title="Refusals by tenant",
-            text="Who is shed. The reason is beside; when to retry stands in the error's RetryInfo.",
+            text="Who is shed. The reason is beside, and below when they were told to come back.",
             queries=[
                 ("sum by (tidegate_tenant) (rate(tidegate_refusals_total[$__rate_interval]))", "{{tidegate_tenant}}")
             ],
@@ -146,6 +158,14 @@ SERVICE: dict[str, tuple[Chart, ...]] = {
             ],
             unit="reqps",
             is_stacked=True,
+        ),
+        Chart(
+            title="Told to retry after",
+            text="What RetryInfo said, median. It follows from the rate at which blocks come free.",
+            queries=[
+                (_quantile(0.5, "tidegate_refusals_retry_after_seconds", "tidegate_tenant"), "{{tidegate_tenant}}")
+            ],
+            unit="s",
         ),
         Chart(
             title="Waiting, by tenant",
@@ -347,14 +367,25 @@ def _json(uid: str, title: str, rows: dict[str, tuple[Chart, ...]]) -> str:
 
 
 def _panel(chart: Chart) -> StatPanel | TimePanel:
-    panel = StatPanel() if chart.is_figure else TimePanel()
+    panel = _figure() if chart.is_figure else _curves(is_stacked=chart.is_stacked)
     panel.title(chart.title).description(chart.text).unit(chart.unit).datasource(_SOURCE)
     panel.span(_WIDTH).height(_HEIGHT // 2 if chart.is_figure else _HEIGHT)
     for expression, legend in chart.queries:
         panel.with_target(Dataquery().expr(expression).legend_format(legend).exemplar("_bucket" in expression))
-    if chart.is_stacked and isinstance(panel, TimePanel):
-        panel.stacking(StackingConfig().mode(StackingMode.NORMAL)).draw_style(GraphDrawStyle.LINE).fill_opacity(30)
     if chart.worse_above is not None:
         steps = [Threshold(value=None, color="green"), Threshold(value=chart.worse_above, color="red")]
         panel.thresholds(ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps))
+    return panel
+
+
+def _figure() -> StatPanel:
+    return StatPanel().reduce_options(ReduceDataOptions().calcs(["lastNotNull"]))
+
+
+def _curves(*, is_stacked: bool) -> TimePanel:
+    legend = VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
+    tooltip = VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING)
+    panel = TimePanel().legend(legend).tooltip(tooltip)
+    if is_stacked:
+        panel.stacking(StackingConfig().mode(StackingMode.NORMAL)).draw_style(GraphDrawStyle.LINE).fill_opacity(30)
     return panel

@@ -6,7 +6,7 @@ Names, numbers and reasons; of what was asked and answered, nothing. Bounded, an
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
@@ -36,19 +36,29 @@ class Entry:
     retry_after_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The refusals of one kind: how many, and the latest of them."""
+
+    count: int
+    latest: Entry
+
+
 class Journal:
     """Keeps the last generations and counts refusals."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._entries: deque[Entry] = deque(maxlen=_KEPT)
-        self._refusals: Counter[tuple[str, str, str]] = Counter()
+        self._refusals: dict[tuple[str, str, str], Refused] = {}
 
     def note(self, entry: Entry, *, tenant_label: str) -> None:
         """A generation has ended. ``tenant_label`` stands for its tenant in what is kept for ever."""
         self._entries.append(entry)
         if entry.outcome not in ("ok", "cancelled"):
-            self._refusals[(tenant_label, entry.criticality, entry.outcome)] += 1
+            kind = (tenant_label, entry.criticality, entry.outcome)
+            before = self._refusals.get(kind)
+            self._refusals[kind] = Refused(count=1 if before is None else before.count + 1, latest=entry)
 
     @property
     def entries(self) -> Sequence[Entry]:
@@ -56,8 +66,8 @@ class Journal:
         return tuple(reversed(tuple(self._entries)))
 
     @property
-    def refusals(self) -> Mapping[tuple[str, str, str], int]:
-        """How many, by tenant, criticality and reason; since the start."""
+    def refusals(self) -> Mapping[tuple[str, str, str], Refused]:
+        """By tenant, criticality and reason; since the start."""
         return dict(self._refusals)
 
     def age_s(self, entry: Entry) -> float:

@@ -19,6 +19,7 @@ class Measures:
         self.tokens = metrics.histogram(catalogue.TOKEN_USAGE)
         self.waits = metrics.histogram(catalogue.QUEUE_WAIT)
         self._refusals = metrics.counter(catalogue.REFUSALS)
+        self._retry_waits = metrics.histogram(catalogue.RETRY_AFTER)
         self._attempts = metrics.counter(catalogue.ATTEMPTS)
         self._continuations = metrics.counter(catalogue.CONTINUATIONS)
         self._of_kind: dict[tuple[str, str, str], KindMeasures] = {}
@@ -42,10 +43,12 @@ class Measures:
         """A stream has lost its worker, and goes on with another one."""
         self._continuations.under({}).add(1)
 
-    def refusal(self, reason: str, *, tenant: str, criticality: str) -> None:
-        """A generation has ended with an error."""
+    def refusal(self, reason: str, *, tenant: str, criticality: str, retry_after_s: float | None) -> None:
+        """A generation has ended with an error, which may have told when to come back."""
         labels = {names.TENANT: tenant, names.CRITICALITY: criticality, names.ERROR_TYPE: reason}
         self._refusals.under(labels).add(1)
+        if retry_after_s is not None:
+            self._retry_waits.under({names.TENANT: tenant}).record(retry_after_s)
 
 
 class KindMeasures:

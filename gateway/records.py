@@ -206,7 +206,12 @@ class Record:
         outcome = OK if error is None else rpc_error.reason if rpc_error is not None else _CANCELLED
         tenant = records.tenants.label(self.tenant)
         if rpc_error is not None:
-            records.measures.refusal(rpc_error.reason, tenant=tenant, criticality=self._criticality)
+            records.measures.refusal(
+                rpc_error.reason,
+                tenant=tenant,
+                criticality=self._criticality,
+                retry_after_s=rpc_error.retry_after_s,
+            )
         self._measure(now, outcome)
         records.journal.note(self._entry(now, outcome, rpc_error), tenant_label=tenant)
         if not self._is_traced:

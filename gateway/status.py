@@ -68,9 +68,15 @@ class Status:
             "workers": [self._worker(seat) for seat in sorted(seats, key=lambda seat: seat.worker_id)],
             "away": [worker for worker in self._settings.workers if worker not in seated],
             "refusals": [
-                {"tenant": tenant, "criticality": criticality, "reason": reason, "count": count}
-                for (tenant, criticality, reason), count in sorted(
-                    self._journal.refusals.items(), key=lambda item: -item[1]
+                {
+                    "tenant": tenant,
+                    "criticality": criticality,
+                    "reason": reason,
+                    "count": refused.count,
+                    "latest": self._entry(refused.latest),
+                }
+                for (tenant, criticality, reason), refused in sorted(
+                    self._journal.refusals.items(), key=lambda item: -item[1].count
                 )
             ],
             "latest": [self._entry(entry) for entry in self._journal.entries[:_SHOWN_ENTRIES]],

@@ -98,7 +98,8 @@ function draw(status) {
   document.getElementById("workers").replaceChildren(...status.workers.map(drawWorker));
   fill("waiting", status.waiting.map((row) => [[row.criticality], [row.tenant || "(none)"], [`${row.requests}`, "n"]]), "Nobody waits.");
   fill("refusals", status.refusals.map((row) =>
-    [[row.tenant || "(none)"], [row.criticality], [row.reason], [row.count.toLocaleString("en"), "n"]]), "Nobody was refused.");
+    [[row.tenant || "(none)"], [row.criticality], [row.reason, "bad"], [row.count.toLocaleString("en"), "n"], [row.latest.explanation],
+      [`${seconds(row.latest.age_s)} ago`, "n"], [seconds(row.latest.retry_after_s), "n"]]), "Nobody was refused.");
   fill("latest", status.latest.map((row) => [
     [`${seconds(row.age_s)} ago`, "n"], [row.tenant || "(none)"], [row.criticality],
     [row.outcome, row.outcome === "ok" || row.outcome === "cancelled" ? "" : "bad"], [row.explanation],

@@ -11,6 +11,9 @@ from typing import Any
 import grpc
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from deploy.dashboards import ALL
 from gateway.errors import ERROR_TABLE
@@ -40,6 +43,13 @@ def alerts() -> list[str]:
     return [rule["alert"] for rule in rules() if "alert" in rule]
 
 
+def adapter_rule() -> dict[str, Any]:
+    """What the autoscaler of workers is given by Prometheus's adapter."""
+    values = yaml.safe_load((_ROOT / "deploy/kubernetes/prometheus-adapter.yaml").read_text(encoding="utf-8"))
+    (rule,) = values["rules"]["external"]
+    return dict(rule)
+
+
 def known_series() -> dict[str, set[str]]:
     """Every name that a query may use, with its labels."""
     known: dict[str, set[str]] = dict(_OTHERS)
@@ -52,12 +62,13 @@ def known_series() -> dict[str, set[str]]:
 
 
 def queries() -> Iterator[Any]:
-    """All expressions of dashboards and rules."""
+    """All expressions of dashboards, rules and the adapter."""
     for uid, (_, rows) in ALL.items():
         for charts in rows.values():
             for chart in charts:
                 for number, (expression, _) in enumerate(chart.queries):
                     yield pytest.param(expression, id=f"{uid}-{chart.title}-{number}")
+    yield pytest.param(adapter_rule()["metricsQuery"], id="prometheus-adapter")
     for rule in rules():
         yield pytest.param(rule["expr"], id=rule.get("alert") or rule["record"])
 
@@ -120,11 +131,30 @@ def test_promtool_finds_the_rules_good(arguments: tuple[str, ...]) -> None:
     assert 0 == done.returncode, done.stdout.decode() + done.stderr.decode()
 
 
+def lost(written: Any, read: Any, path: str = "") -> list[str]:
+    """Where ``read`` has not what ``written`` has."""
+    if isinstance(written, dict) and isinstance(read, dict):
+        return [place for key, value in written.items() for place in lost(value, read.get(key), f"{path}/{key}")]
+    if isinstance(written, list) and isinstance(read, list) and len(written) == len(read):
+        pairs = enumerate(zip(written, read, strict=True))
+        return [place for index, (one, other) in pairs for place in lost(one, other, f"{path}/{index}")]
+    return [] if written == read else [path]
+
+
 @pytest.mark.parametrize("uid", ALL)
-def test_a_dashboard_is_one_that_grafana_loads(uid: str) -> None:
-    """It has an id of its own, a schema version, and every panel a source, a query and a text."""
+def test_a_dashboard_is_one_that_grafana_knows(uid: str) -> None:
+    """Read by the models that are made of Grafana's own schema, nothing is lost."""
     dashboard = json.loads((_TELEMETRY / f"dashboards/{uid}.json").read_text(encoding="utf-8"))
+    register_default_plugins()
+    read = json.loads(JSONEncoder().encode(Dashboard.from_json(dashboard)))
+    assert [] == lost(dashboard, read)
     assert (uid, True) == (dashboard["uid"], dashboard["schemaVersion"] >= 36)
+
+
+@pytest.mark.parametrize("uid", ALL)
+def test_a_panel_says_what_it_shows(uid: str) -> None:
+    """It has a source that can be chosen, a query and a text, and lies inside the page."""
+    dashboard = json.loads((_TELEMETRY / f"dashboards/{uid}.json").read_text(encoding="utf-8"))
     panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
     assert panels
     for panel in panels:

@@ -161,6 +161,18 @@ def test_workers_are_addressed_by_their_stable_names() -> None:
     assert "tidegate-worker-0.tidegate-worker:50061,tidegate-worker-1.tidegate-worker:50061" == workers
 
 
+def test_the_adapter_serves_what_scales_workers() -> None:
+    """By the name for which their autoscaler asks, from a rule that is recorded."""
+    (metric,) = [
+        one["external"]["metric"]["name"]
+        for manifest in rendered("all")
+        if manifest["kind"] == "HorizontalPodAutoscaler"
+        for one in manifest["spec"]["metrics"]
+    ]
+    values = yaml.safe_load((_DEPLOY / "kubernetes/prometheus-adapter.yaml").read_text(encoding="utf-8"))
+    assert [metric] == [rule["name"]["as"] for rule in values["rules"]["external"]]
+
+
 def test_a_large_number_stays_whole() -> None:
     """Numbers are floats to Helm; 33554432 must not become 3.3554432e+07."""
     (gateway,) = [one for one in rendered("all") if one["kind"] == "Deployment"]

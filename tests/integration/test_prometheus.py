@@ -29,7 +29,8 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not installed: make system-tools"),
 ]
 
-_RULES = Path(__file__).parents[2] / "deploy/telemetry/rules.yaml"
+_DEPLOY = Path(__file__).parents[2] / "deploy"
+_RULES = _DEPLOY / "telemetry/rules.yaml"
 _TTFT = "gen_ai_client_operation_time_to_first_chunk_seconds_bucket"
 _CALLS_AT_ONCE = 24
 # Small enough that the load below does not fit.
@@ -44,7 +45,7 @@ _SILENT = {
 
 
 def _queries() -> Iterator[Any]:
-    """Of all panels and recording rules, as Grafana would send them."""
+    """Of all panels and recording rules, as Grafana would send them, and what scales workers."""
     for uid, (_, rows) in ALL.items():
         for charts in rows.values():
             for chart in charts:
@@ -53,6 +54,8 @@ def _queries() -> Iterator[Any]:
                     yield pytest.param(query, id=f"{uid}-{chart.title}-{number}")
     for name in _recorded():
         yield pytest.param(name, id=name)
+    adapter = yaml.safe_load((_DEPLOY / "kubernetes/prometheus-adapter.yaml").read_text(encoding="utf-8"))
+    yield pytest.param(adapter["rules"]["external"][0]["metricsQuery"], id="prometheus-adapter")
 
 
 def _recorded() -> list[str]:

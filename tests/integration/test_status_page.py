@@ -51,7 +51,7 @@ async def test_the_status_explains_the_latest_generations(gateway: RunningGatewa
         r"127.0.0.1:\d+: first token foreseen in [\d.e-]+ s, \d+ of 31838 blocks free", answered["explanation"]
     )
     assert ("MODEL_NOT_FOUND", "see docs/errors.md") == (refused["outcome"], refused["explanation"])
-    assert [1] == [row["count"] for row in status["refusals"]]
+    assert [(1, refused["response_id"])] == [(row["count"], row["latest"]["response_id"]) for row in status["refusals"]]
     assert "secretive" not in json.dumps(status)
 
 

@@ -38,7 +38,15 @@ STATUS: dict[str, Any] = {
         }
     ],
     "away": ["w2:50061"],
-    "refusals": [{"tenant": "batch", "criticality": "sheddable", "reason": "KV_EXHAUSTED", "count": 12}],
+    "refusals": [
+        {
+            "tenant": "batch",
+            "criticality": "sheddable",
+            "reason": "WAIT_TOO_LONG",
+            "count": 12,
+            "latest": {"explanation": "the wait would be 4 s; retry in 3 s", "retry_after_s": 3.0},
+        }
+    ],
     "latest": [
         {
             "age_s": 0.5,
@@ -83,11 +91,12 @@ def shown() -> str:
         "serving",
         "calls 40/4096",
         "waiting 7",
-        "TTFT 120 ms p50, 1.5e+03 ms p99",
+        "TTFT 120 ms p50, 1.5 s p99",
         "away: w2:50061",
         "██████████▒▒▒▒▒▒▒▒▒▒·········· 200/300",
         "decode open",
-        "batch   sheddable    KV_EXHAUSTED     12",
+        "batch   sheddable    WAIT_TOO_LONG     12  the wait would be 4 s; retry in 3 s",
+        "3 s",
         "none of 1 workers has room; retry in 2 s",
     ],
 )

@@ -14,7 +14,7 @@ from tidegate.client.answer import Answer, chat_request
 from tidegate.client.chat import choose_model
 from tidegate.client.client import Client
 from tidegate.client.conversation import Conversation
-from tidegate.client.output import TextView, milliseconds
+from tidegate.client.output import TextView, short_time
 from tidegate.client.stack import StackOptions, local_stack
 from tidegate.client.stats import StreamStats
 from tidegate.client.steps import make_steps
@@ -70,8 +70,8 @@ async def _busiest_load(worker_target: str) -> AsyncIterator[worker_service_pb2.
 
 def _table(stats: StreamStats, load: worker_service_pb2.LoadReport) -> Table:
     table = Table(show_header=False, title="Measured by the client", title_justify="left", title_style="bold")
-    table.add_row("time to first token (TTFT)", milliseconds(stats.ttft_s))
-    table.add_row("time between tokens (ITL), median", milliseconds(stats.itl_p50_s))
+    table.add_row("time to first token (TTFT)", short_time(stats.ttft_s))
+    table.add_row("time between tokens (ITL), median", short_time(stats.itl_p50_s))
     table.add_row("output tokens", f"{stats.output_tokens}, ended by {stats.finish_reason}")
     table.add_row("tokens/s, whole call", f"{stats.tokens_per_s:.1f}")
     used = f"{stats.kv_blocks} of {load.total_block_count} used, {load.free_block_count} free"

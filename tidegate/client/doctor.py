@@ -15,7 +15,7 @@ from tidegate.client.client import Client
 from tidegate.client.errors import TidegateError
 from tidegate.client.explain import ExitCode, explain
 from tidegate.client.health import GATEWAY, PROCESS, check_health
-from tidegate.client.output import milliseconds
+from tidegate.client.output import short_time
 from tidegate.client.stats import StreamMeter
 from tidegate.inference.v1 import chat_pb2
 from tidegate.rpc.server import CHANNEL_OPTIONS
@@ -70,7 +70,7 @@ async def _token(channel: grpc.aio.Channel) -> str:
     meter = StreamMeter()
     async for event in client.generate(request, timeout_s=_TOKEN_TIMEOUT_S):
         meter.observe(event)
-    return f"in {milliseconds(meter.stats().ttft_s)}"
+    return f"in {short_time(meter.stats().ttft_s)}"
 
 
 async def _health(channel: grpc.aio.Channel, service: str) -> str:

@@ -101,8 +101,8 @@ def stats_line(stats: StreamStats) -> str:
     """One line for people, such as ``7 tokens · TTFT 63 ms · ITL 31 ms · 25.1 tok/s · 1 KV block · stop``."""
     parts = (
         _count(stats.output_tokens, "token"),
-        f"TTFT {milliseconds(stats.ttft_s)}",
-        f"ITL {milliseconds(stats.itl_p50_s)}",
+        f"TTFT {short_time(stats.ttft_s)}",
+        f"ITL {short_time(stats.itl_p50_s)}",
         f"{stats.tokens_per_s:.1f} tok/s",
         _count(stats.kv_blocks, "KV block"),
         stats.finish_reason,
@@ -110,9 +110,15 @@ def stats_line(stats: StreamStats) -> str:
     return " · ".join(parts)
 
 
-def milliseconds(duration_s: float | None) -> str:
-    """A duration to three digits; a dash for None."""
-    return "-" if duration_s is None else f"{duration_s * 1000:.3g} ms"
+# Or it would be rounded to 1e+03 ms.
+_A_SECOND = 0.9995
+
+
+def short_time(duration_s: float | None) -> str:
+    """A duration to three digits, in milliseconds or seconds; a dash for None."""
+    if duration_s is None:
+        return "-"
+    return f"{duration_s:.3g} s" if duration_s >= _A_SECOND else f"{duration_s * 1000:.3g} ms"
 
 
 def _count(number: int, noun: str) -> str:

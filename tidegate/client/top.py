@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tidegate.client.explain import ExitCode
-from tidegate.client.output import milliseconds
+from tidegate.client.output import short_time
 
 _TIMEOUT_S = 5.0
 _BAR_CELLS = 30
@@ -64,7 +64,7 @@ async def read_status(admin: str) -> Status:
 
 def view(status: Status) -> RenderableType:
     """The status for a terminal."""
-    return Group(_headline(status), _workers(status), _waiting(status), _refusals(status), _latest(status))
+    return Group(_headline(status), _workers(status), _refusals(status), _waiting(status), _latest(status))
 
 
 def _headline(status: Status) -> Text:
@@ -74,8 +74,8 @@ def _headline(status: Status) -> Text:
         ("tidegate ", "bold"),
         ("draining" if status["is_draining"] else "serving" if status["is_serving"] else "NOT SERVING", _good(status)),
         f"   calls {status['calls']['in_flight']}/{status['calls']['limit']}   waiting {waiting}",
-        f"   TTFT {milliseconds(first['p50'])} p50, {milliseconds(first['p99'])} p99" if first else "   TTFT -",
-        f"   loop late {milliseconds(status['event_loop_lag_s'])}",
+        f"   TTFT {short_time(first['p50'])} p50, {short_time(first['p99'])} p99" if first else "   TTFT -",
+        f"   loop late {short_time(status['event_loop_lag_s'])}",
     )
     if status["away"]:
         line.append(f"   away: {', '.join(status['away'])}", "bold red")
@@ -133,12 +133,24 @@ def _waiting(status: Status) -> RenderableType:
 def _refusals(status: Status) -> RenderableType:
     if not status["refusals"]:
         return Text("Nobody was refused.", "dim")
-    table = Table(title="Refused since the start", title_justify="left", pad_edge=False, box=None, header_style="dim")
+    table = Table(
+        title="Refused since the start", title_justify="left", expand=True, pad_edge=False, box=None, header_style="dim"
+    )
     for name in ("tenant", "criticality", "reason"):
-        table.add_column(name)
-    table.add_column("calls", justify="right")
+        table.add_column(name, no_wrap=True)
+    table.add_column("calls", justify="right", no_wrap=True)
+    table.add_column("why, the latest time", ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column("retry after", justify="right", no_wrap=True)
     for row in status["refusals"][:_SHOWN_REFUSALS]:
-        table.add_row(row["tenant"] or "(none)", row["criticality"], Text(row["reason"], "red"), str(row["count"]))
+        latest = row["latest"]
+        table.add_row(
+            row["tenant"] or "(none)",
+            row["criticality"],
+            Text(row["reason"], "red"),
+            str(row["count"]),
+            latest["explanation"],
+            short_time(latest["retry_after_s"]),
+        )
     return table
 
 
@@ -157,8 +169,8 @@ def _latest(status: Status) -> RenderableType:
             row["tenant"] or "(none)",
             Text(row["outcome"], "" if is_well else "red"),
             row["explanation"],
-            milliseconds(row["waited_s"]),
-            "-" if row["first_token_s"] is None else milliseconds(row["first_token_s"]),
+            short_time(row["waited_s"]),
+            short_time(row["first_token_s"]),
             str(row["output_tokens"]),
         )
     return table

@@ -112,6 +112,14 @@ REFUSALS = Metric(
     " The tenants beyond the first 100 are counted together as other.",
     attributes=(names.ERROR_TYPE, names.TENANT, names.CRITICALITY),
 )
+RETRY_AFTER = Metric(
+    name="tidegate.refusals.retry_after",
+    kind=Kind.HISTOGRAM,
+    unit="s",
+    description="When those that were refused were told to come back (RetryInfo), by tenant as in the refusals.",
+    attributes=(names.TENANT,),
+    buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
 ATTEMPTS = Metric(
     name="tidegate.attempts",
     kind=Kind.COUNTER,
@@ -301,7 +309,7 @@ RESERVATION_DRIFT = Metric(
 GATEWAY: tuple[Metric, ...] = (
     *(OPERATION_DURATION, TIME_TO_FIRST_CHUNK, TIME_PER_OUTPUT_CHUNK, TOKEN_USAGE, RPC_DURATION),
     *(READERS_BEHIND, READERS_HELD),
-    *(CALLS_IN_FLIGHT, CALLS_LIMIT, QUEUE_REQUESTS, QUEUE_WAIT, REFUSALS, ATTEMPTS, CONTINUATIONS),
+    *(CALLS_IN_FLIGHT, CALLS_LIMIT, QUEUE_REQUESTS, QUEUE_WAIT, REFUSALS, RETRY_AFTER, ATTEMPTS, CONTINUATIONS),
     *(WORKERS, WORKER_BLOCKS, WORKER_REQUESTS, WORKER_LOAD_AGE, BREAKER, CALIBRATION_DRIFT),
     *(EDGE_ABUSE, LOOP_LAG, DRAINING, INFO),
 )
