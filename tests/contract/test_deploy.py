@@ -193,6 +193,19 @@ def test_a_dockerfile_passes_hadolint(image: str) -> None:
     assert set() == unknown_settings(re.findall(r"TIDEGATE_(?:GATEWAY|WORKER)_\w+", text))
 
 
+def test_prometheus_on_this_machine_knows_services_by_the_same_names() -> None:
+    """The rules and dashboards go by them; and it scrapes the default admin ports."""
+    configs = [
+        yaml.safe_load((_DEPLOY / path).read_text(encoding="utf-8"))
+        for path in ("telemetry/prometheus-local.yml", "compose/prometheus.yml")
+    ]
+    here, compose = [[job["job_name"] for job in config["scrape_configs"]] for config in configs]
+    assert compose == here
+    targets = [job["static_configs"][0]["targets"][0] for job in configs[0]["scrape_configs"]]
+    defaults = [settings.model_fields["admin_listen"].default for settings in (GatewaySettings, WorkerSettings)]
+    assert defaults == targets
+
+
 def test_compose_refers_to_what_exists() -> None:
     """Dockerfiles, mounted files, settings; ports open on this machine alone; nothing can be written to."""
     compose = yaml.safe_load((_DEPLOY / "compose/compose.yaml").read_text(encoding="utf-8"))
