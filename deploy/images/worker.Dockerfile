@@ -4,18 +4,26 @@
 FROM python:3.11.14-slim-bookworm AS build
 ARG ENGINE=,vllm
 WORKDIR /src
+# The release of the base image fixes the compiler's version as far as it matters.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --no-install-recommends --yes gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 RUN python -m venv /opt/tidegate && pip install --no-cache-dir uv==0.13.9
-COPY pyproject.toml deploy/images/gpu-constraints.txt README.md LICENSE ./
+COPY pyproject.toml constraints.txt deploy/images/gpu-constraints.txt README.md LICENSE ./
 COPY tidegate tidegate
 COPY gateway gateway
 COPY worker worker
 COPY quantizer quantizer
 # Without the overrides in pyproject.toml: these are for CPUs, and leave out Triton.
 RUN uv pip install --no-config --no-cache --python /opt/tidegate/bin/python --constraints gpu-constraints.txt ".[worker${ENGINE}]"
+# What runs for every token is compiled from the sources just installed (docs/adr/0015-compiled-modules.md), with tools
+# that stay behind here.
+RUN uv venv /opt/compile \
+    && uv pip install --no-cache --python /opt/compile/bin/python --constraints constraints.txt --group native '.[gateway]' \
+    && built="$(env --chdir=/ /opt/tidegate/bin/python -c 'from tidegate.native.choice import BUILT; print(BUILT)')" \
+    && /opt/compile/bin/python -m tidegate.native --require --into "$built"
 
 FROM python:3.11.14-slim-bookworm
-# Triton compiles its kernels with a C compiler when they are first used. The release of the base image fixes the
-# compiler's version as far as it matters.
+# Triton compiles its kernels with a C compiler when they are first used.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --no-install-recommends --yes gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/tidegate /opt/tidegate

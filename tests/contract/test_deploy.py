@@ -100,9 +100,13 @@ def test_a_manifest_is_valid(manifest: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("manifest", _MANIFESTS)
 def test_containers_are_confined(manifest: dict[str, Any]) -> None:
-    """No root, no writing to the image, no privileges, no token of the cluster; and settings that exist."""
+    """No root, no writing to the image, no privileges, no token of the cluster; and settings that exist.
+
+    Variables that Kubernetes makes of services' names would be taken for settings.
+    """
     for spec in pod_specs(manifest):
         assert not spec["automountServiceAccountToken"]
+        assert not spec["enableServiceLinks"]
         assert spec["securityContext"]["runAsNonRoot"]
         for container in spec["containers"]:
             assert container["securityContext"]["readOnlyRootFilesystem"]
