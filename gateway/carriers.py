@@ -17,6 +17,7 @@ from gateway.scout import Http2Scout
 from gateway.workers.errors import WorkerCallError
 from gateway.workers.seat import Lease
 from gateway.workers.upstreams import Upstreams
+from tidegate.http2.alarms import Alarm
 from tidegate.http2.fields import Fields
 from tidegate.http2.grpc_status import CallError
 from tidegate.http2.messages import framed
@@ -75,7 +76,7 @@ class Http2Carrier:
         self._call = call
         self._upstreams = upstreams
         self._reader = SlowReader(max_stall_s)
-        self._look: asyncio.TimerHandle | None = None
+        self._look: Alarm | None = None
         self._relay: Relay | None = None
         self._scout: Http2Scout | None = None
 
@@ -142,10 +143,9 @@ class Http2Carrier:
             raise WorkerCallError(from_status(error.status)) from error
 
     def _look_later(self, relay: Relay, expires_at: float) -> None:
-        """One timer for both: how the client reads, and the deadline."""
-        loop = asyncio.get_running_loop()
-        at = min(expires_at, loop.time() + self._reader.look_again_s)
-        self._look = loop.call_at(at, self._look_at_reader, relay, expires_at)
+        """One alarm for both: how the client reads, and the deadline."""
+        at = min(expires_at, asyncio.get_running_loop().time() + self._reader.look_again_s)
+        self._look = self._upstreams.alarms.call_at(at, partial(self._look_at_reader, relay, expires_at))
 
     def _look_at_reader(self, relay: Relay, expires_at: float) -> None:
         held_bytes, now = self._call.stream.backlog_bytes, asyncio.get_running_loop().time()

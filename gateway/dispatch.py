@@ -8,6 +8,7 @@ that there is one, is not known here.
 from __future__ import annotations
 
 import random
+from collections.abc import Coroutine
 from functools import partial
 from typing import Protocol
 
@@ -62,7 +63,9 @@ class Dispatch:
         self._limits = limits
         self._rng = rng
 
-    async def generate(self, prepared: PreparedRequest, call: Call, carrier: Carrier, record: Record) -> None:
+    def generate(
+        self, prepared: PreparedRequest, call: Call, carrier: Carrier, record: Record
+    ) -> Coroutine[None, None, None]:
         """Carry the generation to the client. Being cancelled frees the request's blocks on its worker.
 
         Raises the ``GatewayError`` that the client is told.
@@ -72,7 +75,7 @@ class Dispatch:
             passage.resume(prepared.resumed.token_ids, prepared.resumed.text_bytes)
         continuing = Continuing(self._fleet, Continuation(self._limits, self._rng), prepared, call, passage)
         run = _Run(record, prepared, call, carrier, passage, hedging=self._hedging)
-        await run.to_end(self._waiting_room.place(prepared, call), continuing)
+        return run.to_end(self._waiting_room.place(prepared, call), continuing)
 
 
 class _Run:
@@ -163,7 +166,7 @@ class _Run:
         try:
             if not call.remaining_s:
                 raise DeadlineExceededError("the deadline passed before a worker was asked")
-            async with lease.held():
+            async with lease:
                 await self._carrier.carry(
                     lease,
                     self._job(lease, delivered, place) if second is None else b"",

@@ -66,7 +66,7 @@ class Generation:
                 prepared = await self._prepared(request, call, record)
                 del request  # which would last as long as the stream
                 self._traffic.note(prepared)
-                await self._dispatch.generate(prepared, call, carrier, record)
+                await self._dispatch.generate(prepared.without_text(), call, carrier, record)
 
     async def _prepared(self, request: bytes, call: Call, record: Record) -> PreparedRequest:
         models = self._fleet.models

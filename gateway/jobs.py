@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from google.protobuf.message import DecodeError
 
+from gateway.chat import Chat
 from gateway.errors import InvalidRequestError
 from gateway.model import ServedModel
 from gateway.policy.demand import Demand
@@ -27,6 +28,7 @@ from tidegate.worker.v1 import worker_service_pb2
 _REQUEST_BYTES, _TOKEN_BYTES = 4_096, 4
 # Preparing a small request without a constraint takes 0.1 to 0.5 ms, and a thread costs the event loop a tenth of it.
 _MAX_LIGHT_BYTES = 2048
+_SAID = Chat(messages=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +101,11 @@ class PreparedRequest:
             resume_token=resume_tokens.issue(parsed, tenant=tenant),
             resumed=resumed,
         )
+
+    def without_text(self) -> PreparedRequest:
+        """For as long as the stream lasts: what the prompt says, its tokens say."""
+        prompt = _SAID if isinstance(self.request.prompt, Chat) else ""
+        return replace(self, request=replace(self.request, prompt=prompt))
 
     @property
     def size_bytes(self) -> int:

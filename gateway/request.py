@@ -23,6 +23,7 @@ from tidegate.rpc.status import Violation
 _MAX_NAMED_IDS = 16  # a request may hold a million
 
 _CRITICALITIES = frozenset(generation_pb2.Criticality.values())
+_NO_OPTIONS = generation_pb2.OutputOptions()
 _SHORT_DEADLINE_POLICIES = frozenset(generation_pb2.ShortDeadlinePolicy.values())
 
 # A conversation, plain text, or token ids.
@@ -74,10 +75,19 @@ def parse_generate(request: inference_service_pb2.GenerateRequest, models: Mappi
         prompt=prompt,
         sampling=resolved_sampling(request.sampling, model.sampling_defaults),
         constraint=constraint,
-        output=request.output,
+        output=_kept(request.output),
         criticality=request.criticality or generation_pb2.CRITICALITY_CRITICAL,
         short_deadline_policy=request.short_deadline_policy or generation_pb2.SHORT_DEADLINE_POLICY_CLAMP,
     )
+
+
+def _kept(options: generation_pb2.OutputOptions) -> generation_pb2.OutputOptions:
+    """The options by themselves: as a part of the request they would keep all of it, text and all, with the stream."""
+    if not options.ByteSize():
+        return _NO_OPTIONS
+    kept = generation_pb2.OutputOptions()
+    kept.CopyFrom(options)
+    return kept
 
 
 def parse_tokenize(

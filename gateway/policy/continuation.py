@@ -18,6 +18,7 @@ from tidegate.rpc.status import RpcError
 
 # Between two looks for a worker, in seconds: the first wait, and the longest.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 0.5
+_NOBODY: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ class Continuation:
     __slots__ = ("_fruitless", "_limits", "_losses", "_paused_at", "_rng", "_tokens", "_wait_s", "asked", "count")
 
     def __init__(self, limits: ContinuationLimits, rng: random.Random) -> None:
-        self.asked: frozenset[str] = frozenset()
+        self.asked = _NOBODY
         self.count = 0  # of workers that gave tokens and were lost
         self._limits = limits
         self._rng = rng
@@ -68,7 +69,7 @@ class Continuation:
             self.count += 1
             self._fruitless = 0
             self._paused_at = None
-            self.asked = frozenset()
+            self.asked = _NOBODY
         self.asked |= {worker_id}
         if self._paused_at is None:
             self._paused_at = now
@@ -90,7 +91,7 @@ class Continuation:
             return None
         wait_s = min(left_s, self._wait_s * self._rng.uniform(0.5, 1.5))
         self._wait_s = min(_LONGEST_WAIT_S, 2 * self._wait_s)
-        self.asked = frozenset()
+        self.asked = _NOBODY
         return wait_s
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
 
 from grpc import StatusCode
 
@@ -29,21 +30,27 @@ class HeldCall:
         """Whether it was: whatever the worker does, nobody has seen it die."""
         return self._is_given_up
 
-    @asynccontextmanager
-    async def held(self) -> AsyncIterator[None]:
-        """Around the call. Raises ``WorkerCallError`` once it is given up, also where that was before it began."""
+    async def begin(self) -> None:
+        """Before the call, which is made in this task. Raises ``WorkerCallError`` where it is given up already."""
         self._check()
+        self._timeout = await asyncio.timeout(None).__aenter__()
+
+    async def end(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """After the call, which ended so. Raises ``WorkerCallError`` when that was because it was given up."""
+        timeout, self._timeout = self._timeout, None
         try:
-            async with asyncio.timeout(None) as self._timeout:
-                yield
+            if timeout is not None:
+                await timeout.__aexit__(kind, error, trace)
         except TimeoutError:
             raise WorkerCallError(_LOST) from None
-        finally:
-            self._timeout = None
+        if isinstance(error, TimeoutError):
+            raise WorkerCallError(_LOST) from None
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """Around the sending of a message, where that may have to wait. Raises ``WorkerCallError`` as ``held`` does."""
+        """Around the sending of a message, where that may have to wait. Raises ``WorkerCallError`` as ``end`` does."""
         self._check()
         self._is_sending = True
         try:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import TracebackType
 
 from gateway.model import ServedModel
 from gateway.policy.candidate import Candidate
@@ -147,7 +147,10 @@ class Peers:
 
 
 class Lease:
-    """A job's place on a worker. Close it exactly once, when the job's stream has ended."""
+    """A job's place on a worker, a context manager around the worker's call.
+
+    Close it exactly once, when the job's stream has ended. No generator: of these there is one for each stream.
+    """
 
     __slots__ = (
         "_began_at",
@@ -201,15 +204,22 @@ class Lease:
         seat.in_flight += 1
         seat.in_flight_blocks += blocks
 
-    @asynccontextmanager
-    async def held(self) -> AsyncIterator[None]:
+    async def __aenter__(self) -> None:
         """Around the worker's call: ends it with ``WorkerCallError`` when the worker is given up."""
         self._seat.hold(self)
         if self._seat.is_lost:  # since it was leased; nobody else would tell the job
             self.call.give_up()
         try:
-            async with self.call.held():
-                yield
+            await self.call.begin()
+        except BaseException:
+            self._seat.release(self)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self.call.end(kind, error, trace)
         finally:
             self._seat.release(self)
 

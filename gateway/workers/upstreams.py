@@ -9,6 +9,7 @@ from grpc import StatusCode
 
 from gateway.workers.client import GENERATE
 from gateway.workers.errors import WorkerCallError
+from tidegate.http2.alarms import Alarms
 from tidegate.http2.channel import Channel, Target
 from tidegate.http2.endpoint import Endpoint, Role
 from tidegate.http2.grpc_status import CallError, Status
@@ -30,6 +31,7 @@ class Upstreams:
     def __init__(self, flusher: Flusher, limits: Limits) -> None:
         """``flusher`` is that of the connections to clients, so that what is read from a worker leaves at once."""
         self.max_message_bytes = limits.max_message_bytes
+        self.alarms = Alarms()
         self._flusher = flusher
         self._endpoint = Endpoint(role=Role.CLIENT, clock=time.monotonic, limits=limits)
         self._channels: dict[str, Channel] = {}

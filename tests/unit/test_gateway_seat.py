@@ -31,7 +31,7 @@ async def test_a_job_is_not_sent_to_a_worker_that_was_lost_after_it_was_leased()
     assert lease is not None
     fleet.leave(seat)
     with pytest.raises(WorkerCallError, match="no sign of life"):
-        async with lease.held():
+        async with lease:
             pytest.fail("the job was sent")
     lease.close(Outcome.FAILED, is_lost=True)
     assert not len(fleet.quarantine)
@@ -58,7 +58,7 @@ async def test_who_was_on_a_worker_that_fell_silent_is_suspected_but_faintly() -
     assert lease is not None
 
     async def job() -> None:
-        async with lease.held():
+        async with lease:
             lease.admit(7)
             fleet.leave(seat, is_silent=True)
             await asyncio.Event().wait()

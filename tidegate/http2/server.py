@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from grpc import StatusCode
 
+from tidegate.http2.alarms import Alarms
 from tidegate.http2.endpoint import Endpoint
 from tidegate.http2.errors import ErrorCode
 from tidegate.http2.fields import Fields, encode
@@ -43,7 +44,10 @@ class GrpcServer:
         fallback: Fallback | None = None,
         to_status: Callable[[Exception], Status] | None = None,
     ) -> None:
-        """``handlers`` by full method name, such as "/package.Service/Method"; ``to_status`` maps their exceptions."""
+        """``handlers`` by full method name, such as "/package.Service/Method"; ``to_status`` maps their exceptions.
+
+        Make it inside a running event loop.
+        """
         self.transports: set[Transport] = set()
         self._endpoint = endpoint
         self._handlers = handlers
@@ -55,6 +59,8 @@ class GrpcServer:
         self._all_closed = asyncio.Event()
         self._all_closed.set()
         self._ticker: asyncio.TimerHandle | None = None
+        self._alarms = Alarms()
+        self._end_of = self._on_end  # one bound method for all calls
 
     async def listen(self, host: str, port: int, *, tls: ssl.SSLContext | None = None, reuse_port: bool = False) -> int:
         """Serve on a TCP port; 0 chooses one. Returns the port."""
@@ -153,7 +159,7 @@ class GrpcServer:
             head,
             peer=transport.peer,
             max_message_bytes=self._endpoint.limits.max_message_bytes,
-            on_end=self._on_end,
+            on_end=self._end_of,
         )
         if not stream.can_receive:
             call.on_headers((), end_stream=True)
@@ -163,7 +169,7 @@ class GrpcServer:
     async def _run(self, call: ServerCall, handler: Handler) -> None:
         expiry = None
         if call.deadline_s is not None:
-            expiry = asyncio.get_running_loop().call_at(call.deadline_s, call.expire)
+            expiry = self._alarms.call_at(call.deadline_s, call.expire)
         try:
             call.finish(await handler(call))
         except asyncio.CancelledError:

@@ -7,6 +7,7 @@ attributes that are put on objects from outside. All make one library, in which 
 from __future__ import annotations
 
 _HTTP2 = (
+    "alarms",
     "call_io",
     "channel",
     "client_call",
