@@ -44,8 +44,9 @@ def parse_job(
     options = generation_pb2.SamplingOptions()
     options.CopyFrom(defaults)
     options.MergeFrom(request.sampling)
+    prompt = list(request.prompt_token_ids)  # a repeated field is slow to go through, and prompts are long
     violations = [
-        *_prompt_violations(request, facts),
+        *_prompt_violations(prompt, request, facts),
         *_budget_violations(request, options),
         *_scalar_violations(options, facts),
         *_list_violations(options, facts),
@@ -60,7 +61,7 @@ def parse_job(
     output = request.output
     return GenerationJob(
         job_id=job_id,
-        prompt_token_ids=list(request.prompt_token_ids),
+        prompt_token_ids=prompt,
         sampling=_sampling(options),
         constraint=constraint,
         logprobs=output.logprobs if output.HasField("logprobs") else None,
@@ -74,8 +75,9 @@ def _violation(field: str, description: str) -> Violation:
     return Violation(field=field, description=description)
 
 
-def _prompt_violations(request: worker_service_pb2.GenerateRequest, facts: EngineFacts) -> Iterator[Violation]:
-    prompt = request.prompt_token_ids
+def _prompt_violations(
+    prompt: list[int], request: worker_service_pb2.GenerateRequest, facts: EngineFacts
+) -> Iterator[Violation]:
     if not prompt:
         yield _violation("prompt_token_ids", "is empty")
         return

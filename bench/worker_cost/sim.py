@@ -38,6 +38,7 @@ class TimedEngine(SimEngine):
         self.made_at: dict[tuple[int, ...], list[float]] = defaultdict(list)
         self.cpu_s = self.wall_s = 0.0
         self._stream_count, self._token_count = streams, tokens
+        self._first_name, self._last_name = _name(0), _name(streams - 1)
         self._begun: tuple[float, float] | None = None
 
     async def generate(self, job: GenerationJob, take: TakeOutput) -> None:
@@ -55,11 +56,11 @@ class TimedEngine(SimEngine):
         # Streams begin and end one after the other, and their tokens come in step.
         if len(self.made_at) < self._stream_count:
             return
-        made = self.made_at[_name(self._stream_count - 1)]
+        made = self.made_at[self._last_name]
         now = time.process_time(), time.monotonic()
         if self._begun is None and len(made) == _EDGE_TOKENS:
             self._begun = now
-        first = len(self.made_at[_name(0)])
+        first = len(self.made_at[self._first_name])
         if self._begun is not None and first <= self._token_count - _EDGE_TOKENS:
             self.cpu_s, self.wall_s = now[0] - self._begun[0], now[1] - self._begun[1]
 

@@ -15,7 +15,6 @@ from worker.output_port import OutputPort
 
 pytestmark = pytest.mark.vllm
 
-_PROMPT = [72, 105]  # "Hi"
 _END = 256
 
 
@@ -57,6 +56,7 @@ class Case:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     min_tokens: int = 0
+    prompt: tuple[int, ...] = tuple(b"Hi")
 
 
 _WORD = [*"Grüße, 🐈!".encode()]
@@ -122,7 +122,7 @@ def _request(case: Case) -> Any:
     return EngineCoreRequest(
         request_id="inner",
         external_req_id="job",
-        prompt_token_ids=list(_PROMPT),
+        prompt_token_ids=list(case.prompt),
         mm_features=None,
         sampling_params=SamplingParams(
             max_tokens=100,
@@ -143,7 +143,7 @@ def _request(case: Case) -> Any:
 def _job(case: Case) -> GenerationJob:
     return GenerationJob(
         job_id="job",
-        prompt_token_ids=_PROMPT,
+        prompt_token_ids=case.prompt,
         sampling=Sampling(max_output_tokens=100, stop_strings=case.stop),
         logprobs=case.logprobs,
         prompt_logprobs=case.prompt_logprobs,
@@ -191,6 +191,36 @@ def _by_vllm(tokenizer: Any, case: Case) -> tuple[list[Any], Any]:
     processor = OutputProcessor(tokenizer, log_stats=True)
     processor.add_request(_request(case), None, queue=queue)
     return queue.outputs, _run(processor, case)
+
+
+@pytest.mark.parametrize("prompt", [[72, 105], [*b"A longer one, " * 9], [_END, _END], [*b"end", _END]], ids=len)
+def test_text_does_not_depend_on_how_much_of_the_prompt_is_read(tokenizer: Any, prompt: list[int]) -> None:
+    """Of a long one it is the end; of one without text at its end, all."""
+    case = Case(steps=[[token] for token in b" and so on"], reason="LENGTH", prompt=tuple(prompt))
+    ours, _ = _by_us(tokenizer, case)
+    theirs, _ = _by_vllm(tokenizer, case)
+    assert [output.outputs[0].text for output in theirs] == [output.text for output in ours]
+
+
+def test_spaces_are_where_they_were_with_a_decoder_that_strips_the_first(tokenizer: Any) -> None:
+    """As those of Llama 2 and Mistral do, whose words begin with their spaces."""
+    from transformers import PreTrainedTokenizerFast
+
+    del tokenizer  # which has imported vLLM
+    words = ["<unk>", "<s>", "▁one", "▁two", "o", *(f"<0x{byte:02X}>" for byte in range(256))]
+    built = Tokenizer(models.BPE(vocab={word: number for number, word in enumerate(words)}, merges=[]))
+    built.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    built.add_special_tokens(["<s>"])
+    stripping = PreTrainedTokenizerFast(tokenizer_object=built)
+    first_byte = words.index("<0x00>")
+    output = [2, 3, *(first_byte + byte for byte in "ü".encode()), 4, 1, 2]
+    for prompt in ([1, *[2] * 50], [1], [1] * 40, [2, 4]):
+        case = Case(steps=[[token] for token in output], reason="LENGTH", prompt=tuple(prompt))
+        ours, _ = _by_us(stripping, case)
+        theirs, _ = _by_vllm(stripping, case)
+        assert [output.outputs[0].text for output in theirs] == [output.text for output in ours]
 
 
 @pytest.mark.parametrize("case", _CASES.values(), ids=_CASES)
