@@ -1,8 +1,9 @@
 """Floods of HTTP/2 frames against a running gateway, with good clients beside: ``python -m bench.floods``.
 
-Every attack writes as fast as the gateway reads, and comes back when its connection is closed. Good clients hold 50
-streams at a token every 20 ms; what is compared is their latency with and without the attack. The attacker has the
-lowest priority, since it would be on another machine.
+Every attack writes as fast as the gateway reads, and comes back when its connection is closed; stopped readers ask for
+50 streams of a thousand tokens a second each, and never read. Good clients hold 50 streams at a token every 20 ms; what
+is compared is their latency with and without the attack. The attacker has the lowest priority, since it would be on
+another machine.
 """
 
 from __future__ import annotations
@@ -32,12 +33,15 @@ from bench.data_plane.subjects import SUBJECTS, Running, Site
 from bench.data_plane.toolchain import prepare
 from tidegate.http2 import frames
 from tidegate.http2.fields import encode
+from tidegate.http2.messages import framed
 from tidegate.http2.request_head import request_fields
+from tidegate.inference.v1 import inference_service_pb2
 
 _GOOD = Scenario(name="good", title="", streams=50, channels=2, seconds=4.0, interval_us=20_000)
 _ATTACK_S = 8.0  # longer than the good clients take
 _LOWEST_PRIORITY = 19
 _SLOW_CONNECTIONS = 500
+_STOPPED_READERS = 50
 _REQUEST = encode(
     request_fields("/tidegate.inference.v1.InferenceService/Generate", authority="localhost", is_tls=False)
 )
@@ -77,6 +81,15 @@ def _empty_data(piece: int) -> bytes:
     return begin + 1_800 * _frame(frames.DATA, 0, 1, b"")
 
 
+def _unread(stream_id: int) -> bytes:
+    request = inference_service_pb2.GenerateRequest(model="bench", text="The tide comes in.")
+    request.sampling.max_output_tokens = 100_000
+    request.sampling.seed = 1_000  # microseconds between two tokens of the bench's worker
+    message = framed(request.SerializeToString())
+    head = frames.header_block(stream_id, _REQUEST, end_stream=False)
+    return head + _frame(frames.DATA, frames.END_STREAM, stream_id, message)
+
+
 FLOODS: dict[str, Flood | None] = {
     "rapid reset": _rapid_reset,
     "CONTINUATION": _continuation,
@@ -84,6 +97,7 @@ FLOODS: dict[str, Flood | None] = {
     "SETTINGS": _settings,
     "empty DATA": _empty_data,
     "slow preface": None,
+    "stopped readers": None,
 }
 
 
@@ -179,6 +193,14 @@ def _attack(attack: str, address: str, tally: Any) -> None:
     host, _, port = address.rpartition(":")
     flood = FLOODS[attack]
     end_at = time.monotonic() + _ATTACK_S
+    if attack == "stopped readers":
+        with socket.create_connection((host, int(port))) as peer:
+            # No window of a stream is ever widened, and after its greeting nothing is read of the socket either.
+            hello = _HELLO + b"".join(map(_unread, range(1, 2 * _STOPPED_READERS, 2)))
+            peer.sendall(hello)
+            tally[0], tally[1] = 1, len(hello)
+            time.sleep(_ATTACK_S)
+        return
     if flood is None:
         held: list[socket.socket] = []
         while time.monotonic() < end_at:

@@ -40,6 +40,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import vllm
     from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.envs import enable_envs_cache
     from vllm.exceptions import VLLMError
     from vllm.inputs import TokensPrompt, tokens_input
     from vllm.platforms import current_platform
@@ -85,6 +86,7 @@ class _Started:
     steps: StepProcessor
     facts: EngineFacts
     tokenizer: Tokenizer
+    seeds_by_position: bool  # see ``sampling_arguments``
 
 
 class VllmEngine:
@@ -115,7 +117,14 @@ class VllmEngine:
             raise EngineDeadError(f"vLLM did not start: {error}") from error
         facts = _facts(engine.vllm_config)
         engine.output_processor = steps = StepProcessor(engine.output_processor)
-        self._started = _Started(engine=engine, steps=steps, facts=facts, tokenizer=tokenizer)
+        self._started = _Started(
+            engine=engine,
+            steps=steps,
+            facts=facts,
+            tokenizer=tokenizer,
+            seeds_by_position=engine.vllm_config.use_v2_model_runner,
+        )
+        enable_envs_cache()  # vLLM asks its environment eight times in each request
         self._meter = StepMeter(facts.total_blocks, self._clock())
         _LOGGER.info(
             "vLLM is up after %.0f s: %d KV blocks of %d tokens",
@@ -147,7 +156,7 @@ class VllmEngine:
                 _sampling_params(
                     job,
                     stop_strings=() if cleaner else job.sampling.stop_strings,
-                    seeds_by_position=started.engine.vllm_config.use_v2_model_runner,
+                    seeds_by_position=started.seeds_by_position,
                 ),
                 trace_headers=dict(job.trace_headers) or None,
             )
