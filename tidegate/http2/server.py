@@ -138,10 +138,10 @@ class GrpcServer:
         except HttpRefusalError as refusal:
             stream.send_headers(encode(((b":status", refusal.http_status),)), end_stream=True)
             return Lingering(stream)
-        except HeadRefusalError as refusal:
-            if refusal.status.code is StatusCode.RESOURCE_EXHAUSTED:
+        except HeadRefusalError as head_refusal:  # not the name above: to mypyc a name has one type
+            if head_refusal.status.code is StatusCode.RESOURCE_EXHAUSTED:
                 transport.connection.session.spend(Abuse.OVERSIZE_HEADER_LIST)
-            stream.send_headers(encode((*RESPONSE_HEAD, *refusal.status.fields())), end_stream=True)
+            stream.send_headers(encode((*RESPONSE_HEAD, *head_refusal.status.fields())), end_stream=True)
             return Lingering(stream)
         handler = self._handlers.get(head.method)
         if handler is None:
