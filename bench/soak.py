@@ -55,6 +55,8 @@ class Tally:
 
     outcomes: Counter[str] = field(default_factory=Counter)
     spreads: list[float] = field(default_factory=list)
+    began_at: float = 0.0
+    unexpected_at_s: list[float] = field(default_factory=list)  # since the load began
 
 
 async def watch(address: str, books: Books) -> None:
@@ -99,6 +101,20 @@ async def call(stub: inference_service_pb2_grpc.InferenceServiceAsyncStub, rng: 
         error = RpcError.from_call(failure)
         outcome = error.code.name if error.code.name in _EXPECTED else f"{error.code.name} {error.reason}"
     tally.outcomes[outcome] += 1
+    if outcome not in _EXPECTED:
+        tally.unexpected_at_s.append(round(time.monotonic() - tally.began_at, 1))
+
+
+async def until_found(gateway: str, tally: Tally) -> None:
+    """Wait until ``gateway`` has found workers."""
+    async with grpc.aio.insecure_channel(gateway) as channel:
+        stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
+        for _ in range(600):
+            models = await stub.ListModels(inference_service_pb2.ListModelsRequest(), wait_for_ready=True)
+            if models.models:
+                break
+            await asyncio.sleep(0.1)
+    tally.began_at = time.monotonic()
 
 
 async def load(gateways: list[str], duration_s: float, rng: random.Random, tally: Tally) -> None:
@@ -145,7 +161,7 @@ async def main() -> int:
         books, tally = [Books() for _ in workers], Tally()
         watching = [asyncio.create_task(watch(worker, book)) for worker, book in zip(workers, books, strict=True)]
         watching.append(asyncio.create_task(sample(books, tally)))
-        await asyncio.sleep(3.0)  # until the gateways have found the workers
+        await asyncio.gather(*(until_found(gateway, tally) for gateway in gateways))
         await load(gateways, arguments.duration, random.Random(arguments.seed), tally)
         await asyncio.sleep(_QUIET_S)
         left = [book.reserved for book in books]
@@ -163,6 +179,7 @@ async def main() -> int:
                 "spread_p50": round(quantile(tally.spreads, 0.5), 3),
                 "spread_p95": round(spread, 3),
                 "blocks_left_after_2_s": left,
+                "unexpected_at_s": tally.unexpected_at_s[:100],
             }
         )
     )

@@ -38,6 +38,7 @@ from gateway.observers import (
 from gateway.policy.continuation import ContinuationLimits
 from gateway.policy.limit import Limit
 from gateway.policy.quota import Quotas
+from gateway.policy.recorded_line import ID_BITS, LineTerms, RecordedLine
 from gateway.policy.tenants import Tenants, TenantTerms
 from gateway.policy.waiting_line import WaitingLine
 from gateway.preparation import Preparation
@@ -88,7 +89,7 @@ class Gateway:
         self.metrics = telemetry.metrics
         tenants = _tenants(settings)
         intake = Intake(self.fleet, Quotas(tenants, gateways=settings.quota_gateways), max_wait_s=settings.max_wait_s)
-        self.waiting_room = WaitingRoom(self.fleet, intake, partial(_waiting_line, settings, tenants))
+        self.waiting_room = WaitingRoom(self.fleet, intake, partial(_waiting_line, settings, tenants, self._decisions))
         self._settings = settings
         self._keepalive = Keepalive(time_s=settings.keepalive_s, timeout_s=settings.keepalive_timeout_s)
         self._upstreams: Upstreams | None = None
@@ -259,13 +260,17 @@ def _tenants(settings: GatewaySettings) -> Tenants:
     )
 
 
-def _waiting_line(settings: GatewaySettings, tenants: Tenants) -> WaitingLine:
-    return WaitingLine(
-        max_bytes=settings.queue_bytes,
-        max_wait_s=settings.max_wait_s,
-        weights=tenants.weights,
-        rng=random.Random(),
-    )
+def _waiting_line(settings: GatewaySettings, tenants: Tenants, decisions: DecisionLog) -> WaitingLine:
+    rng = random.Random()
+    if decisions.is_wanted:
+        terms = LineTerms(
+            max_bytes=settings.queue_bytes,
+            max_wait_s=settings.max_wait_s,
+            weights=tenants.weights,
+            seed=rng.getrandbits(ID_BITS),
+        )
+        return RecordedLine(terms, rng.getrandbits(ID_BITS), decisions.record)
+    return WaitingLine(max_bytes=settings.queue_bytes, max_wait_s=settings.max_wait_s, weights=tenants.weights, rng=rng)
 
 
 def _limit(total: int) -> Limit:

@@ -98,7 +98,7 @@ class GatewaySettings(ServiceSettings):
     """gateways among which tenants' calls are spread evenly: each enforces this part of their quotas"""
 
     decision_log: Path | None = None
-    """file to which decisions of routing and of retries are appended, for `tidegate replay`"""
+    """file to which all decisions are appended, from the queue's to those of retries, for `tidegate replay`"""
 
     hedge_share: Annotated[float, Field(ge=0, le=0.1)] = 0.0
     """share of critical requests that a second worker may begin, too, when their first token is overdue; 0: none"""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from gateway.policy.decision import Record
+from gateway.policy.record import Record
 
 _LOGGER = logging.getLogger(__name__)
 

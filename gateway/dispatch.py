@@ -18,12 +18,13 @@ from gateway.errors import DeadlineExceededError
 from gateway.hedging import Hedge, Hedged, Hedging, Second, Sender
 from gateway.jobs import Delivered, PreparedRequest
 from gateway.passage import Passage
+from gateway.place import Place
 from gateway.policy.attempts import Attempts
 from gateway.policy.continuation import Continuation, ContinuationLimits
 from gateway.policy.outcomes import Outcome, judge
 from gateway.records import Record
 from gateway.retries import AnotherAttempt, attempt_again
-from gateway.waiting_room import Place, WaitingRoom
+from gateway.waiting_room import WaitingRoom
 from gateway.workers.errors import WorkerCallError
 from gateway.workers.fleet import Fleet
 from gateway.workers.seat import Lease
@@ -202,7 +203,9 @@ class _Run:
         """What the worker is asked; serialised, since nobody keeps that for as long as the stream."""
         prepared, tokens = self._prepared, self._passage.tokens
         remaining_s = max(0.0, self._call.remaining_s - place.lag_s)  # the rest goes by without a token
-        budget = prepared.budget(lease.load, remaining_s=remaining_s, delivered_tokens=tokens)
+        budget = prepared.budget(
+            lease.load, remaining_s=remaining_s, delivered_tokens=tokens, on_decision=place.on_decision
+        )
         return prepared.job(budget, place.queue, delivered).SerializeToString()
 
     def _hedge(self, lease: Lease, place: Place) -> Hedge | None:

@@ -9,6 +9,7 @@ from gateway.criticality import rank_of
 from gateway.errors import DeadlineTooShortError
 from gateway.guest import Guest
 from gateway.jobs import PreparedRequest
+from gateway.policy.decision import quota_record
 from gateway.policy.expected_output import ExpectedOutput
 from gateway.policy.lag import Lag
 from gateway.policy.quota import QuotaRefusal, Quotas
@@ -54,7 +55,11 @@ class Intake:
             reported=reported_output(seat.load for seat in self._fleet.seats_for(model)),
         )
         tokens = prompt_tokens + expected_output
+        levels = self._quotas.levels(prepared.tenant, now) if self._fleet.on_decision is not None else {}
         quota = self._quotas.reserve(prepared.tenant, tokens=tokens, now=now)
+        if levels and self._fleet.on_decision is not None:
+            refusal = quota if isinstance(quota, QuotaRefusal) else None
+            self._fleet.on_decision(quota_record(levels, tokens=tokens, refusal=refusal))
         if isinstance(quota, QuotaRefusal):
             raise over_quota(quota, prepared.tenant)
         return Guest(
@@ -80,7 +85,7 @@ class Intake:
         remaining_s = guest.deadline_at - self._loop.time() - wait_s - self.lag_s
         for seat in self._fleet.seats_for(guest.model):
             try:
-                guest.prepared.budget(seat.load, remaining_s=remaining_s)
+                guest.prepared.budget(seat.load, remaining_s=remaining_s, on_decision=self._fleet.on_decision)
             except DeadlineTooShortError as too_short:
                 error = too_short
             else:

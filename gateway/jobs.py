@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from google.protobuf.message import DecodeError
@@ -12,9 +12,11 @@ from google.protobuf.message import DecodeError
 from gateway.chat import Chat
 from gateway.errors import InvalidRequestError
 from gateway.model import ServedModel
+from gateway.policy.decision import budget_record
 from gateway.policy.demand import Demand
 from gateway.policy.load import WorkerLoad
 from gateway.policy.output_budget import OutputBudget, OutputDemand, output_budget
+from gateway.policy.record import Record
 from gateway.prefix import prefix_names, prefix_stride
 from gateway.prompt import fit, prepare
 from gateway.renderer import Prompt
@@ -112,7 +114,14 @@ class PreparedRequest:
         """About how much memory the request takes while it waits."""
         return _REQUEST_BYTES + _TOKEN_BYTES * len(self.prompt.token_ids)
 
-    def budget(self, load: WorkerLoad, *, remaining_s: float, delivered_tokens: int = 0) -> OutputBudget:
+    def budget(
+        self,
+        load: WorkerLoad,
+        *,
+        remaining_s: float,
+        delivered_tokens: int = 0,
+        on_decision: Callable[[Record], None] | None = None,
+    ) -> OutputBudget:
         """The output for which a worker with this ``load`` has the time, together with the ``delivered_tokens``.
 
         Raises ``DeadlineTooShortError``, but never once there is output.
@@ -128,6 +137,8 @@ class PreparedRequest:
             may_clamp=may_clamp,
             has_begun=bool(delivered_tokens),
         )
+        if on_decision is not None:
+            on_decision(budget_record(demand, load, remaining_s=remaining_s))
         budget = output_budget(demand, load, remaining_s=remaining_s)
         return replace(budget, max_output_tokens=budget.max_output_tokens + delivered_tokens)
 

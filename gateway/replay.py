@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway.policy.decision import UnknownDecisionError, decide_again
+from gateway.policy.decision import Again, UnknownDecisionError
+from gateway.policy.replayed_line import LineReplayError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +25,13 @@ class Difference:
 
 def replay(lines: Iterable[str], counts: Counter[str]) -> Iterator[Difference]:
     """The differences; ``counts`` is told of every decision, by kind."""
+    again = Again()
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
             counts[str(record.get("kind"))] += 1
-            recorded, replayed = record.get("outcome"), decide_again(record)
-        except (UnknownDecisionError, ValueError, TypeError, KeyError, AttributeError) as error:
+            recorded, replayed = record.get("outcome"), again.decide(record)
+        except (UnknownDecisionError, LineReplayError, ValueError, TypeError, KeyError, AttributeError) as error:
             yield Difference(line=number, recorded=line.strip()[:200], replayed=f"cannot be read: {error}")
             continue
         if replayed != recorded:

@@ -10,6 +10,7 @@ Blocks that prompts have in common are reserved once (``worker.shared_blocks``).
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -20,6 +21,8 @@ from worker.output_lengths import OutputLengths
 from worker.rate import Rate
 from worker.shared_blocks import SharedBlocks
 
+# Tenants whose holdings are told.
+_MAX_TENANTS = 32
 # Bounds of the advice when to come back, in seconds, and the advice before anything was released.
 _MIN_RETRY_S, _MAX_RETRY_S, _UNKNOWN_RETRY_S = 0.05, 30.0, 1.0
 
@@ -107,6 +110,7 @@ class Ledger:
         self._lengths = lengths
         self._feed = feed
         self._own_blocks = 0
+        self._held: Counter[str] = Counter()  # of these, by tenant
         self._shared = SharedBlocks()
         self._released = Rate(clock)
         self._drain = Drain(clock)
@@ -120,6 +124,11 @@ class Ledger:
     def unreserved_blocks(self) -> int:
         """Blocks that can still be promised; 0 when requests have outgrown the pool."""
         return max(0, self.capacity.total_blocks - self.reserved_blocks)
+
+    @property
+    def tenant_blocks(self) -> list[tuple[str, int]]:
+        """Who holds how many of them, those first that hold most; what requests share is nobody's."""
+        return self._held.most_common(_MAX_TENANTS)
 
     @property
     def released_blocks_per_s(self) -> float:
@@ -177,7 +186,7 @@ class Ledger:
             blocks, prompt_tokens, shared_tokens=len(shared_names) * self.capacity.block_size
         )
         self._shared.hold(shared_names)
-        self._own_blocks += blocks
+        self._hold(tenant, blocks)
         self.requests += 1
         self.admissions += 1
         self.pending_prefill_tokens += prompt_tokens
@@ -212,7 +221,7 @@ class Ledger:
         )
         moved = len(reservation.shared_names) - held_before
         reservation.blocks -= moved
-        self._own_blocks -= moved
+        self._hold(reservation.tenant, -moved)
 
     def extend(self, reservation: Reservation, new_tokens: int) -> None:
         """Count new output tokens; grow the reservation when they do not fit it."""
@@ -222,7 +231,7 @@ class Ledger:
         missing = self.blocks_for(tokens) - reservation.blocks - len(reservation.shared_names)
         if missing > 0:
             reservation.blocks += missing
-            self._own_blocks += missing
+            self._hold(reservation.tenant, missing)
 
     def release(self, reservation: Reservation, *, is_complete: bool) -> None:
         """Give the blocks back; a second time does nothing. ``is_complete``: the output came to its own end."""
@@ -230,7 +239,7 @@ class Ledger:
             return
         reservation.is_released = True
         reserved = self.reserved_blocks
-        self._own_blocks -= reservation.blocks
+        self._hold(reservation.tenant, -reservation.blocks)
         self._shared.let_go(reservation.shared_names)
         self.requests -= 1
         self._end_prefill(reservation)
@@ -243,6 +252,12 @@ class Ledger:
                 prompt_tokens=reservation.prompt_tokens,
                 output_tokens=reservation.output_tokens,
             )
+
+    def _hold(self, tenant: str, blocks: int) -> None:
+        self._own_blocks += blocks
+        self._held[tenant] += blocks
+        if not self._held[tenant]:
+            del self._held[tenant]
 
     def _note_fullness(self) -> None:
         self._drain.set_full(self.is_full or not self.room.requests)

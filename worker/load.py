@@ -48,6 +48,7 @@ class LoadFeed:
                 gateway_id=queue.gateway_id,
                 waiting_tokens=queue.waiting_token_count,
                 first_criticality=queue.first_criticality,
+                is_first_above_share=queue.is_first_above_share,
                 first_wait_s=queue.first_wait_duration.ToNanoseconds() / 1e9,
             )
         )
@@ -101,11 +102,15 @@ class LoadFeed:
         for suspect in self.suspects.current():
             shared = report.suspects.add(request_digest=suspect.digest, instance_id=suspect.instance_id)
             shared.remaining_duration.FromNanoseconds(round(suspect.remaining_s * 1e9))
+        if len(holders := ledger.tenant_blocks) > 1:
+            for tenant, blocks in holders:
+                report.tenant_blocks.add(tenant=tenant, reserved_block_count=blocks)
         for queue in self._waiting.current():
             told = report.gateway_queues.add(
                 gateway_id=queue.gateway_id,
                 waiting_token_count=queue.waiting_tokens,
                 first_criticality=queue.first_criticality,
+                is_first_above_share=queue.is_first_above_share,
             )
             told.first_wait_duration.FromNanoseconds(round(queue.first_wait_s * 1e9))
             told.age.FromNanoseconds(round(queue.age_s * 1e9))

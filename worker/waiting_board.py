@@ -19,12 +19,13 @@ _MAX_GATEWAYS = 64  # they stand in every report
 class GatewayQueue:
     """What waits in one gateway, in tokens of KV cache, as it said ``age_s`` ago.
 
-    Its first in line is of that ``Criticality``, and had waited for so long then.
+    Its first in line is of that ``Criticality``, and had waited for so long then; its tenant may be above its share.
     """
 
     gateway_id: int
     waiting_tokens: int
     first_criticality: int
+    is_first_above_share: bool
     first_wait_s: float
     age_s: float = 0.0
 

@@ -131,6 +131,7 @@ class VirtualGateway:
             gateway_id=self._number,
             waiting_tokens=queue.tokens,
             first_criticality=criticality_of(head.rank) if head else 0,
+            is_first_above_share=head is not None and head.is_above_share,
             first_wait_s=self._agenda.now - head.arrived_at if head else 0.0,
         )
         self._worker.board.tell(told)

@@ -88,11 +88,13 @@ class VirtualWorker:
             admissible_requests=room.requests,
             admissible_prompt_tokens=room.prompt_tokens,
             sample_number=self.sample_number,
+            tenant_blocks=tuple(ledger.tenant_blocks),
             gateway_queues=tuple(
                 GatewayQueue(
                     gateway_id=queue.gateway_id,
                     waiting_tokens=queue.waiting_tokens,
                     first_rank=rank_of(queue.first_criticality),
+                    is_first_above_share=queue.is_first_above_share,
                     first_came_at=self._agenda.now - queue.age_s - queue.first_wait_s,
                     told_at=self._agenda.now - queue.age_s,
                 )

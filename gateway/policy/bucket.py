@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 _MINUTE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """What is left in a bucket of ``per_minute``; negative when more was used than had been taken."""
+
+    per_minute: float
+    left: float
+
+    def wait_s(self, units: float) -> float | None:
+        """Seconds until so many ``units`` can be taken; None when there will never be so many."""
+        if units > self.per_minute:
+            return None
+        return max(0.0, units - self.left) * _MINUTE_S / self.per_minute
 
 
 class Bucket:
@@ -16,14 +32,8 @@ class Bucket:
         self._seen_at = now
 
     def level(self, now: float) -> float:
-        """Units there are; negative when more was used than had been taken."""
+        """Units there are."""
         return min(self.per_minute, self._level + (now - self._seen_at) * self.per_minute / _MINUTE_S)
-
-    def wait_s(self, units: float, now: float) -> float | None:
-        """Seconds until so many ``units`` can be taken; None when there will never be so many."""
-        if units > self.per_minute:
-            return None
-        return max(0.0, units - self.level(now)) * _MINUTE_S / self.per_minute
 
     def take(self, units: float, now: float) -> None:
         """Take ``units``, whether they are there or not; negative ones are given back."""

@@ -17,12 +17,14 @@ _OLD_S = 2.0
 class GatewayQueue:
     """What waits in a gateway, in tokens of KV cache, as it told a worker at ``told_at``.
 
-    Its first in line came at ``first_came_at``, and is of criticality ``first_rank``. Times are by the clock here.
+    Its first in line came at ``first_came_at``, and is of criticality ``first_rank``; its tenant may hold more than its
+    share. Times are by the clock here.
     """
 
     gateway_id: int
     waiting_tokens: int
     first_rank: int
+    is_first_above_share: bool
     first_came_at: float
     told_at: float
 

@@ -3,6 +3,9 @@
 Order alone does not keep a modest tenant's waits short. When somebody greedy has filled the pool, even the first in
 line has to wait until blocks come free. So the last few requests' worth of room is not for those who hold more than
 their share, nor for a class that others go before; only while there are such others.
+
+Tenants may come through other gateways, too. What they hold there the workers tell; what they send there is reckoned
+by that: of what comes free, they get as much as they hold.
 """
 
 from __future__ import annotations
@@ -12,14 +15,15 @@ from collections import Counter
 from collections.abc import Mapping
 
 from gateway.policy.queue import Queue
+from gateway.policy.wait_forecast import Supply
 from gateway.policy.waiter import CLASS_COUNT, Waiter
 
 # The chance with which one that room is kept for may find it taken by others of the kind.
-_RISK = 0.01
+_RISK = 0.002
 # How many requests of average size room is kept for, at most and while rates are not known; and of all that is held.
 _MAX_REQUESTS, _UNKNOWN_REQUESTS = 16, 4
 _MAX_SHARE = 0.1
-# Who holds so much more than its share is greedy.
+# Who holds, or asks for, so much more than its share is above it.
 _GREED = 1.25
 # A tenant or class that has sent fewer tokens per second of late, 5 s or so, needs no room kept.
 _MIN_ARRIVALS_PER_S = 1.0
@@ -27,18 +31,20 @@ _REFRESH_S = 0.2
 
 
 class Headroom:
-    """What this gateway's requests hold on workers, by tenant, and what may not be taken by whom."""
+    """What requests hold on workers, by tenant, and what may not be taken by whom."""
 
     def __init__(self, queue: Queue, weights: Mapping[str, float]) -> None:
+        self.supply = Supply(free_tokens=0, tokens_per_s=None)  # the latest
         self._queue = queue
         self._weights = weights
-        self._held: Counter[str] = Counter()  # tokens by tenant
+        self._held: Counter[str] = Counter()  # tokens by tenant, of this gateway's requests
         self._held_tokens = 0
         self._held_requests = 0
         self._refreshed_at = float("-inf")
-        self._modest_per_s = [0.0] * CLASS_COUNT  # tokens per second that have come from tenants that are not greedy
+        self._modest_per_s = [0.0] * CLASS_COUNT  # tokens per second that have come from tenants below their share
         self._before_per_s = [0.0] * CLASS_COUNT  # and those of all more critical classes
-        self._greedy: frozenset[str] = frozenset()
+        self._modest_elsewhere_per_s = 0.0
+        self._above_share: frozenset[str] = frozenset()
 
     def take(self, waiter: Waiter) -> None:
         """``waiter`` goes to a worker."""
@@ -50,22 +56,30 @@ class Headroom:
         if not self._held[waiter.tenant]:
             del self._held[waiter.tenant]
 
-    def tokens_for(self, waiter: Waiter, *, tokens_per_s: float | None, now: float) -> int:
-        """What has to stay free beside ``waiter``, where ``tokens_per_s`` come free; None while that is not known."""
-        if not self._held_requests:
-            return 0
+    def set_for(self, waiter: Waiter, now: float) -> None:
+        """Find what has to stay free beside ``waiter``, and whether its tenant is above its share."""
+        waiter.headroom_tokens = 0
+        if not self._held_requests and not self.supply.held_tokens:
+            waiter.is_above_share = False
+            return
         if now - self._refreshed_at >= _REFRESH_S:
             self._refreshed_at = now
             self._refresh(now)
+        waiter.is_above_share = waiter.tenant in self._above_share
         is_owed = self._queue.is_owed(waiter.rank, waiter.tokens)
-        protected_per_s = 0.0 if is_owed else self._before_per_s[waiter.rank]
-        if waiter.tenant in self._greedy:
-            protected_per_s += self._modest_per_s[waiter.rank]
-        if protected_per_s < _MIN_ARRIVALS_PER_S:
-            return 0
-        mean_tokens = self._held_tokens / self._held_requests
-        requests = _requests(protected_per_s / tokens_per_s) if tokens_per_s else _UNKNOWN_REQUESTS
-        return round(min(requests * mean_tokens, _MAX_SHARE * self._held_tokens))
+        before_per_s = 0.0 if is_owed else self._before_per_s[waiter.rank]
+        modest_per_s = self._modest_per_s[waiter.rank] if waiter.is_above_share else 0.0
+        elsewhere_per_s = self._modest_elsewhere_per_s if waiter.is_above_share else 0.0
+        if before_per_s + modest_per_s + elsewhere_per_s < _MIN_ARRIVALS_PER_S:
+            return
+        mean_tokens = self._held_tokens / self._held_requests if self._held_requests else waiter.tokens
+        requests: float = _UNKNOWN_REQUESTS
+        if rate := self.supply.tokens_per_s:
+            # Of what comes free, own arrivals have the share of this gateway; all together have all.
+            own = (before_per_s + modest_per_s) / max(1e-9, rate * self.supply.held_share)
+            requests = _requests(max(own, (modest_per_s + elsewhere_per_s) / rate))
+        held_tokens = max(self._held_tokens, sum(self.supply.held_tokens.values()))
+        waiter.headroom_tokens = round(min(requests * mean_tokens, _MAX_SHARE * held_tokens))
 
     def _refresh(self, now: float) -> None:
         rates = [
@@ -76,17 +90,33 @@ class Headroom:
             }
             for flows in self._queue.classes
         ]
-        active = {tenant for by_tenant in rates for tenant in by_tenant}
-        fair_tokens = self._held_tokens / max(1e-9, sum(self._weights.get(tenant, 1.0) for tenant in active))
-        self._greedy = frozenset(
-            tenant
-            for tenant, held in self._held.items()
-            if held > _GREED * fair_tokens * self._weights.get(tenant, 1.0)
+        held = {
+            tenant: max(self._held[tenant], self.supply.held_tokens.get(tenant, 0))
+            for tenant in {*self._held, *self.supply.held_tokens}
+        }
+        held_tokens, rate = max(1, sum(held.values())), self.supply.tokens_per_s or 0.0
+        elsewhere = {tenant: rate * (tokens - self._held[tenant]) / held_tokens for tenant, tokens in held.items()}
+        active = {*held, *(tenant for by_tenant in rates for tenant in by_tenant)}
+        weight = sum(self._weights.get(tenant, 1.0) for tenant in active)
+
+        def is_above_share(tenant: str) -> bool:
+            # What it asks for tells, too: a tenant that is held down to little more than its share fills every gap.
+            share = _GREED * self._weights.get(tenant, 1.0) / weight
+            asked_per_s = sum(by_tenant.get(tenant, 0.0) for by_tenant in rates) + elsewhere.get(tenant, 0.0)
+            return held.get(tenant, 0) > share * held_tokens or (rate > 0 and asked_per_s > share * rate)
+
+        above_share = frozenset(tenant for tenant in active if is_above_share(tenant))
+        # Where all ask for more than there is, nobody is kept from his share by another.
+        self._above_share = frozenset() if above_share == active else above_share
+        self._modest_elsewhere_per_s = sum(
+            per_s for tenant, per_s in elsewhere.items() if tenant not in self._above_share
         )
         before_per_s = 0.0
         for rank, by_tenant in enumerate(rates):
             self._before_per_s[rank] = before_per_s
-            self._modest_per_s[rank] = sum(rate for tenant, rate in by_tenant.items() if tenant not in self._greedy)
+            self._modest_per_s[rank] = sum(
+                per_s for tenant, per_s in by_tenant.items() if tenant not in self._above_share
+            )
             before_per_s += sum(by_tenant.values())
 
     def _add(self, waiter: Waiter, sign: int) -> None:

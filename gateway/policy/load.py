@@ -39,6 +39,7 @@ class WorkerLoad:
     instance_id: int = 0  # of the process; 0: it has none
     suspects: tuple[Suspect, ...] = ()
     gateway_queues: tuple[GatewayQueue, ...] = ()
+    tenant_blocks: tuple[tuple[str, int], ...] = ()  # reserved, by tenant, those that hold most; empty where it is one
     sample_number: int = 0  # of the report, ascending
 
     @property

@@ -7,11 +7,14 @@ can overdraw by asking for little and using much, but not for long; and it does 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.policy.bucket import Bucket
+from gateway.policy.bucket import Bucket, Level
 from gateway.policy.tenants import Tenants
 
+_REQUESTS = "requests_per_minute"
+_LIMITS = (_REQUESTS, "tokens_per_minute")
 # Tenants whose buckets are kept; those longest away begin with full ones.
 _MAX_TENANTS = 10_000
 
@@ -36,6 +39,22 @@ class Reservation:
     is_settled: bool = False
 
 
+def judge_quota(levels: Mapping[str, Level], *, tokens: int) -> QuotaRefusal | None:
+    """Whether a request of ``tokens`` meets a limit."""
+    for limit, level in levels.items():
+        needed = 1 if limit == _REQUESTS else tokens
+        wait_s = level.wait_s(needed)
+        if wait_s != 0.0:
+            return QuotaRefusal(
+                limit=limit,
+                per_minute=level.per_minute,
+                needed=needed,
+                passing=max(0, int(level.left)),
+                retry_after_s=wait_s,
+            )
+    return None
+
+
 class Quotas:
     """The buckets of all tenants."""
 
@@ -45,22 +64,21 @@ class Quotas:
         self._gateways = gateways
         self._buckets: OrderedDict[str, tuple[Bucket | None, Bucket | None]] = OrderedDict()  # requests, tokens
 
+    def levels(self, tenant: str, now: float) -> Mapping[str, Level]:
+        """What the tenant has left, by the name of the limit; nothing where it has none."""
+        buckets = zip(_LIMITS, self._buckets_of(tenant, now), strict=True)
+        return {
+            limit: Level(per_minute=bucket.per_minute, left=bucket.level(now))
+            for limit, bucket in buckets
+            if bucket is not None
+        }
+
     def reserve(self, tenant: str, *, tokens: int, now: float) -> Reservation | QuotaRefusal:
         """Take one request and so many ``tokens``, or nothing at all."""
+        refusal = judge_quota(self.levels(tenant, now), tokens=tokens)
+        if refusal is not None:
+            return refusal
         requests_bucket, tokens_bucket = self._buckets_of(tenant, now)
-        for limit, bucket, needed in (
-            ("requests_per_minute", requests_bucket, 1),
-            ("tokens_per_minute", tokens_bucket, tokens),
-        ):
-            wait_s = bucket.wait_s(needed, now) if bucket is not None else 0.0
-            if bucket is not None and wait_s != 0.0:
-                return QuotaRefusal(
-                    limit=limit,
-                    per_minute=bucket.per_minute,
-                    needed=needed,
-                    passing=max(0, int(bucket.level(now))),
-                    retry_after_s=wait_s,
-                )
         if requests_bucket is not None:
             requests_bucket.take(1, now)
         if tokens_bucket is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -52,6 +53,10 @@ def supply_of(workers: Sequence[WorkerRoom], elsewhere: Iterable[GatewayQueue]) 
         if worker.load.drained_blocks_per_s
     ]
     held = sum(worker.load.reserved_blocks for worker in workers)
+    held_tokens = Counter[str]()
+    for worker in workers:
+        for tenant, blocks in worker.load.tenant_blocks:
+            held_tokens[tenant] += blocks * worker.load.block_size
     return Supply(
         free_tokens=sum(worker.free_tokens for worker in workers),
         # Those that have not been full yet are taken for the equals of those that have.
@@ -60,6 +65,7 @@ def supply_of(workers: Sequence[WorkerRoom], elsewhere: Iterable[GatewayQueue]) 
         free_prompt_tokens=_sum(worker.free_prompt_tokens for worker in workers),
         prompt_tokens_per_s=sum(worker.load.prefill_tokens_per_s for worker in workers),
         waiting_elsewhere_tokens=sum(queue.waiting_tokens for queue in elsewhere),
+        held_tokens=held_tokens,
         held_share=min(1.0, sum(worker.own_blocks for worker in workers) / held) if held else 1.0,
     )
 

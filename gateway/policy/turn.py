@@ -1,4 +1,6 @@
-"""Whose turn it is among gateways that wait for the same workers: the more critical first, then those that came first.
+"""Whose turn it is among gateways that wait for the same workers.
+
+The more critical go first; of these, those whose tenant has no more than its share; of these, those that came first.
 
 Room that comes free is seen by all of them at about one time. Were it a race, the wait would be a matter of luck, and
 no forecast of it right. So a gateway lets those go first whose first in line comes before its own, for a moment: the
@@ -27,8 +29,8 @@ class Turn:
         """Whether ``first``, which has room, may take it now."""
         if self._seen_since is None:
             self._seen_since = now
-        own = (first.rank, first.arrived_at)
-        before = sum((queue.first_rank, queue.first_came_at) < own for queue in elsewhere)
+        own = (first.rank, first.is_above_share, first.arrived_at)
+        before = sum((queue.first_rank, queue.is_first_above_share, queue.first_came_at) < own for queue in elsewhere)
         go_at = self._seen_since + _HOLD_S * before
         self.ask_again_at = go_at if now < go_at else None
         return now >= go_at

@@ -7,7 +7,8 @@ own. The longest of the waits counts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from gateway.policy.fair_flows import FairFlows
 from gateway.policy.queue import GUARANTEED_SHARE, Queue
@@ -23,7 +24,7 @@ class Supply:
     aside, None without bound; prompts are computed at ``prompt_tokens_per_s``, 0 while not known.
 
     ``waiting_elsewhere_tokens`` wait for the same in other gateways, and of all that is held ``held_share`` is held by
-    requests of this one.
+    requests of this one. ``held_tokens`` is what tenants hold, through all gateways; empty where it is one tenant.
     """
 
     free_tokens: int
@@ -33,6 +34,7 @@ class Supply:
     prompt_tokens_per_s: float = 0.0
     waiting_elsewhere_tokens: int = 0
     held_share: float = 1.0
+    held_tokens: Mapping[str, int] = field(default_factory=dict)
 
     def share_of(self, own_tokens: int) -> float:
         """The part of what comes free that goes to a gateway in which ``own_tokens`` wait."""

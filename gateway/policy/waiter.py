@@ -13,8 +13,8 @@ class Waiter:
 
     ``tokens`` are those that it is expected to hold in a KV cache: its ``prompt_tokens`` and the expected output. Times
     are by the clock of whoever drives the queue: ``leaves_at`` is when waiting is of no use, ``deadline_at`` when its
-    client gives up. ``headroom_tokens`` have to stay free beside it. ``number``, ``is_waiting`` and the headroom are
-    the queue's.
+    client gives up. ``headroom_tokens`` have to stay free beside it; ``is_above_share``: its tenant holds more than its
+    share, or asks for more. These, ``number`` and ``is_waiting`` are the queue's.
     """
 
     tenant: str
@@ -26,6 +26,7 @@ class Waiter:
     deadline_at: float
     leaves_at: float
     headroom_tokens: int = 0
+    is_above_share: bool = False
     number: int = -1
     is_waiting: bool = False
 

@@ -57,22 +57,21 @@ class WaitingLine:
         self.queue = Queue(max_bytes=max_bytes, weights=weights)
         self.turn = Turn()  # beside other gateways
         self._headroom = Headroom(self.queue, weights)
-        self._held_tokens_per_s: float | None = None  # what comes free of what this gateway's requests hold
         self._rng = rng
         self._swept_at = float("-inf")
 
     def offer(self, waiter: Waiter, supply: Supply, now: float) -> Refusal | list[Waiter]:
         """Let ``waiter`` wait, and name those that had to go for it; or say why it may not."""
-        self._note_supply(supply)
-        waiter.headroom_tokens = self._headroom_tokens(waiter, now)
+        self._headroom.supply = supply
+        self._headroom.set_for(waiter, now)
         predicted_s = self.predicted_wait_s(waiter, supply, now)
         allowed_s = self.allowed_wait_s(waiter, now)
         # Who has no time at all may not even ask whether there is room.
         if allowed_s <= 0 or (predicted_s is not None and predicted_s > allowed_s):
-            return self.refusal(waiter, self.bound_of(waiter), supply, now)
+            return self._refusal(waiter, self.bound_of(waiter), supply, now)
         victims = self.queue.victims(waiter)
         if victims is None:
-            return self.refusal(waiter, Bound.QUEUE_BYTES, supply, now)
+            return self._refusal(waiter, Bound.QUEUE_BYTES, supply, now)
         for victim in victims:
             self.queue.remove(victim)
         self.queue.add(waiter, now)
@@ -86,7 +85,7 @@ class WaitingLine:
         """
         if self.queue or waiter.leaves_at <= now or waiter.size_bytes > self.queue.max_bytes:
             return False
-        waiter.headroom_tokens = self._headroom_tokens(waiter, now)
+        self._headroom.set_for(waiter, now)
         if not fits(waiter):
             return False
         self.queue.pass_through(waiter, now)
@@ -97,7 +96,7 @@ class WaitingLine:
         """The next to go to a worker, if it ``fits`` somewhere now beside its headroom. Ask until None comes back."""
 
         def fits_with_headroom(head: Waiter) -> bool:
-            head.headroom_tokens = self._headroom_tokens(head, now)
+            self._headroom.set_for(head, now)
             return fits(head)
 
         waiter = self.queue.pop(fits_with_headroom)
@@ -119,7 +118,7 @@ class WaitingLine:
 
     def expire(self, supply: Supply, now: float) -> list[Waiter]:
         """Send away those whose time is over, and now and then those who can no longer be in time."""
-        self._note_supply(supply)
+        self._headroom.supply = supply
         gone = self.queue.expire(now)
         if now - self._swept_at >= _SWEEP_INTERVAL_S:
             self._swept_at = now
@@ -145,18 +144,7 @@ class WaitingLine:
 
     def retry_after_s(self, waiter: Waiter, supply: Supply, now: float) -> float:
         """When ``waiter`` had better come back: when it would have been served, had it been let in."""
-        predicted_s = self.predicted_wait_s(waiter, supply, now)
-        wait_s = UNKNOWN_RETRY_S if predicted_s is None else predicted_s
-        return min(MAX_RETRY_S, max(MIN_RETRY_S, wait_s * (1 + self._rng.uniform(0, _JITTER))))
-
-    def refusal(self, waiter: Waiter, bound: Bound, supply: Supply, now: float) -> Refusal:
-        """What to tell one that met ``bound``."""
-        return Refusal(
-            bound=bound,
-            predicted_wait_s=self.predicted_wait_s(waiter, supply, now),
-            allowed_wait_s=max(0.0, self.allowed_wait_s(waiter, now)),
-            retry_after_s=self.retry_after_s(waiter, supply, now),
-        )
+        return self._retry_after_s(self.predicted_wait_s(waiter, supply, now))
 
     def allowed_wait_s(self, waiter: Waiter, now: float) -> float:
         """The longest forecast with which ``waiter`` may begin to wait."""
@@ -165,6 +153,19 @@ class WaitingLine:
     def bound_of(self, waiter: Waiter) -> Bound:
         """Which bound makes ``waiter`` leave when it does."""
         return Bound.DEADLINE if waiter.leaves_at < waiter.arrived_at + self.max_wait_s else Bound.MAX_WAIT
+
+    def _refusal(self, waiter: Waiter, bound: Bound, supply: Supply, now: float) -> Refusal:
+        predicted_s = self.predicted_wait_s(waiter, supply, now)
+        return Refusal(
+            bound=bound,
+            predicted_wait_s=predicted_s,
+            allowed_wait_s=max(0.0, self.allowed_wait_s(waiter, now)),
+            retry_after_s=self._retry_after_s(predicted_s),
+        )
+
+    def _retry_after_s(self, predicted_s: float | None) -> float:
+        wait_s = UNKNOWN_RETRY_S if predicted_s is None else predicted_s
+        return min(MAX_RETRY_S, max(MIN_RETRY_S, wait_s * (1 + self._rng.uniform(0, _JITTER))))
 
     def _hopeless(self, supply: Supply, now: float) -> list[Waiter]:
         """Those at the ends of their lines whose wait will be too long. Nobody behind them was let in for less."""
@@ -178,10 +179,3 @@ class WaitingLine:
                     gone.append(flow.tail)
                     self.queue.remove(flow.tail)
         return gone
-
-    def _headroom_tokens(self, waiter: Waiter, now: float) -> int:
-        return self._headroom.tokens_for(waiter, tokens_per_s=self._held_tokens_per_s, now=now)
-
-    def _note_supply(self, supply: Supply) -> None:
-        rate = supply.tokens_per_s
-        self._held_tokens_per_s = None if rate is None else rate * supply.held_share

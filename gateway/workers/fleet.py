@@ -18,13 +18,14 @@ from gateway.errors import RequestQuarantinedError
 from gateway.model import ServedModel
 from gateway.policy.balancer import pick
 from gateway.policy.candidate import Candidate
-from gateway.policy.decision import Record, route_record
+from gateway.policy.decision import route_record
 from gateway.policy.demand import Demand
 from gateway.policy.ejection import REPRIEVED_WEIGHT, reprieved
 from gateway.policy.elsewhere import Elsewhere, GatewayQueue
 from gateway.policy.load import WorkerLoad
 from gateway.policy.outliers import Outliers
 from gateway.policy.quarantine import Quarantine
+from gateway.policy.record import Record
 from gateway.policy.retry_budget import RetryBudget
 from gateway.policy.stall import is_stalled
 from gateway.policy.standing import Standing

@@ -90,6 +90,7 @@ def _load(report: worker_service_pb2.LoadReport, *, received_at: float) -> Worke
         sample_number=report.sample_number,
         drained_blocks_per_s=report.drained_blocks_per_second,
         output_quantile=report.output_quantile,
+        tenant_blocks=tuple((held.tenant, held.reserved_block_count) for held in report.tenant_blocks),
         gateway_queues=tuple(_queue(queue, received_at) for queue in report.gateway_queues),
         suspects=tuple(
             Suspect(
@@ -108,6 +109,7 @@ def _queue(queue: worker_service_pb2.GatewayQueue, now: float) -> GatewayQueue:
         gateway_id=queue.gateway_id,
         waiting_tokens=queue.waiting_token_count,
         first_rank=rank_of(queue.first_criticality),
+        is_first_above_share=queue.is_first_above_share,
         first_came_at=told_at - queue.first_wait_duration.ToNanoseconds() / 1e9,
         told_at=told_at,
     )

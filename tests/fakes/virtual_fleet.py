@@ -55,6 +55,7 @@ class VirtualFleet:
     now: float = 0.0
     used_tokens: int = 0
     held_tokens: Counter[int] = field(default_factory=Counter)  # of these, by gateway
+    tenant_tokens: Counter[str] = field(default_factory=Counter)  # and by tenant
     _running: list[tuple[float, int, Trip]] = field(default_factory=list)
     _started: int = 0
     _refused: list[tuple[int, Trip]] = field(default_factory=list)
@@ -84,6 +85,7 @@ class VirtualFleet:
             free_tokens=self.free_tokens,
             tokens_per_s=self._drain.per_s or None,
             waiting_elsewhere_tokens=sum(other.queue.tokens for other in self.lines if other is not line),
+            held_tokens=dict(self.tenant_tokens),
             held_share=self.held_tokens[self.lines.index(line)] / max(1, self.used_tokens),
         )
 
@@ -104,6 +106,7 @@ class VirtualFleet:
             trip.started_at = self.now
             self.used_tokens += trip.tokens
             self.held_tokens[trip.gateway] += trip.tokens
+            self.tenant_tokens[trip.tenant] += trip.tokens
             self._started += 1
             ends_at = self.now + FIRST_TOKEN_S + _TOKEN_S * trip.output_tokens
             heapq.heappush(self._running, (ends_at, self._started, trip))
@@ -132,6 +135,7 @@ class VirtualFleet:
                 _, _, trip = heapq.heappop(self._running)
                 self.used_tokens -= trip.tokens
                 self.held_tokens[trip.gateway] -= trip.tokens
+                self.tenant_tokens[trip.tenant] -= trip.tokens
                 self._drain.release(trip.tokens)
                 self.lines[trip.gateway].released(trip, trip.held_tokens)
             for line in sorted(self.lines, key=_turn):
@@ -141,10 +145,10 @@ class VirtualFleet:
                 self._serve(line)
 
 
-def _turn(line: WaitingLine) -> tuple[int, float]:
+def _turn(line: WaitingLine) -> tuple[int, bool, float]:
     """Gateways let those go first whose first in line comes before their own."""
     head = line.queue.head()
-    return (CLASS_COUNT, 0.0) if head is None else (head.rank, head.arrived_at)
+    return (CLASS_COUNT, False, 0.0) if head is None else (head.rank, head.is_above_share, head.arrived_at)
 
 
 def poisson(

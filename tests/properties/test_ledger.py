@@ -104,6 +104,10 @@ class LedgerMachine(RuleBasedStateMachine):
         shared = Counter(name for reservation in self.open for name in reservation.shared_names)
         assert sum(reservation.blocks for reservation in self.open) + len(shared) == self.ledger.reserved_blocks
         assert all(reservation.blocks >= 0 for reservation in self.open)
+        held = Counter[str]()
+        for reservation in self.open:
+            held[reservation.tenant] += reservation.blocks
+        assert +held == Counter(dict(self.ledger.tenant_blocks))
         assert len(self.open) == self.ledger.requests
         pending = sum(reservation.pending_prefill_tokens for reservation in self.open)
         assert pending == self.ledger.pending_prefill_tokens

@@ -10,7 +10,7 @@ from gateway.policy.waiter import Waiter
 from tests.fakes.worker_loads import worker_load
 
 
-def first(*, came_at: float, rank: int = 1) -> Waiter:
+def first(*, came_at: float, rank: int = 1, is_above_share: bool = False) -> Waiter:
     """The first in line of this gateway."""
     return Waiter(
         tenant="a",
@@ -21,15 +21,19 @@ def first(*, came_at: float, rank: int = 1) -> Waiter:
         arrived_at=came_at,
         deadline_at=600.0,
         leaves_at=600.0,
+        is_above_share=is_above_share,
     )
 
 
-def queue(
-    gateway_id: int, *, came_at: float = 0.0, rank: int = 1, tokens: int = 100, told_at: float = 0.0
-) -> GatewayQueue:
-    """What another gateway told."""
+def queue(gateway_id: int, *, tokens: int = 100, told_at: float = 0.0, **first: float) -> GatewayQueue:
+    """What another gateway told; ``first`` goes over what stands here of its first in line."""
     return GatewayQueue(
-        gateway_id=gateway_id, waiting_tokens=tokens, first_rank=rank, first_came_at=came_at, told_at=told_at
+        gateway_id=gateway_id,
+        waiting_tokens=tokens,
+        first_rank=int(first.get("rank", 1)),
+        is_first_above_share=bool(first.get("is_above_share", False)),
+        first_came_at=first.get("came_at", 0.0),
+        told_at=told_at,
     )
 
 
@@ -51,6 +55,14 @@ def test_the_more_critical_goes_first_whenever_it_came() -> None:
     """As it does in a gateway of its own."""
     assert Turn().may_go(first(came_at=1.0, rank=0), [queue(1, came_at=0.1, rank=1)], now=2.0)
     assert not Turn().may_go(first(came_at=0.1, rank=3), [queue(1, came_at=1.0, rank=1)], now=2.0)
+
+
+def test_who_has_more_than_its_share_goes_behind_those_who_have_not() -> None:
+    """Whenever it came."""
+    greedy = first(came_at=0.1, is_above_share=True)
+
+    assert not Turn().may_go(greedy, [queue(1, came_at=1.0)], now=2.0)
+    assert Turn().may_go(greedy, [queue(1, came_at=1.0, is_above_share=True)], now=2.0)
 
 
 def test_room_that_was_taken_begins_the_moment_anew() -> None:

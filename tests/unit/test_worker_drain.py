@@ -71,7 +71,12 @@ def test_the_ledger_knows_its_drain() -> None:
 def word(gateway_id: int, waiting_tokens: int) -> GatewayQueue:
     """What a gateway tells."""
     return GatewayQueue(
-        gateway_id=gateway_id, waiting_tokens=waiting_tokens, first_criticality=2, first_wait_s=0.5, age_s=0.0
+        gateway_id=gateway_id,
+        waiting_tokens=waiting_tokens,
+        first_criticality=2,
+        is_first_above_share=False,
+        first_wait_s=0.5,
+        age_s=0.0,
     )
 
 

@@ -282,6 +282,7 @@ class LoadReport(_message.Message):
     DRAINED_BLOCKS_PER_SECOND_FIELD_NUMBER: _builtins.int
     OUTPUT_QUANTILE_FIELD_NUMBER: _builtins.int
     GATEWAY_QUEUES_FIELD_NUMBER: _builtins.int
+    TENANT_BLOCKS_FIELD_NUMBER: _builtins.int
     sample_number: _builtins.int
     """Counts reports of this process from 1; a smaller number than before means that the worker was restarted."""
     total_block_count: _builtins.int
@@ -344,6 +345,12 @@ class LoadReport(_message.Message):
     def gateway_queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___GatewayQueue]:
         """What gateways told of themselves in the last two seconds."""
 
+    @_builtins.property
+    def tenant_blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TenantBlocks]:
+        """Who holds the reserved blocks, the 32 that hold most first; empty while one tenant holds all. Blocks that requests
+        share are nobody's.
+        """
+
     def __init__(
         self,
         *,
@@ -371,10 +378,11 @@ class LoadReport(_message.Message):
         drained_blocks_per_second: _builtins.float = ...,
         output_quantile: _builtins.float = ...,
         gateway_queues: _abc.Iterable[Global___GatewayQueue] | None = ...,
+        tenant_blocks: _abc.Iterable[Global___TenantBlocks] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_admissible_prompt_token_count", b"_admissible_prompt_token_count", "_admissible_request_count", b"_admissible_request_count", "admissible_prompt_token_count", b"admissible_prompt_token_count", "admissible_request_count", b"admissible_request_count", "engine_step_age", b"engine_step_age", "observed_time", b"observed_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_admissible_prompt_token_count", b"_admissible_prompt_token_count", "_admissible_request_count", b"_admissible_request_count", "admissible_prompt_token_count", b"admissible_prompt_token_count", "admissible_request_count", b"admissible_request_count", "block_size", b"block_size", "decode_tokens_per_second", b"decode_tokens_per_second", "drained_blocks_per_second", b"drained_blocks_per_second", "engine_step_age", b"engine_step_age", "expected_output_token_count", b"expected_output_token_count", "free_block_count", b"free_block_count", "gateway_queues", b"gateway_queues", "instance_id", b"instance_id", "is_draining", b"is_draining", "observed_time", b"observed_time", "output_quantile", b"output_quantile", "pending_prefill_token_count", b"pending_prefill_token_count", "preemption_count", b"preemption_count", "prefill_tokens_per_second", b"prefill_tokens_per_second", "reclaimable_block_count", b"reclaimable_block_count", "released_blocks_per_second", b"released_blocks_per_second", "reserved_block_count", b"reserved_block_count", "running_request_count", b"running_request_count", "sample_number", b"sample_number", "suspects", b"suspects", "total_block_count", b"total_block_count", "waiting_request_count", b"waiting_request_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_admissible_prompt_token_count", b"_admissible_prompt_token_count", "_admissible_request_count", b"_admissible_request_count", "admissible_prompt_token_count", b"admissible_prompt_token_count", "admissible_request_count", b"admissible_request_count", "block_size", b"block_size", "decode_tokens_per_second", b"decode_tokens_per_second", "drained_blocks_per_second", b"drained_blocks_per_second", "engine_step_age", b"engine_step_age", "expected_output_token_count", b"expected_output_token_count", "free_block_count", b"free_block_count", "gateway_queues", b"gateway_queues", "instance_id", b"instance_id", "is_draining", b"is_draining", "observed_time", b"observed_time", "output_quantile", b"output_quantile", "pending_prefill_token_count", b"pending_prefill_token_count", "preemption_count", b"preemption_count", "prefill_tokens_per_second", b"prefill_tokens_per_second", "reclaimable_block_count", b"reclaimable_block_count", "released_blocks_per_second", b"released_blocks_per_second", "reserved_block_count", b"reserved_block_count", "running_request_count", b"running_request_count", "sample_number", b"sample_number", "suspects", b"suspects", "tenant_blocks", b"tenant_blocks", "total_block_count", b"total_block_count", "waiting_request_count", b"waiting_request_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__admissible_prompt_token_count: _TypeAlias = _typing.Literal["admissible_prompt_token_count"]  # noqa: Y015
     _WhichOneofArgType__admissible_prompt_token_count: _TypeAlias = _typing.Literal["_admissible_prompt_token_count", b"_admissible_prompt_token_count"]  # noqa: Y015
@@ -388,6 +396,32 @@ class LoadReport(_message.Message):
 Global___LoadReport: _TypeAlias = LoadReport  # noqa: Y015
 
 @_typing.final
+class TenantBlocks(_message.Message):
+    """What requests of one tenant hold, whichever gateways they came through."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    RESERVED_BLOCK_COUNT_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """GenerateRequest.tenant."""
+    reserved_block_count: _builtins.int
+    """Blocks reserved."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        reserved_block_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reserved_block_count", b"reserved_block_count", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TenantBlocks: _TypeAlias = TenantBlocks  # noqa: Y015
+
+@_typing.final
 class GatewayQueue(_message.Message):
     """What waits in one gateway for workers of a model. A worker does nothing with it but pass it on to all gateways."""
 
@@ -398,12 +432,15 @@ class GatewayQueue(_message.Message):
     FIRST_CRITICALITY_FIELD_NUMBER: _builtins.int
     FIRST_WAIT_DURATION_FIELD_NUMBER: _builtins.int
     AGE_FIELD_NUMBER: _builtins.int
+    IS_FIRST_ABOVE_SHARE_FIELD_NUMBER: _builtins.int
     gateway_id: _builtins.int
     """Made at random when the gateway starts."""
     waiting_token_count: _builtins.int
     """Prompts and expected outputs of all that waits."""
     first_criticality: _generation_pb2.Criticality.ValueType
     """Of the request that is first in line. Without meaning where nothing waits."""
+    is_first_above_share: _builtins.bool
+    """Whether that one's tenant holds, or asks for, more than its share."""
     @_builtins.property
     def first_wait_duration(self) -> _duration_pb2.Duration:
         """For how long that one had waited when the gateway told of it."""
@@ -420,10 +457,11 @@ class GatewayQueue(_message.Message):
         first_criticality: _generation_pb2.Criticality.ValueType = ...,
         first_wait_duration: _duration_pb2.Duration | None = ...,
         age: _duration_pb2.Duration | None = ...,
+        is_first_above_share: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "first_wait_duration", b"first_wait_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "first_criticality", b"first_criticality", "first_wait_duration", b"first_wait_duration", "gateway_id", b"gateway_id", "waiting_token_count", b"waiting_token_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "first_criticality", b"first_criticality", "first_wait_duration", b"first_wait_duration", "gateway_id", b"gateway_id", "is_first_above_share", b"is_first_above_share", "waiting_token_count", b"waiting_token_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
