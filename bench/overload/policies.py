@@ -37,12 +37,17 @@ POLICIES = tuple(_DOORS)
 
 def run(policy: str, trace: Trace, profile: SimProfile) -> Score:
     """Send ``trace`` through ``policy`` into an engine of that ``profile``, in virtual time."""
+    given, figures = answers(policy, trace, profile)
+    return score(policy, given, window_s=trace.window_s, engine=figures)
+
+
+def answers(policy: str, trace: Trace, profile: SimProfile) -> tuple[list[Answer], EngineFigures]:
+    """What became of each arrival in such a run, and of the engine."""
     agenda = Agenda()
     engine = VirtualEngine(profile, agenda)
     door = _DOORS[policy](agenda, engine, profile)
-    answers = [Answer(arrival_s=arrival.arrival_s) for arrival in trace.arrivals]
-    for arrival, answer in zip(trace.arrivals, answers, strict=True):
+    given = [Answer(arrival_s=arrival.arrival_s) for arrival in trace.arrivals]
+    for arrival, answer in zip(trace.arrivals, given, strict=True):
         agenda.at(arrival.arrival_s, partial(door.arrive, arrival, answer))
     agenda.run()
-    figures = EngineFigures(preemptions=engine.load().preemptions, highest_kv_use=engine.highest_kv_use)
-    return score(policy, answers, window_s=trace.window_s, engine=figures)
+    return given, EngineFigures(preemptions=engine.load().preemptions, highest_kv_use=engine.highest_kv_use)
