@@ -6,6 +6,7 @@ Shapes, for a linear layer of ``out x in``: ``qweight`` int32 [in, out / 8], ``q
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,11 @@ class Groups:
         """The weights as an engine will see them, float32 [out, in]."""
         grouped = self.integers.view(*self.scales.shape, -1).float()
         return ((grouped - self.zeros.unsqueeze(-1)) * self.scales.float().unsqueeze(-1)).view_as(self.integers)
+
+    def split(self, outputs: Sequence[int]) -> list[Groups]:
+        """The parts with so many outputs each, as ``torch.split``."""
+        parts = (self.integers.split(outputs), self.scales.split(outputs), self.zeros.split(outputs))
+        return [Groups(integers=one, scales=two, zeros=three) for one, two, three in zip(*parts, strict=True)]
 
 
 def round_to_nearest(weight: torch.Tensor, group_size: int) -> Groups:

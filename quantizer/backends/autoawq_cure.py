@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,7 +48,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 class CuredAwqQuantizer(AwqQuantizer):  # type: ignore[misc]  # awq has no types
-    """Quantizes one decoder layer at a time. ``inputs`` are the hidden states that enter layer ``next_layer``."""
+    """Quantizes one decoder layer at a time. ``inps`` are the hidden states that enter layer 0."""
 
     def __init__(self, model: Any, *, group_size: int, blocks: Blocks, norm_dtype: torch.dtype) -> None:
         model_type = model.config.model_type
@@ -100,7 +100,7 @@ class CuredAwqQuantizer(AwqQuantizer):  # type: ignore[misc]  # awq has no types
         groups = self.awq_model.get_layers_for_scaling(layer, features, self.module_kwargs)
         scales = [self._exact(layer, *self._search_best_scale(layer, **group)) for group in groups]
         apply_scale(layer, scales, input_feat_dict=features)
-        return self._to_tensors(layer, linears, features), self.inps
+        return self._to_tensors(layer, self._round(layer, _by_input(linears, scales), features)), self.inps
 
     def _get_input_feat(self, layer: nn.Module, named_linears: Mapping[str, nn.Linear]) -> dict[str, torch.Tensor]:
         """Cure 3. The product is also a tensor of its own for each linear, so that scaling one scales no other."""
@@ -186,19 +186,16 @@ class CuredAwqQuantizer(AwqQuantizer):  # type: ignore[misc]  # awq has no types
         rounded = (gain / scales - offset).to(self._norm_dtype).float() + offset
         return norm_name, linear_names, torch.where(rounded.abs() > 0, gain / rounded, scales).to(scales)
 
-    def _to_tensors(
-        self, layer: nn.Module, linears: Mapping[str, nn.Linear], features: Mapping[str, torch.Tensor]
-    ) -> Tensors:
-        """Cure 7: the quantized linears packed, everything else in the checkpoint's own number format."""
-        tensors: Tensors = {}
-        for name, tensor in layer.state_dict().items():
-            owner, _, kind = name.rpartition(".")
-            if owner in linears and kind == "weight":
-                groups = self._quantize(tensor.to(self._mask.device), features[owner].to(self._mask.device))
-                tensors |= {f"{owner}.{part}": value for part, value in awq_format.pack(groups).items()}
-            else:
-                tensors[name] = tensor.to(self._norm_dtype)
-        return {name: tensor.cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    def _round(
+        self, layer: nn.Module, by_input: Iterable[Sequence[str]], features: Mapping[str, torch.Tensor]
+    ) -> dict[str, awq_format.Groups]:
+        """Cure 7, for all linears at once that have the same input; by name."""
+        rounded: dict[str, awq_format.Groups] = {}
+        for names in by_input:
+            weights = [get_op_by_name(layer, name).weight.detach().to(self._mask.device) for name in names]
+            groups = self._quantize(torch.cat(weights), features[names[0]].to(self._mask.device))
+            rounded |= zip(names, groups.split([len(weight) for weight in weights]), strict=True)
+        return rounded
 
     def _quantize(self, weight: torch.Tensor, inputs: torch.Tensor) -> awq_format.Groups:
         """AWQ's clips decide the range of each group; integers in it are then chosen with feedback."""
@@ -206,7 +203,20 @@ class CuredAwqQuantizer(AwqQuantizer):  # type: ignore[misc]  # awq has no types
         grouped = weight.view(*limits.shape[:2], -1)
         clipped = torch.clamp(grouped, -limits, limits).view_as(weight)
         groups = awq_format.round_to_nearest(clipped, self.group_size)
-        return round_with_feedback(weight, groups, inputs.reshape(-1, inputs.shape[-1]))
+        tokens = inputs.flatten(0, -2).float()
+        return round_with_feedback(weight, groups, tokens.t() @ tokens)
+
+    def _to_tensors(self, layer: nn.Module, rounded: Mapping[str, awq_format.Groups]) -> Tensors:
+        """The quantized linears packed, everything else in the checkpoint's own number format."""
+        tensors: Tensors = {}
+        for name, tensor in layer.state_dict().items():
+            groups = rounded.get(name.removesuffix(".weight"))
+            if groups:
+                owner = name.removesuffix("weight")
+                tensors |= {f"{owner}{part}": value for part, value in awq_format.pack(groups).items()}
+            else:
+                tensors[name] = tensor.to(self._norm_dtype)
+        return {name: tensor.cpu().contiguous() for name, tensor in sorted(tensors.items())}
 
 
 def record_layer_calls(
@@ -234,6 +244,14 @@ def record_layer_calls(
         for layer, forward in zip(layers, forwards, strict=True):
             layer.forward = forward
     return entering[0], calls
+
+
+def _by_input(
+    linears: Iterable[str], scales: Iterable[tuple[str, tuple[str, ...], torch.Tensor]]
+) -> list[tuple[str, ...]]:
+    """The names of linear layers in the order of computation, those together that have one input, and so one scale."""
+    together = {name: names for _, names, _ in scales for name in names}
+    return list(dict.fromkeys(together.get(name, (name,)) for name in linears))
 
 
 def _candidate_scales(w_mean: torch.Tensor, x_mean: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -22,7 +22,7 @@ class Calibration:
     """The blocks, and where every document of the file went: used, or dropped for a named reason."""
 
     blocks: Blocks
-    histogram: Histogram  # of the documents used
+    histogram: Histogram  # of the documents used, the built-in set's prose excepted
     traffic: Histogram | None
     documents: int
     duplicates: int
@@ -70,9 +70,11 @@ def select(path: Path | None, tokenizer: Any, recipe: Recipe, *, held_out: Colle
             f"{path or 'the built-in set'} holds {blocks.tokens()} tokens of what the traffic looks like; "
             f"the recipe asks for {recipe.samples} x {recipe.length} = {budget}: add documents or lower --samples"
         )
+    # The prose of the built-in set keeps a model good at text; no prompt looks like it.
+    prompts = [document for document in chosen if document.turns] if path is None else chosen
     return Calibration(
         blocks=blocks,
-        histogram=Histogram.of((document.prompt_tokens, document.turns) for document in chosen),
+        histogram=Histogram.of((document.prompt_tokens, document.turns) for document in prompts),
         traffic=corpus.traffic,
         documents=len(corpus.documents),
         duplicates=len(corpus.documents) - len(unique),

@@ -103,7 +103,7 @@ def test_normalizing_ignores_case_and_white_space_but_not_roles() -> None:
 def test_the_built_in_sets_do_not_overlap() -> None:
     """What a checkpoint is judged by is not what it was calibrated on."""
     calibration = {document.normalized() for document in read_corpus(BUILT_IN).documents}
-    prompts = {document.messages[-2]["content"] for document in read_corpus(BUILT_IN).documents}
+    prompts = {document.messages[-2]["content"] for document in read_corpus(BUILT_IN).documents if document.messages}
     held_out = read_held_out(None)
     assert not calibration & {document.normalized() for document in held_out}
     assert not prompts & {document.messages[-1]["content"] for document in held_out if document.messages}
