@@ -59,4 +59,6 @@ def main(target: str, model: str, question: str) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != len(("generate.py", "TARGET", "MODEL", "QUESTION")):
+        sys.exit("usage: python generate.py TARGET MODEL QUESTION")
     sys.exit(main(*sys.argv[1:]))

@@ -78,9 +78,9 @@ def admin() -> Iterator[str]:
     server.close()
 
 
-def shown() -> str:
+def shown(width: int = 140) -> str:
     """The view as text."""
-    console = Console(file=io.StringIO(), width=140, record=True)
+    console = Console(file=io.StringIO(), width=width, record=True)
     console.print(view(STATUS))
     return console.export_text()
 
@@ -93,7 +93,7 @@ def shown() -> str:
         "waiting 7",
         "TTFT 120 ms p50, 1.5 s p99",
         "away: w2:50061",
-        "██████████▒▒▒▒▒▒▒▒▒▒·········· 200/300",
+        "█████▒▒▒▒▒▒····· 200/300",
         "decode open",
         "batch   sheddable    WAIT_TOO_LONG     12  the wait would be 4 s; retry in 3 s",
         "3 s",
@@ -103,6 +103,14 @@ def shown() -> str:
 def test_the_view_tells_what_is_the_matter(expected: str) -> None:
     """Who waits, what is full and broken, who is refused, why, and when to retry."""
     assert expected in shown()
+
+
+@pytest.mark.parametrize(
+    "expected", ["w1:50061", "200/300", "decode open", "running", "here", "tok/s", "7000", "prefill", "serving", "3 s"]
+)
+def test_a_terminal_of_80_columns_is_wide_enough(expected: str) -> None:
+    """For all figures; addresses and explanations are cut off."""
+    assert expected in shown(width=80)
 
 
 async def test_json_is_the_status_itself(admin: str, capsys: pytest.CaptureFixture[str]) -> None:

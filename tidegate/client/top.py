@@ -17,7 +17,8 @@ from tidegate.client.explain import ExitCode
 from tidegate.client.output import short_time
 
 _TIMEOUT_S = 5.0
-_BAR_CELLS = 30
+_BAR_CELLS = 16
+_ADDRESS_CELLS = 10  # at least; it is what gives way in a narrow terminal
 _SHOWN_REFUSALS = 8
 _SHOWN_LATEST = 8
 
@@ -87,19 +88,18 @@ def _good(status: Status) -> str:
 
 
 def _workers(status: Status) -> Table:
-    table = Table(title="Workers", title_justify="left", expand=True, pad_edge=False, box=None, header_style="dim")
-    table.add_column("worker", no_wrap=True)
-    table.add_column("KV blocks: used, promised, free", no_wrap=True)
-    for name in ("running", "from here", "tok/s", "to prefill"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("state", no_wrap=True)
+    table = Table(title="Workers", title_justify="left", pad_edge=False, box=None, header_style="dim")
+    table.add_column("worker", min_width=_ADDRESS_CELLS, overflow="ellipsis")
+    table.add_column("KV blocks", no_wrap=True)
+    for name in ("running", "here", "tok/s", "prefill"):
+        table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
+    table.add_column("state", no_wrap=True, min_width=len("serving"))
     for worker in status["workers"]:
         blocks = worker["blocks"]
         taken = max(blocks["used"], blocks["reserved"])
-        state = Text(worker["state"], "green" if worker["state"] == "serving" else "red")
-        for phase, breaker in worker["breakers"].items():
-            if breaker != "closed":
-                state.append(f" {phase} {breaker}", "bold red")
+        broken = [f"{phase} {breaker}" for phase, breaker in worker["breakers"].items() if breaker != "closed"]
+        is_well = worker["state"] == "serving" and not broken
+        state = Text(", ".join(broken) or worker["state"], "green" if is_well else "bold red")
         table.add_row(
             worker["address"],
             Text.assemble(_bar(blocks), f" {taken}/{blocks['total']}"),
