@@ -131,10 +131,15 @@ class _Run:
             raise AnotherAttempt(has_failed=judge(failure.error).outcome is Outcome.FAILED) from failure
 
     async def _lease_to_begin(self, place: Place) -> Lease:
-        with self._record.queue():
-            lease = await place.lease(exclude=self._attempts.unfit)
-            if lease is None and self._attempts.forgive():
+        record = self._record
+        record.begin_wait()
+        try:
+            with record.stage(names.QUEUE):
                 lease = await place.lease(exclude=self._attempts.unfit)
+                if lease is None and self._attempts.forgive():
+                    lease = await place.lease(exclude=self._attempts.unfit)
+        finally:
+            record.end_wait()
         if lease is None:
             raise self._attempts.error()
         return lease

@@ -11,7 +11,7 @@ from gateway.admission import Admission
 from gateway.call import Call
 from gateway.criticality import rank_of
 from gateway.dispatch import Carrier, Dispatch
-from gateway.jobs import PreparedRequest, is_light
+from gateway.jobs import PreparedRequest, light
 from gateway.policy.outcomes import no_worker_available
 from gateway.policy.tenants import Tenants
 from gateway.policy.waiter import CLASS_COUNT
@@ -74,19 +74,19 @@ class Generation:
             raise no_worker_available()
         record.tenant = tenant = self._tenants.resolve(call.tenant_claim, asyncio.get_running_loop().time())
         with record.stage(names.VALIDATE):
-            return await self._preparation.run(
-                partial(
-                    PreparedRequest.from_public,
-                    request,
-                    models,
-                    response_id=call.response_id,
-                    tenant=tenant,
-                    resume_tokens=self._resume_tokens,
-                ),
-                size_bytes=len(request),
-                deadline_at=call.deadline_at,
-                is_light=is_light(request),
+            parsed = light(request)
+            prepare = partial(
+                PreparedRequest.from_public,
+                request if parsed is None else parsed,
+                models,
+                response_id=call.response_id,
+                tenant=tenant,
+                resume_tokens=self._resume_tokens,
             )
+            if parsed is not None:
+                await self._preparation.turn()
+                return prepare()
+            return await self._preparation.run(prepare, size_bytes=len(request), deadline_at=call.deadline_at)
 
 
 def _rank(request: bytes) -> int:

@@ -62,21 +62,18 @@ class PreparedRequest:
     @classmethod
     def from_public(
         cls,
-        request: bytes,
+        request: bytes | inference_service_pb2.GenerateRequest,
         models: Mapping[str, ServedModel],
         *,
         response_id: str,
         tenant: str,
         resume_tokens: ResumeTokens,
     ) -> PreparedRequest:
-        """Parse, validate, render, tokenise and fit a serialised GenerateRequest. Raises ``GatewayError``.
+        """Parse, validate, render, tokenise and fit a GenerateRequest, serialised or not. Raises ``GatewayError``.
 
-        Costs CPU: call it in a thread.
+        Costs CPU: call it in a thread, unless there is a ``light`` form of the request.
         """
-        try:
-            parsed = inference_service_pb2.GenerateRequest.FromString(request)
-        except DecodeError as error:
-            raise InvalidRequestError([Violation(field="", description="is not a GenerateRequest")]) from error
+        parsed = parse(request) if isinstance(request, bytes) else request
         valid = parse_generate(parsed, models)
         resumed = resume_tokens.check(parsed, valid, tenant=tenant)
         # All that is needed of it from here on, in the form that takes least memory for as long as the stream lasts.
@@ -140,6 +137,8 @@ class PreparedRequest:
         if on_decision is not None:
             on_decision(budget_record(demand, load, remaining_s=remaining_s))
         budget = output_budget(demand, load, remaining_s=remaining_s)
+        if not delivered_tokens:
+            return budget
         return replace(budget, max_output_tokens=budget.max_output_tokens + delivered_tokens)
 
     def job(
@@ -178,14 +177,23 @@ class PreparedRequest:
         return job
 
 
-def is_light(request: bytes) -> bool:
-    """Whether a serialised GenerateRequest is quickly prepared: it is small, and has no constraint to be compiled."""
-    if len(request) > _MAX_LIGHT_BYTES:
-        return False
+def parse(request: bytes) -> inference_service_pb2.GenerateRequest:
+    """A serialised GenerateRequest, parsed. Raises ``InvalidRequestError``."""
     try:
-        return not inference_service_pb2.GenerateRequest.FromString(request).HasField("constraint")
-    except DecodeError:
-        return True
+        return inference_service_pb2.GenerateRequest.FromString(request)
+    except DecodeError as error:
+        raise InvalidRequestError([Violation(field="", description="is not a GenerateRequest")]) from error
+
+
+def light(request: bytes) -> inference_service_pb2.GenerateRequest | None:
+    """The parsed form of a GenerateRequest that is quickly prepared: it is small, and has no constraint to be compiled.
+
+    None for others. Raises ``InvalidRequestError``.
+    """
+    if len(request) > _MAX_LIGHT_BYTES:
+        return None
+    parsed = parse(request)
+    return None if parsed.HasField("constraint") else parsed
 
 
 def _digest(request: ValidRequest, prompt: Prompt) -> bytes:

@@ -25,16 +25,11 @@ class Preparation:
         self._in_turn = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def run(self, work: Callable[[], _T], *, size_bytes: int, deadline_at: float, is_light: bool = False) -> _T:
+    async def run(self, work: Callable[[], _T], *, size_bytes: int, deadline_at: float) -> _T:
         """Do ``work`` for a message of ``size_bytes``. ``deadline_at`` is by the event loop's clock.
-
-        ``is_light`` says that the work takes no longer than to hand it to a thread and back: it is done here, at once.
 
         Raises ``AdmissionQueueFullError``, ``DeadlineExceededError`` and what ``work`` raises.
         """
-        if is_light:
-            await self._turn()
-            return work()
         if not self._backlog_bytes.can_take(size_bytes):
             raise AdmissionQueueFullError(
                 f"{self._backlog_bytes.in_use} bytes of requests wait to be prepared",
@@ -52,8 +47,11 @@ class Preparation:
         except TimeoutError:
             raise DeadlineExceededError("the deadline passed before the request was prepared") from None
 
-    async def _turn(self) -> None:
-        """Wait until this turn of the event loop has time for one more: a burst must not keep it from all else."""
+    async def turn(self) -> None:
+        """For work that takes no longer than to hand it to a thread and back: it may be done at once, by the caller.
+
+        Waits until a turn of the event loop has time for it: a burst must not keep that from all else.
+        """
         loop = asyncio.get_running_loop()
         if self._in_turn >= _MAX_IN_TURN or self._waiting:
             waiter: asyncio.Future[None] = loop.create_future()

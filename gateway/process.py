@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import multiprocessing
+import os
 
 import uvloop
 
@@ -20,6 +21,8 @@ _COLLECT_AFTER_OBJECTS = 20_000
 def serve(settings: GatewaySettings) -> int:
     """Be one gateway until SIGTERM; returns the exit code."""
     set_up_logs(settings.log_format)
+    # A text is encoded where it is needed: tokenizers would hand each to a thread of its own, and wait for that.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     gc.freeze()  # modules last
     gc.set_threshold(_COLLECT_AFTER_OBJECTS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -15,6 +15,7 @@ from tokenizers import AddedToken, Tokenizer, models
 
 from gateway.control_tokens import ControlTokens, uses_reserved_characters
 from gateway.segment_cache import Encoded, SegmentCache, dividers
+from gateway.word_cache import WordCache, cuts_before_words
 
 _NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -41,7 +42,9 @@ class PromptTokenizer:
             token: Encoded((token_id,), self.find_specials(token), self.specials((token_id,)))
             for token, token_id in dividers(self._own, lambda text: _encode(self._own, text)).items()
         }
-        self._segments = SegmentCache(self._encode_piece, divided_by) if divided_by else None
+        has_words = len(divided_by) == len(self._own.get_added_tokens_decoder()) and cuts_before_words(self._own)
+        words = WordCache(self._encode_each, self._special_ids) if has_words else None
+        self._segments = SegmentCache(self._encode_piece, divided_by, words) if divided_by else None
 
     def encode(self, text: str) -> Encoded:
         """The ids of ``text``, control tokens recognised: what transformers gives without special tokens added."""
@@ -79,6 +82,9 @@ class PromptTokenizer:
     def _encode_piece(self, text: str) -> Encoded:
         ids = _encode(self._own, text)
         return Encoded(ids, self.find_specials(text), self.specials(ids))
+
+    def _encode_each(self, texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._own.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _find_beginning_of_text(self, config: Mapping[str, Any]) -> list[int]:
         """What the tokenizer puts before a text by itself, without what it puts behind."""

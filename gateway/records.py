@@ -100,6 +100,7 @@ class Record:
         "_prepared",
         "_records",
         "_waited_s",
+        "_waits_since",
         "tenant",
     )
 
@@ -111,11 +112,11 @@ class Record:
         self._began_at = records.clock()
         self._first_at: float | None = None
         self._prepared: PreparedRequest | None = None
-        self._waited_s = 0.0
+        self._waited_s = self._waits_since = 0.0
         self._attempts = 0
         self._continuations = 0
         self._lease: Lease | None = None
-        self._passage = Passage()
+        self._passage: Passage | None = None
         self._is_traced = not is_untraced_here(records.tracer)
 
     def __enter__(self) -> Self:
@@ -127,17 +128,15 @@ class Record:
         del kind, trace
         self._end(error)
 
-    @contextmanager
-    def queue(self) -> Iterator[None]:
-        """It waits for a worker."""
-        began_at, criticality, tenant = self._records.clock(), self._criticality, self.tenant
-        self._records.wait(criticality, tenant, 1)
-        try:
-            with self.stage(names.QUEUE):
-                yield
-        finally:
-            self._records.wait(criticality, tenant, -1)
-            self._waited_s += self._records.clock() - began_at
+    def begin_wait(self) -> None:
+        """It begins to wait for a worker."""
+        self._waits_since = self._records.clock()
+        self._records.wait(self._criticality, self.tenant, 1)
+
+    def end_wait(self) -> None:
+        """It has a worker, or none."""
+        self._records.wait(self._criticality, self.tenant, -1)
+        self._waited_s += self._records.clock() - self._waits_since
 
     def stage(self, name: str) -> AbstractContextManager[None]:
         """A stage of the generation."""
@@ -223,7 +222,7 @@ class Record:
                 names.OUTCOME: outcome,
                 names.ATTEMPTS: self._attempts,
                 names.WAITED: self._waited_s,
-                names.GEN_AI_USAGE_OUTPUT_TOKENS: self._passage.tokens,
+                names.GEN_AI_USAGE_OUTPUT_TOKENS: self._output_tokens,
             }
         )
 
@@ -241,8 +240,12 @@ class Record:
                 first_s=self._first_at - self._began_at,
                 following_s=now - self._first_at,
                 input_tokens=len(prepared.prompt.token_ids),
-                output_tokens=self._passage.tokens,
+                output_tokens=self._output_tokens,
             )
+
+    @property
+    def _output_tokens(self) -> int:
+        return 0 if self._passage is None else self._passage.tokens
 
     @property
     def _criticality(self) -> str:
@@ -264,7 +267,7 @@ class Record:
             waited_s=self._waited_s,
             first_token_s=None if self._first_at is None else self._first_at - self._began_at,
             duration_s=now - self._began_at,
-            output_tokens=self._passage.tokens,
+            output_tokens=self._output_tokens,
             retry_after_s=error.retry_after_s if error is not None else None,
         )
 

@@ -54,8 +54,9 @@ def check_sampling(
 ) -> None:
     """Note in ``violations`` what is wrong with ``options``."""
     given = {descriptor.name: value for descriptor, value in options.ListFields()}
-    for name, allowed in _RANGES.items():
-        if name in given and not allowed.holds(given[name]):
+    for name, value in given.items():
+        allowed = _RANGES.get(name)
+        if allowed is not None and not allowed.holds(value):
             violations.add(f"sampling.{name}", str(allowed))
     _check_output_tokens(options, model, violations)
     if options.HasField("seed") and not model.supports_seed:

@@ -17,10 +17,14 @@ from typing import NamedTuple
 
 from tokenizers import AddedToken, Tokenizer
 
+from gateway.word_cache import MAX_CHARACTERS, WordCache
+
 # What is kept at most, for one model: four bytes an id, and the text.
 _MAX_KEPT_BYTES = 8 * 2**20
 _MAX_SEGMENT_BYTES = _MAX_KEPT_BYTES // 8
 _ENTRY_BYTES = 256
+# Where each word is known, it takes longer to keep so short a piece than to encode it again.
+_MAX_UNKEPT_CHARACTERS = 1024
 
 # Texts that begin, end and break in the ways in which pieces of prompts do.
 _PROBES = ("", " ", "a", " a", "a ", "\n", "a\n\nb", "  two", "1234 12", "don't", "été 你好", "\ufeffx", "e\u0301")
@@ -63,12 +67,18 @@ class Encoded(NamedTuple):
 class SegmentCache:
     """Encodes texts from pieces that were encoded before. Safe to use from several threads."""
 
-    def __init__(self, encode: Callable[[str], Encoded], dividers: Mapping[str, Encoded]) -> None:
-        """``encode`` is for pieces; ``dividers``, at least one, are encoded already."""
+    def __init__(
+        self, encode: Callable[[str], Encoded], dividers: Mapping[str, Encoded], words: WordCache | None = None
+    ) -> None:
+        """``encode`` is for pieces; ``dividers``, at least one, are encoded already.
+
+        With ``words``, which needs that there are no other added tokens, it encodes short pieces as far as it can.
+        """
         longest_first = sorted(dividers, key=len, reverse=True)
         self._dividers = dividers
         self._pattern = re.compile("|".join(map(re.escape, longest_first)))
         self._encode = encode
+        self._words = words
         self._kept: dict[str, Encoded] = {}  # least recently used first
         self._kept_bytes = 0
         self._lock = threading.Lock()
@@ -100,7 +110,10 @@ class SegmentCache:
             if encoded is not None:
                 self._kept[piece] = encoded
                 return encoded
-        encoded = self._encode(piece)
+        ids = self._words.encode(piece) if self._words is not None and len(piece) <= MAX_CHARACTERS else None
+        if ids is not None and len(piece) <= _MAX_UNKEPT_CHARACTERS:
+            return Encoded(ids, (), ())
+        encoded = self._encode(piece) if ids is None else Encoded(ids, (), ())
         self._keep(piece, encoded)
         return encoded
 

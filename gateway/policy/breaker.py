@@ -19,6 +19,8 @@ from types import MappingProxyType
 class BreakerState(Enum):
     """Whether jobs are let through."""
 
+    __hash__ = object.__hash__  # members are singletons, and Enum's own hash is not in C
+
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half-open"
@@ -26,6 +28,8 @@ class BreakerState(Enum):
 
 class BreakerEvent(Enum):
     """What may change the state."""
+
+    __hash__ = object.__hash__  # members are singletons, and Enum's own hash is not in C
 
     SUCCESS = "a job succeeded"
     PROOF = "enough jobs succeeded"
@@ -130,6 +134,8 @@ class Breaker:
         if permit.era != self._era:
             return
         self._failures = 0
+        if self.state is BreakerState.CLOSED:  # where a success changes nothing
+            return
         if self.state is BreakerState.HALF_OPEN:
             self._probes -= 1
             self._successes += 1

@@ -67,8 +67,10 @@ class Outliers:
 
         Less than half of the workers are weighed down: the fleet would be wrong about the rest.
         """
+        if len(self._samples) < 2:  # noqa: PLR2004 - nobody is slow by himself
+            return {}
         slow = {worker_id: times for worker_id, times in self.slowness(now).items() if times > _TOLERATED}
-        allowed = max(1, (len(self._samples) - 1) // 2) if len(self._samples) > 1 else 0
+        allowed = max(1, (len(self._samples) - 1) // 2)
         slowest = sorted(slow, key=lambda worker_id: (-slow[worker_id], worker_id))[:allowed]
         return {worker_id: max(_MIN_WEIGHT, (_TOLERATED / slow[worker_id]) ** _EXPONENT) for worker_id in slowest}
 

@@ -32,11 +32,11 @@ class Queue:
         self.classes = tuple(FairFlows(weights) for _ in range(CLASS_COUNT))
         self._owed = [0.0] * CLASS_COUNT  # tokens that a class is owed for waiting behind more critical ones
         self.last_number = 0  # of the waiter that came last
-        self._entries = 0
+        self._length = self._entries = 0
         self._leaving: list[tuple[float, int, Waiter]] = []  # by leaves_at; some have left before
 
     def __len__(self) -> int:
-        return sum(len(flows) for flows in self.classes)
+        return self._length
 
     def __iter__(self) -> Iterator[Waiter]:
         """All waiters, in no useful order."""
@@ -184,6 +184,7 @@ class Queue:
 
     def _note(self, waiter: Waiter) -> None:
         waiter.is_waiting = True
+        self._length += 1
         self.bytes += waiter.size_bytes
         self._entries += 1
         heapq.heappush(self._leaving, (waiter.leaves_at, self._entries, waiter))
@@ -193,4 +194,5 @@ class Queue:
 
     def _leave(self, waiter: Waiter) -> None:
         waiter.is_waiting = False
+        self._length -= 1
         self.bytes -= waiter.size_bytes

@@ -25,6 +25,8 @@ _SLOW_START_S = 5.0
 class Phase(Enum):
     """A part of a job's life on a worker."""
 
+    __hash__ = object.__hash__  # members are singletons, and Enum's own hash is not in C
+
     CONNECT = "connect"
     PREFILL = "prefill"
     DECODE = "decode"
@@ -56,6 +58,7 @@ class Standing:
 
     def __init__(self, rng: random.Random) -> None:
         self.breakers = {phase: Breaker(limits, rng) for phase, limits in LIMITS.items()}
+        self._breakers = tuple(self.breakers.values())
         self._joined_at: float | None = None  # into a fleet at work
         self._latest_pass = NO_PASS
 
@@ -71,8 +74,10 @@ class Standing:
 
     def weight(self, now: float) -> float:
         """The share of its chances that the worker is given, above 0 and at most 1."""
-        starts = [breaker.closed_at for breaker in self.breakers.values()]
-        since = max((start for start in (*starts, self._joined_at) if start is not None), default=None)
+        since = self._joined_at
+        for breaker in self._breakers:
+            if breaker.closed_at is not None:
+                since = breaker.closed_at if since is None else max(since, breaker.closed_at)
         if since is None:
             return 1.0
         return min(1.0, _FIRST_WEIGHT + (1 - _FIRST_WEIGHT) * max(0.0, now - since) / _SLOW_START_S)
@@ -89,7 +94,10 @@ class Standing:
 
     def can_take(self, now: float) -> bool:
         """Whether all breakers let a job through."""
-        return all(breaker.can_take(now) for breaker in self.breakers.values())
+        for breaker in self._breakers:  # noqa: SIM110 - a generator would take longer than what it asks
+            if not breaker.can_take(now):
+                return False
+        return True
 
     def take(self, now: float) -> Pass:
         """Let a job through; ask ``can_take`` first."""
