@@ -94,6 +94,7 @@ class WorkerConnection:
             try:
                 async for load in loads:
                     self._fleet.report(seat, load)
+                    await self._close_spent()
             except SilentWorkerError:
                 self._is_silent = True
                 raise
@@ -101,7 +102,7 @@ class WorkerConnection:
                 self._fleet.leave(seat, is_silent=self._is_silent)
 
     async def _close_spent(self) -> None:
-        """Close the clients whose last jobs have ended."""
+        """Close the clients whose last jobs have ended; mostly there are none."""
         idle = [(client, seat) for client, seat in self._spent if seat is None or not seat.in_flight]
         for pair in idle:
             self._spent.remove(pair)

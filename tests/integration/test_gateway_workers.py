@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import grpc
 import pytest
 
 from gateway.replay import main, replay
@@ -133,6 +134,9 @@ async def test_a_worker_that_was_silent_is_come_back_to_over_new_connections(sta
     assert before.client is not fleet.seats[0].client
     assert not held.done()
     held.cancel()
+    await until(lambda: not before.in_flight)
+    await worker.push()
+    await until(lambda: grpc.ChannelConnectivity.SHUTDOWN is before.client._channel.get_state())
 
 
 async def test_a_worker_busy_with_a_long_prefill_is_left_in_peace(stack: AsyncExitStack) -> None:
