@@ -86,8 +86,8 @@ async def _first_token(
 ) -> None:
     request = inference_service_pb2.GenerateRequest(model="sim", text=text)
     request.sampling.max_output_tokens = 8
-    call, begin = stub.Generate(request, timeout=60), time.monotonic()
-    await call.read()
+    call, begin = aiter(stub.Generate(request, timeout=60)), time.monotonic()
+    await anext(call)
     times_s.append(time.monotonic() - begin)
     async for _ in call:
         pass

@@ -97,8 +97,8 @@ async def _others(
 async def _first_token_s(stub: inference_service_pb2_grpc.InferenceServiceAsyncStub, text: str) -> float:
     request = inference_service_pb2.GenerateRequest(model="sim", text=text)
     request.sampling.max_output_tokens = 4
-    call, begin = stub.Generate(request, timeout=60), time.monotonic()
-    await call.read()
+    call, begin = aiter(stub.Generate(request, timeout=60)), time.monotonic()
+    await anext(call)
     first_s = time.monotonic() - begin
     async for _ in call:
         pass
