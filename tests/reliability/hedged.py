@@ -45,7 +45,7 @@ async def run(*, seed: int, duration_s: float) -> Verdict:
         ends_at = time.monotonic() + duration_s
         async with asyncio.TaskGroup() as tasks:
             for kind, gateway in (("plain", plain), ("hedging", hedging)):
-                tasks.create_task(_load(gateway, random.Random(seed), ends_at, times_s[kind]))
+                tasks.create_task(_load(gateway, random.Random(f"{seed} {kind}"), ends_at, times_s[kind]))
             while time.monotonic() < ends_at:
                 await asyncio.sleep(_EVERY_S - _STALL_S)
                 victim = rng.choice(workers)
