@@ -4,7 +4,7 @@ Part of the engine (worker/vllm_engine.py), which imports it after it has set vL
 makes two objects of each token and wakes a task, which wakes the next one; here a token is decoded, by vLLM's own
 decoder, and handed over. What vLLM keeps of a request, its statistics and its ends are vLLM's still.
 
-vLLM promises none of this. tests/contract/test_vllm_hooks.py pins what is relied on.
+vLLM promises none of this (ADR 16). tests/contract/test_vllm_steps.py holds it against vLLM's own.
 """
 
 from __future__ import annotations
