@@ -56,9 +56,9 @@ class AttemptSpan:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """The W3C trace context of this span, for the worker's call."""
+        """The W3C trace context of this span, for the worker's call; where it is not recorded, that of the call."""
         if self._span is INVALID_SPAN:
-            return ()
+            return () if get_current_span() is INVALID_SPAN else outgoing_metadata()
         with use_span(self._span):
             return outgoing_metadata()
 
@@ -84,5 +84,9 @@ def operation_of(prepared: PreparedRequest) -> str:
 
 
 def is_untraced_here(tracer: Tracer) -> bool:
-    """Whether what runs here is part of no trace and begins none: then there is no need of spans."""
-    return isinstance(tracer, NoOpTracer) and get_current_span() is INVALID_SPAN
+    """Whether no span that is made here would be recorded, so that there is no need of any.
+
+    The call's own span tells, where there is one: what is below a span that was not sampled, is not either.
+    """
+    span = get_current_span()
+    return isinstance(tracer, NoOpTracer) if span is INVALID_SPAN else not span.is_recording()
