@@ -28,6 +28,8 @@ from worker import waiting_board as worker_board
 from worker.ledger import AtCapacityError
 
 HOP_S = 0.001
+# gRPC rounds a deadline of two minutes to a second.
+_DEADLINE_S = (119.0, 121.0)
 _MODEL = "sim"
 _MAX_WAIT_S: float = GatewaySettings.model_fields["max_wait_s"].default
 _RANKS = ("CRITICAL_PLUS", "CRITICAL", "SHEDDABLE_PLUS", "SHEDDABLE")
@@ -49,6 +51,7 @@ class VirtualGateway:
         self._number = number
         self._worker = worker
         self._agenda = agenda
+        self._rng = random.Random(number)
         self._line = WaitingLine(max_bytes=64 * 2**20, max_wait_s=_MAX_WAIT_S, weights={}, rng=random.Random(number))
         self._expected = ExpectedOutput()
         self._load = worker.load()
@@ -76,7 +79,7 @@ class VirtualGateway:
             prompt_tokens=arrival.prompt_tokens,
             size_bytes=4 * arrival.prompt_tokens,
             arrived_at=now,
-            deadline_at=now + 600.0,
+            deadline_at=now + self._rng.uniform(*_DEADLINE_S),
             leaves_at=now + _MAX_WAIT_S,
             arrival=arrival,
             answer=answer,

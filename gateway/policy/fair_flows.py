@@ -60,13 +60,13 @@ class Flow:
 
     def add(self, waiter: Waiter) -> None:
         """Take ``waiter`` in at its place."""
-        insort(self._waiters, (-waiter.deadline_at, -waiter.number, waiter))
+        insort(self._waiters, (-waiter.due_at, -waiter.number, waiter))
         self.tokens += waiter.tokens
         self.bytes += waiter.size_bytes
 
     def remove(self, waiter: Waiter) -> None:
         """Take ``waiter`` out; it has to be there."""
-        del self._waiters[bisect_left(self._waiters, (-waiter.deadline_at, -waiter.number))]
+        del self._waiters[bisect_left(self._waiters, (-waiter.due_at, -waiter.number))]
         self.tokens -= waiter.tokens
         self.bytes -= waiter.size_bytes
 
@@ -75,7 +75,7 @@ class Flow:
         if not self._waiters:
             return 0.0
         number = waiter.number if waiter.is_waiting else math.inf
-        behind = bisect_right(self._waiters, (-waiter.deadline_at, -number), key=_place)
+        behind = bisect_right(self._waiters, (-waiter.due_at, -number), key=_place)
         return self.mean_tokens * (len(self._waiters) - behind)
 
 

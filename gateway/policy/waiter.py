@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 CLASS_COUNT = 4
+# Deadlines as far away as this make no request more urgent than another one. On the wire they are rounded, those of
+# minutes to seconds: by their order alone, of two requests that wait a second either would go first.
+_FAR_S = 10.0
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -34,3 +37,8 @@ class Waiter:
         """Refuse what has no place in a queue."""
         if not 0 <= self.rank < CLASS_COUNT or self.tokens < 1 or min(self.prompt_tokens, self.size_bytes) < 0:
             raise ValueError(f"rank {self.rank}, {self.tokens} tokens, {self.size_bytes} bytes")
+
+    @property
+    def due_at(self) -> float:
+        """By what its tenant's requests are in order: its deadline, or its arrival where that is far away."""
+        return min(self.deadline_at, self.arrived_at + _FAR_S)

@@ -87,7 +87,7 @@ class LineMachine(RuleBasedStateMachine):
             return
         assert chosen.tokens <= self.free_tokens
         kin = [one for one in self.waiting if (one.tenant, one.rank) == (chosen.tenant, chosen.rank)]
-        assert min(one.deadline_at for one in kin) == chosen.deadline_at
+        assert min(one.due_at for one in kin) == chosen.due_at
         self.free_tokens -= chosen.tokens
         self.waiting.remove(chosen)
         self.served.append(chosen)

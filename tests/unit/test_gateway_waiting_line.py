@@ -158,6 +158,17 @@ def test_a_wait_that_nothing_is_known_of_is_allowed() -> None:
     assert 1.0 <= refusal.retry_after_s <= 1.1
 
 
+def test_far_deadlines_do_not_change_the_order() -> None:
+    """They are rounded on the wire; a near one goes first."""
+    room, supply = line(), Supply(free_tokens=0, tokens_per_s=None)
+    first, second = newcomer(deadline_at=121.0), newcomer(deadline_at=119.5, arrived_at=0.1)
+    near = newcomer(deadline_at=3.0, arrived_at=0.2)
+    for one in (first, second, near):
+        assert [] == room.offer(one, supply, one.arrived_at)
+
+    assert [near, first, second] == [room.next(lambda _: True, 0.3) for _ in range(3)]
+
+
 def test_who_is_given_more_time_has_it() -> None:
     """A request whose worker failed waits anew; that it was once to leave before is forgotten."""
     room, supply = line(), Supply(free_tokens=100, tokens_per_s=None)
