@@ -72,7 +72,7 @@ async def test_a_burst_is_served_or_refused_with_a_reason(stack: AsyncExitStack)
             ends[events[-1].WhichOneof("event") or "nothing"] += 1
 
     await asyncio.gather(*(one(number) for number in range(BURST)))
-    assert {"finished", "ADMISSION_QUEUE_FULL", "KV_EXHAUSTED"} >= set(ends)
+    assert {"finished", "ADMISSION_QUEUE_FULL", "KV_EXHAUSTED", "WAIT_TOO_LONG"} >= set(ends)
     assert BURST == ends.total()
     assert ends["finished"]
 
