@@ -13,6 +13,7 @@ from torch import nn
 
 from quantizer import awq_format
 from quantizer.backends.autoawq_cure import CuredAwqQuantizer, record_layer_calls
+from quantizer.calibration.documents import read_corpus
 from quantizer.calibration.packing import Blocks, pack
 from quantizer.calibration.selection import select
 from quantizer.calibration.tokens import TokenizedDocument
@@ -107,6 +108,15 @@ def test_too_little_calibration_is_refused(source: Source, tmp_path: Path) -> No
     path.write_text("Hardly anything.", encoding="utf-8")
     with pytest.raises(CalibrationError, match="holds 16 tokens"):
         select(path, source.tokenizer, Recipe())
+
+
+def test_built_in_prose_is_used_and_is_no_traffic(source: Source) -> None:
+    """Traffic of chats would seem to drift from a calibration that shows a third of plain text."""
+    calibration = select(None, source.tokenizer, Recipe(samples=32, length=256))
+    prose = [document.text for document in read_corpus(None).documents if document.text]
+    used = [source.tokenizer.decode(block) for block in calibration.blocks.token_ids]
+    assert any(text[:200] in block for text in prose for block in used)
+    assert 0 == calibration.histogram.by_turns()[0]
 
 
 def test_chats_need_a_template(source: Source) -> None:
