@@ -343,3 +343,17 @@ def test_uvloop_serves_the_same() -> None:
             await client.close()
 
     uvloop.run(scenario())
+
+
+async def test_a_connection_that_has_flooded_is_kept_from_coming_back() -> None:
+    """It is told, and then neither read nor closed for a while; an end that it makes itself is obeyed."""
+    flusher = Flusher(asyncio.get_running_loop())
+    server = GrpcServer(Endpoint(role=Role.SERVER, clock=time.monotonic), {}, flusher=flusher)
+    port = await server.listen("127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(PREFACE + SettingsFrame().serialize() + 20_000 * PingFrame(opaque_data=b"01234567").serialize())
+    await reader.readuntil(b"ping_flood")
+    assert (1, 1) == (flusher.held, len(server.transports))
+    writer.transport.abort()
+    await server.drain(5)
+    assert (0, 0) == (flusher.held, len(server.transports))

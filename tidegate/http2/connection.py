@@ -41,6 +41,7 @@ class Connection:
         self._tally = endpoint.tally
         self._window = ReceiveWindow(endpoint.limits.connection_window_bytes)
         self._preface_pending = not endpoint.is_client
+        self.was_abused = False  # and is over for it
         self._partial = b""
         self._received = 0  # flow-controlled bytes of this read
         self._open = self.streams.open
@@ -66,6 +67,7 @@ class Connection:
     def fail(self, fault: Http2ConnectionError) -> None:
         """End the connection for the peer's fault."""
         if fault.abuse is not None:
+            self.was_abused = True
             self._tally[fault.abuse] += 1
         self.session.close(fault.code, str(fault))
         self._exchanges.end_all(StreamEnd(EndCause.PEER_FAULT, fault.code))

@@ -25,18 +25,21 @@ ALPN: Final = "h2"
 _HIGH_WATER_BYTES: Final = 64 * 2**10
 _LOW_WATER_BYTES: Final = 16 * 2**10
 _CLOSE_TIMEOUT_S: Final = 5.0
+_TARPIT_S: Final = 1.0
+_MAX_HELD: Final = 500
 
 
 class Flusher:
     """Writes what the connections of one event loop have to say, once per read or per turn of the loop."""
 
-    __slots__ = ("_dirty", "_loop", "is_armed")
+    __slots__ = ("_dirty", "_loop", "held", "is_armed")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Share one between the connections that write to one another."""
         self._loop = loop
         self._dirty: list[Transport] = []
         self.is_armed = False
+        self.held = 0  # connections that are over, and kept from coming back
 
     def add(self, transport: Transport) -> None:
         """``transport`` has output."""
@@ -77,6 +80,8 @@ class Transport:
         self._flusher = flusher
         self._owner = owner
         self._is_closing = False
+        self._end: asyncio.TimerHandle | None = None  # of a socket that is closing
+        self._is_held = False
         self.peer = ""
         # Done once the peer has said its first words: until then nobody knows its limits, or that it speaks HTTP/2.
         self.greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -118,6 +123,12 @@ class Transport:
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the streams."""
         self._is_closing = True
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
+        if self._is_held:
+            self._is_held = False
+            self._flusher.held -= 1
         self.connection.lose()
         self._owner.on_lost(self)
         self.greeted.cancel()
@@ -154,8 +165,16 @@ class Transport:
             self._transport.write(output)
         if connection.is_finished:
             self._is_closing = True
-            self._transport.close()
-            asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT_S, self._transport.abort)
+            if connection.was_abused and self._flusher.held < _MAX_HELD:
+                # Who floods comes back when it is cut off, and each time costs more than a frame. Unread and unclosed,
+                # it has nothing to come back from for a while.
+                self._is_held = True
+                self._flusher.held += 1
+                self._transport.pause_reading()
+                self._end = asyncio.get_running_loop().call_later(_TARPIT_S, self._transport.abort)
+            else:
+                self._transport.close()
+                self._end = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT_S, self._transport.abort)
         elif connection.outbound.is_paused:
             self._check_unread()
 
