@@ -1,6 +1,9 @@
-"""A clock that stands still until it is moved."""
+"""Clocks that tests own: one that stands still until it is moved, and one that leaps over what is slept."""
 
 from __future__ import annotations
+
+import asyncio
+import time
 
 
 class ManualClock:
@@ -14,3 +17,20 @@ class ManualClock:
 
     def advance(self, seconds: float) -> None:
         self.now_s += seconds
+
+
+class LeapingClock:
+    """For the engine of a real worker: its pauses pass on this clock, and take none of the caller's time.
+
+    Otherwise it goes with the monotonic clock of the worker around it, which adds up the engine's steps.
+    """
+
+    def __init__(self) -> None:
+        self.slept_s = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.slept_s
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept_s += seconds
+        await asyncio.sleep(0)

@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.clock import LeapingClock
 from tests.fakes.running_gateway import RunningGateway, running_gateway, text_of, text_request
 from tests.fakes.running_worker import RunningWorker, running_worker
 from tidegate.inference.v1 import chat_pb2, generation_pb2, inference_service_pb2
 from worker.config import WorkerSettings
 from worker.engine import Engine
 from worker.engines import build_engine
+from worker.sim_engine import SimEngine
 from worker.sim_language import SimLanguage
+from worker.sim_profile import load_profile
 
 pytestmark = pytest.mark.usefixtures("data_plane")
 
@@ -131,12 +134,26 @@ async def test_a_full_fleet_refuses_with_a_time_to_come_back(stack: AsyncExitSta
 
 
 async def test_a_clamped_output_ends_by_budget(stack: AsyncExitStack) -> None:
-    """A deadline too short for the output gets what fits, and an answer that says so."""
-    gateway, _ = await start(stack, sim_time_scale=1)
-    await gateway.generate(text_request(model="sim", max_output_tokens=20))  # so that rates are measured
-    responses, error = await gateway.generate(text_request(model="sim", max_output_tokens=4000), timeout=1.0)
+    """A deadline too short for the output gets what fits, and an answer that says so.
+
+    The engine makes some 25 tokens a second by its own clock, which the worker's warm-up has measured; by the client's
+    it needs nearly none of its minute.
+    """
+    clock, deadline_s = LeapingClock(), 60.0
+    profile = load_profile("h200-llama3-8b-awq")
+
+    def make(*_: Any) -> Engine:
+        return SimEngine(profile, LANGUAGE, time_scale=10, clock=clock, sleep=clock.sleep)
+
+    settings = WorkerSettings(engine="sim", listen="127.0.0.1:0", drain_grace_s=1)
+    worker = await stack.enter_async_context(running_worker(settings, make))
+    gateway = await stack.enter_async_context(running_gateway(worker.worker.address))
+    before_s = clock.slept_s
+    request = text_request(model="sim", max_output_tokens=4000)
+    responses, error = await gateway.generate(request, timeout=deadline_s)
     assert (None, generation_pb2.FINISH_REASON_BUDGET) == (error, responses[-1].finished.reason)
     assert 0 < responses[-1].finished.usage.output_token_count < 4000
+    assert clock.slept_s - before_s < deadline_s
 
 
 async def test_calls_whose_deadlines_are_too_short_waste_nothing(stack: AsyncExitStack) -> None:
