@@ -47,6 +47,7 @@ class Books:
     highest_reserved: int = 0
     highest_used: int = 0
     preemptions: int = 0
+    longest_silence_s: float = 0.0  # between two reports; a gateway that bears 2.8 s takes the worker for lost
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,8 +64,11 @@ async def watch(address: str, books: Books) -> None:
     """Read every load report."""
     async with grpc.aio.insecure_channel(address) as channel:
         stub = worker_service_pb2_grpc.WorkerServiceStub(channel)
+        heard_at = time.monotonic()
         async for response in stub.WatchLoad(worker_service_pb2.WatchLoadRequest()):
-            load = response.load_report
+            load, before = response.load_report, heard_at
+            heard_at = time.monotonic()
+            books.longest_silence_s = max(books.longest_silence_s, heard_at - before)
             books.reports += 1
             books.reserved = load.reserved_block_count
             books.highest_reserved = max(books.highest_reserved, load.reserved_block_count)
@@ -179,6 +183,7 @@ async def main() -> int:
                 "spread_p50": round(quantile(tally.spreads, 0.5), 3),
                 "spread_p95": round(spread, 3),
                 "blocks_left_after_2_s": left,
+                "longest_silence_s": round(max(book.longest_silence_s for book in books), 1),
                 "unexpected_at_s": tally.unexpected_at_s[:100],
             }
         )

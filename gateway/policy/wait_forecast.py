@@ -8,7 +8,7 @@ own. The longest of the waits counts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gateway.policy.fair_flows import FairFlows
 from gateway.policy.queue import GUARANTEED_SHARE, Queue
@@ -47,9 +47,26 @@ def predicted_wait_s(waiter: Waiter, queue: Queue, supply: Supply, now: float) -
     More critical requests and those of other tenants that will come in the meantime are reckoned with, at the rates at
     which they have come of late.
     """
+    own = queue.classes[waiter.rank].flow(waiter.tenant)
+    before = own.tokens_before(waiter) if own else 0.0
+    return _wait_s(waiter, queue, supply, now, own_before=before)
+
+
+def predicted_return_s(waiter: Waiter, queue: Queue, supply: Supply, now: float) -> float | None:
+    """As ``predicted_wait_s``, for ``waiter`` that was sent away from the queue, and comes again behind all in it.
+
+    What is free did not help it before: workers have it in pieces that are too small, or keep it for others. So its own
+    room has to come free, too.
+    """
+    own = queue.classes[waiter.rank].flow(waiter.tenant)
+    return _wait_s(waiter, queue, replace(supply, free_tokens=0), now, own_before=own.tokens if own else 0.0)
+
+
+def _wait_s(waiter: Waiter, queue: Queue, supply: Supply, now: float, *, own_before: float) -> float | None:
+    """Of its tenant's requests, ``own_before`` tokens leave before ``waiter``."""
     flows = queue.classes[waiter.rank]
-    before, beside_per_s = _in_class(waiter, flows, now)
-    overtaking_per_s = 0.0
+    others_before, beside_per_s = _others(waiter, flows, now, own_before)
+    before, overtaking_per_s = own_before + others_before, 0.0
     if not queue.is_owed(waiter.rank, before + waiter.tokens):
         before += sum(queue.classes[rank].tokens for rank in range(waiter.rank))
         overtaking_per_s = sum(queue.classes[rank].arrivals.per_s(now) for rank in range(waiter.rank))
@@ -84,12 +101,13 @@ def _prefill_s(waiter: Waiter, queue: Queue, supply: Supply, before: float, shar
     return max(0.0, missing / (supply.prompt_tokens_per_s * share))
 
 
-def _in_class(waiter: Waiter, flows: FairFlows, now: float) -> tuple[float, float]:
-    """Tokens of the class that leave before the waiter, and tokens per second that will come in between."""
-    own = flows.flow(waiter.tenant)
-    before = own.tokens_before(waiter) if own else 0.0
-    starts_at = flows.start_of(waiter.tenant) + before / flows.weight(waiter.tenant)
-    beside_per_s = 0.0
+def _others(waiter: Waiter, flows: FairFlows, now: float, own_before: float) -> tuple[float, float]:
+    """Tokens of other tenants of the class that leave before ``waiter``, and those per second that will come between.
+
+    ``own_before`` tokens of its own tenant do, too.
+    """
+    before = beside_per_s = 0.0
+    starts_at = flows.start_of(waiter.tenant) + own_before / flows.weight(waiter.tenant)
     for flow in flows.others(waiter.tenant):
         if flow and flow.head.headroom_tokens and not waiter.headroom_tokens:
             continue  # overtaken, whatever its turn

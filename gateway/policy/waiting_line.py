@@ -14,7 +14,7 @@ from enum import Enum
 from gateway.policy.headroom import Headroom
 from gateway.policy.queue import Queue
 from gateway.policy.turn import Turn
-from gateway.policy.wait_forecast import Supply, predicted_wait_s
+from gateway.policy.wait_forecast import Supply, predicted_return_s, predicted_wait_s
 from gateway.policy.waiter import Waiter
 
 # Bounds of the advice when to come back, in seconds, and the advice while nothing is known of the drain.
@@ -143,8 +143,8 @@ class WaitingLine:
         return missing / (rate * supply.share_of(self.queue.tokens)) if rate else None
 
     def retry_after_s(self, waiter: Waiter, supply: Supply, now: float) -> float:
-        """When ``waiter`` had better come back: when it would have been served, had it been let in."""
-        return self._retry_after_s(self.predicted_wait_s(waiter, supply, now))
+        """When ``waiter``, which was let in and sent away, had better come back: when it would be served behind all."""
+        return self._retry_after_s(predicted_return_s(waiter, self.queue, supply, now))
 
     def allowed_wait_s(self, waiter: Waiter, now: float) -> float:
         """The longest forecast with which ``waiter`` may begin to wait."""

@@ -158,6 +158,17 @@ def test_a_wait_that_nothing_is_known_of_is_allowed() -> None:
     assert 1.0 <= refusal.retry_after_s <= 1.1
 
 
+def test_who_waited_in_vain_comes_back_behind_all_that_wait_now() -> None:
+    """It came first of all, and there is room for one; neither helps it when it comes again."""
+    room, supply = line(), Supply(free_tokens=100, tokens_per_s=1_000)
+    unlucky = newcomer(leaves_at=1.5)
+    for one in (unlucky, *(newcomer(leaves_at=9.0) for _ in range(4))):
+        assert [] == room.offer(one, Supply(free_tokens=0, tokens_per_s=None), 0.0)
+    assert [unlucky] == room.expire(supply, 1.5)
+
+    assert 0.5 <= room.retry_after_s(unlucky, supply, 1.5) <= 0.55
+
+
 def test_far_deadlines_do_not_change_the_order() -> None:
     """They are rounded on the wire; a near one goes first."""
     room, supply = line(), Supply(free_tokens=0, tokens_per_s=None)
