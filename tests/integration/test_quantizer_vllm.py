@@ -10,14 +10,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
-import torch
 
 from quantizer.backends.autoawq import AutoAwqBackend
-from quantizer.checkpoint import load_checkpoint
 from quantizer.gate import Limits
 from quantizer.pipeline import Job, run
 from quantizer.progress import Silent
 from quantizer.recipe import Recipe
+from tests.fakes.dequantized_scores import loss
 from tests.fakes.tiny_models import ARCHITECTURES, one_thread, write_tiny_held_out, write_tiny_model
 
 _ROOT = Path(__file__).parent.parent.parent
@@ -46,11 +45,4 @@ def test_vllm_computes_what_was_measured_for_every_architecture(tmp_path: Path) 
     scored = subprocess.run(command, cwd=_ROOT, check=True, stdout=subprocess.PIPE, text=True)
     served = [json.loads(line)["nll"] for line in scored.stdout.splitlines() if line.startswith("{")]
     for directory, theirs in zip(directories, served, strict=True):
-        assert math.log(1.01) > abs(_loss(directory, torch.tensor(prompts)) - theirs), directory.name
-
-
-def _loss(directory: Path, ids: torch.Tensor) -> float:
-    model = load_checkpoint(directory, device="cpu")
-    with torch.inference_mode():
-        scores = model(input_ids=ids).logits.log_softmax(dim=-1)
-    return -float(scores[:, :-1].gather(2, ids[:, 1:].unsqueeze(2)).mean())
+        assert math.log(1.01) > abs(loss(directory, prompts) - theirs), directory.name
