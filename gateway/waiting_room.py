@@ -224,8 +224,7 @@ class WaitingRoom:
                 continue
             hint_s = line.retry_after_s(guest, supply, now)
             if guest.retry_hint_s is not None and supply.tokens_per_s is None:
-                # A worker speaks of the room that it had not, and knows nothing of those in line for it.
-                hint_s = max(hint_s, guest.retry_hint_s)
+                hint_s = guest.retry_hint_s
             guest.send_away(waited_in_vain(guest, supply, line.bound_of(guest), now=now, retry_after_s=hint_s))
         return bool(gone)
 
