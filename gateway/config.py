@@ -101,7 +101,7 @@ class GatewaySettings(ServiceSettings):
     """file to which all decisions are appended, from the queue's to those of retries, for `tidegate replay`"""
 
     hedge_share: Annotated[float, Field(ge=0, le=0.1)] = 0.0
-    """share of critical requests that a second worker may begin, too, when their first token is overdue; 0: none"""
+    """share of critical requests that a second worker may begin when their first token is overdue (http2); 0: none"""
 
     keepalive_s: Annotated[float, Field(ge=1)] = 20.0
     """silence after which a peer is sent a PING; below the idle timeout of any proxy in between"""

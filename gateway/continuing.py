@@ -50,6 +50,7 @@ class Continuing:
 
     def lose(self, lease: Lease, failure: WorkerCallError) -> None:
         """Note that the attempt with ``lease`` failed; raises what the client is told where nobody is to go on."""
+        self._fleet.refuse_poison(self._prepared.demand)
         tokens, now = self._passage.tokens, asyncio.get_running_loop().time()
         obstacle = self._continuation.lose(lease.worker_id, failure.error, tokens=tokens, now=now)
         if obstacle is None and not lease.can_continue:
@@ -63,11 +64,7 @@ class Continuing:
         )
 
     async def lease(self) -> Lease:
-        """A worker to go on with, after a pause if need be.
-
-        Raises ``GatewayError`` when the pause is too long, or the request has brought down two workers already.
-        """
-        self._fleet.refuse_poison(self._prepared.demand)
+        """A worker to go on with, after a pause if need be. Raises ``GatewayError`` when the pause is too long."""
         continuation, demand, tokens = self._continuation, self._prepared.demand, self._passage.tokens
         demand = replace(demand, prompt_tokens=demand.prompt_tokens + tokens)
         while True:

@@ -128,7 +128,9 @@ class _Run:
                 continuing.lose(lease, failure)
                 raise AnotherAttempt(has_failed=False) from failure
             self._move_on(place, lease, failure)
-            raise AnotherAttempt(has_failed=judge(failure.error).outcome is Outcome.FAILED) from failure
+            raise AnotherAttempt(
+                has_failed=judge(failure.error).outcome is Outcome.FAILED, is_suspect=lease.is_suspect
+            ) from failure
 
     async def _lease_to_begin(self, place: Place) -> Lease:
         record = self._record

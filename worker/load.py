@@ -100,7 +100,9 @@ class LoadFeed:
         )
         report.observed_time.GetCurrentTime()
         for suspect in self.suspects.current():
-            shared = report.suspects.add(request_digest=suspect.digest, instance_id=suspect.instance_id)
+            shared = report.suspects.add(
+                request_digest=suspect.digest, instance_id=suspect.instance_id, is_silent=suspect.is_silent
+            )
             shared.remaining_duration.FromNanoseconds(round(suspect.remaining_s * 1e9))
         if len(holders := ledger.tenant_blocks) > 1:
             for tenant, blocks in holders:

@@ -129,7 +129,9 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
         feed = self._health.loaded_model().load_feed
         for suspect in request.suspects:
             remaining_s = suspect.remaining_duration.ToNanoseconds() / 1e9
-            feed.suspects.add(suspect.request_digest, suspect.instance_id, remaining_s=remaining_s)
+            feed.suspects.add(
+                suspect.request_digest, suspect.instance_id, remaining_s=remaining_s, is_silent=suspect.is_silent
+            )
         feed.changed()
         return worker_service_pb2.ShareSuspectsResponse()
 

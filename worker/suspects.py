@@ -16,11 +16,15 @@ _MAX_DIGEST_BYTES = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspect:
-    """A request, by its digest, that was on the worker process ``instance_id`` when that died."""
+    """A request, by its digest, that was on the worker process ``instance_id`` when that died.
+
+    ``is_silent``: the process said nothing of an engine that died.
+    """
 
     digest: bytes
     instance_id: int
     remaining_s: float  # until it is forgotten
+    is_silent: bool
 
 
 class SuspectBoard:
@@ -28,22 +32,22 @@ class SuspectBoard:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._ends: dict[tuple[bytes, int], float] = {}  # oldest first
+        self._all: dict[tuple[bytes, int], tuple[float, bool]] = {}  # ends, and whether it is silent; oldest first
 
-    def add(self, digest: bytes, instance_id: int, *, remaining_s: float) -> None:
+    def add(self, digest: bytes, instance_id: int, *, remaining_s: float, is_silent: bool = False) -> None:
         """Keep a suspicion, unless it is known; beyond the bound the oldest one goes."""
         key = (digest, instance_id)
-        if not 0 < len(digest) <= _MAX_DIGEST_BYTES or remaining_s <= 0 or key in self._ends:
+        if not 0 < len(digest) <= _MAX_DIGEST_BYTES or remaining_s <= 0 or key in self._all:
             return
-        self._ends[key] = self._clock() + min(_MEMORY_S, remaining_s)
-        while len(self._ends) > _MAX_SUSPECTS:
-            del self._ends[next(iter(self._ends))]
+        self._all[key] = (self._clock() + min(_MEMORY_S, remaining_s), is_silent)
+        while len(self._all) > _MAX_SUSPECTS:
+            del self._all[next(iter(self._all))]
 
     def current(self) -> list[Suspect]:
         """What is not forgotten yet."""
         now = self._clock()
-        self._ends = {key: end for key, end in self._ends.items() if end > now}
+        self._all = {key: kept for key, kept in self._all.items() if kept[0] > now}
         return [
-            Suspect(digest=digest, instance_id=instance_id, remaining_s=end - now)
-            for (digest, instance_id), end in self._ends.items()
+            Suspect(digest=digest, instance_id=instance_id, remaining_s=end - now, is_silent=is_silent)
+            for (digest, instance_id), (end, is_silent) in self._all.items()
         ]

@@ -3,51 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
-_NONE: Mapping[int, float] = MappingProxyType({})
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """Of one request and one process; ``is_silent``: the process went without a word."""
+
+    end: float  # when it is forgotten
+    is_silent: bool
+
+
+_NONE: Mapping[int, Suspicion] = MappingProxyType({})
 
 
 class Suspicions:
-    """Suspicions of one kind."""
+    """Those that are as strong, and kept up to one bound."""
 
     def __init__(self, most: int) -> None:
         """Beyond ``most`` the oldest are forgotten."""
         self._most = most
-        self._ends: dict[tuple[bytes, int], float] = {}  # oldest first
-        self._by_digest: dict[bytes, dict[int, float]] = {}
+        self._all: dict[tuple[bytes, int], Suspicion] = {}  # oldest first
+        self._by_digest: dict[bytes, dict[int, Suspicion]] = {}
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self._all)
 
     def __contains__(self, key: tuple[bytes, int]) -> bool:
-        return key in self._ends
+        return key in self._all
 
-    def __iter__(self) -> Iterator[tuple[bytes, int, float]]:
-        return ((digest, instance_id, end) for (digest, instance_id), end in self._ends.items())
+    def __iter__(self) -> Iterator[tuple[bytes, int, Suspicion]]:
+        return ((digest, instance_id, suspicion) for (digest, instance_id), suspicion in self._all.items())
 
-    def of(self, digest: bytes) -> Mapping[int, float]:
-        """The ends of a request's suspicions, by process."""
+    def of(self, digest: bytes) -> Mapping[int, Suspicion]:
+        """A request's, by process."""
         return self._by_digest.get(digest, _NONE)
 
-    def add(self, digest: bytes, instance_id: int, end: float) -> bool:
+    def add(self, digest: bytes, instance_id: int, suspicion: Suspicion) -> bool:
         """Keep one; returns whether it was new. Passed on for ever, it would else never be forgotten."""
-        if (digest, instance_id) in self._ends:
+        if (digest, instance_id) in self._all:
             return False
-        self._ends[digest, instance_id] = end
-        self._by_digest.setdefault(digest, {})[instance_id] = end
-        if len(self._ends) > self._most:
-            self._remove(next(iter(self._ends)))
+        self._all[digest, instance_id] = suspicion
+        self._by_digest.setdefault(digest, {})[instance_id] = suspicion
+        if len(self._all) > self._most:
+            self._remove(next(iter(self._all)))
         return True
 
     def forget(self, now: float) -> None:
         """Remove those that have come to their end."""
-        for key in [key for key, end in self._ends.items() if end <= now]:
+        for key in [key for key, suspicion in self._all.items() if suspicion.end <= now]:
             self._remove(key)
 
     def _remove(self, key: tuple[bytes, int]) -> None:
         digest, instance_id = key
-        del self._ends[key]
+        del self._all[key]
         of_digest = self._by_digest[digest]
         del of_digest[instance_id]
         if not of_digest:

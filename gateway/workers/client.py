@@ -85,7 +85,9 @@ class WorkerClient:
         """Have the worker tell all gateways. Raises ``WorkerCallError``."""
         request = worker_service_pb2.ShareSuspectsRequest()
         for suspect in suspects:
-            shared = request.suspects.add(request_digest=suspect.digest, instance_id=suspect.instance_id)
+            shared = request.suspects.add(
+                request_digest=suspect.digest, instance_id=suspect.instance_id, is_silent=suspect.is_silent
+            )
             shared.remaining_duration.FromNanoseconds(round(suspect.remaining_s * 1e9))
         try:
             await self._stub.ShareSuspects(request, timeout=_SHARE_TIMEOUT_S)

@@ -170,7 +170,7 @@ class Fleet:
         """
         del self._seats[seat.worker_id]
         self._serving.clear()
-        seat.lose(also_begun=is_silent and self._has_stand_in(seat))
+        seat.lose(is_silent=is_silent, also_begun=is_silent and self._has_stand_in(seat))
         self._models = self._largest_models()
         self.readiness_changed.set()
         self._tell_of_room()

@@ -97,6 +97,7 @@ def _load(report: worker_service_pb2.LoadReport, *, received_at: float) -> Worke
                 digest=suspect.request_digest,
                 instance_id=suspect.instance_id,
                 remaining_s=suspect.remaining_duration.ToNanoseconds() / 1e9,
+                is_silent=suspect.is_silent,
             )
             for suspect in report.suspects
         ),

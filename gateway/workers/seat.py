@@ -48,6 +48,7 @@ class Seat:
         self._is_doubtful = False
         self._has_refused = False
         self.is_lost = False
+        self.is_gone = False  # lost, and not for want of a sign of life: its connection broke
 
     @property
     def worker_id(self) -> str:
@@ -79,9 +80,12 @@ class Seat:
             if also_begun or not lease.has_begun:
                 lease.call.give_up()
 
-    def lose(self, *, also_begun: bool) -> None:
-        """The worker is out of rotation: as ``give_up``, and for those calls, too, that are about to begin."""
-        self.is_lost = True
+    def lose(self, *, is_silent: bool, also_begun: bool) -> None:
+        """The worker is out of rotation: as ``give_up``, and for those calls, too, that are about to begin.
+
+        ``is_silent``: it only makes no sign of life.
+        """
+        self.is_lost, self.is_gone = True, not is_silent
         self.give_up(also_begun=also_begun)
 
     def doubt(self, *, has_refused: bool) -> None:
@@ -165,6 +169,7 @@ class Lease:
         "call",
         "can_continue",
         "client",
+        "is_suspect",
         "load",
         "predicted_ttft_s",
         "predictions",
@@ -192,6 +197,7 @@ class Lease:
         self.call = HeldCall()
         self._began_at: float | None = None
         self._is_admitted = False
+        self.is_suspect = False  # once closed: whether the worker's engine died with the job, which had no token
         self._sent_at = seat.clock()
         self._pass = seat.standing.take(self._sent_at) if not seat.is_out(self._sent_at) else NO_PASS
         self._digest = demand.digest
@@ -244,6 +250,7 @@ class Lease:
             return
         self._began_at = self._seat.clock()
         self._seat.standing.begin(self._pass, self._began_at)
+        self._peers.quarantine.pass_over(self._digest, self._began_at)
         self._peers.outliers.add_first_token(
             self.worker_id,
             seconds=self._began_at - self._sent_at,
@@ -288,20 +295,18 @@ class Lease:
         self._peers.on_end()
 
     def _suspect(self, reason: str, now: float) -> None:
-        """The job, which the engine was given, may be what the worker died of, unless that went for its own reasons.
-
-        Of a process that is gone without a word, a job that had its tokens there is suspected but faintly, and so is
-        any job of one that only makes no sign of life.
-        """
+        """The job, which the engine was given, may be what the worker died of, unless that went for its own reasons."""
         load, has_died = self._seat.load, reason == "ENGINE_DEAD"
         if not has_died and (reason or load.is_draining):
             return
+        self.is_suspect = has_died and self._began_at is None
         if self._digest and load.instance_id:
             suspect = Suspect(
                 digest=self._digest,
                 instance_id=load.instance_id,
                 remaining_s=MEMORY_S,
-                is_faint=not has_died and (self._began_at is not None or self.call.is_given_up),
+                is_silent=not has_died,
+                is_faint=self._began_at is not None or (self.call.is_given_up and not self._seat.is_gone),
             )
             if self._peers.quarantine.add([suspect], now):
                 self._peers.on_suspicion()

@@ -70,21 +70,21 @@ async def test_the_seed_does_not_make_it_another_request(stack: AsyncExitStack) 
 async def test_a_request_that_takes_whole_workers_down_in_the_middle_of_its_tokens_is_refused(
     stack: AsyncExitStack,
 ) -> None:
-    """The first goes without a word behind three tokens, the second before it has given one; the third lives."""
+    """The first goes without a word behind three tokens, the next two before they have given one; the fourth lives."""
     fault = ("--sim-fault-text", POISON, "--sim-fault", "kill", "--sim-fault-after-tokens", "3")
     arguments = ("--engine", "sim", "--sim-time-scale", "0.05", *fault)
-    workers = [await stack.enter_async_context(service_process("worker", *arguments)) for _ in range(3)]
+    workers = [await stack.enter_async_context(service_process("worker", *arguments)) for _ in range(4)]
     addresses = [worker.address for worker in workers]
     gateways = [await stack.enter_async_context(running_gateway(*addresses)) for _ in range(2)]
     request = text_request(f"Please: {POISON}", model="sim")
     responses, error = await gateways[0].generate(request)
     assert error is not None
-    assert ("REQUEST_QUARANTINED", "2") == (error.reason, error.metadata["deaths"])
+    assert ("REQUEST_QUARANTINED", "3") == (error.reason, error.metadata["deaths"])
     assert text_of(responses)
     async with asyncio.timeout(20):
         for gateway in gateways:
             await gateway.until_workers(1)
-        while 2 != len(gateways[1].gateway.fleet.quarantine):  # noqa: ASYNC110 - another server
+        while 3 != len(gateways[1].gateway.fleet.quarantine):  # noqa: ASYNC110 - another server
             await asyncio.sleep(0.005)
     for gateway in gateways:
         assert "REQUEST_QUARANTINED" == (await gateway.error(request)).reason

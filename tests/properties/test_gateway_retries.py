@@ -42,3 +42,19 @@ def test_pauses_are_jittered() -> None:
     for _ in range(50):
         asyncio.run(attempt_again(AnotherAttempt(has_failed=True), attempt, sleep=sleep))
     assert 50 == len(set(pauses))
+
+
+def test_a_job_that_may_have_killed_its_engine_comes_behind_the_others() -> None:
+    """Streams that were there, too, have had a token from the next worker by then."""
+    pauses: list[float] = []
+
+    async def attempt() -> None:
+        """It comes through."""
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    for _ in range(50):
+        asyncio.run(attempt_again(AnotherAttempt(has_failed=True, is_suspect=True), attempt, sleep=sleep))
+    assert all(0.5 <= pause <= 1.0 for pause in pauses)
+    assert 50 == len(set(pauses))

@@ -16,8 +16,13 @@ def suspect(digest: bytes = POISON, instance_id: int = 1, remaining_s: float = M
 
 
 def faint(instance_id: int) -> Suspect:
-    """Of a worker that went without a word, in the middle of the tokens."""
+    """Of an engine that died in the middle of the tokens."""
     return Suspect(digest=POISON, instance_id=instance_id, remaining_s=MEMORY_S, is_faint=True)
+
+
+def silent(instance_id: int, *, is_faint: bool = False) -> Suspect:
+    """Of a worker that went without a word, before a token or in the middle of them."""
+    return Suspect(digest=POISON, instance_id=instance_id, remaining_s=MEMORY_S, is_silent=True, is_faint=is_faint)
 
 
 def test_two_deaths_are_a_sentence_and_one_is_none() -> None:
@@ -47,12 +52,40 @@ def test_a_faint_suspicion_and_another_one_are_a_sentence() -> None:
     assert {1, 2} == {known.instance_id for known in quarantine.suspects(1.0)}
 
 
-def test_four_faint_suspicions_are_a_sentence() -> None:
-    """Kills from outside follow one another, too; nobody but this gateway is told before."""
+@pytest.mark.parametrize(
+    "deaths",
+    [
+        [suspect(instance_id=1), suspect(instance_id=2)],
+        [faint(1), suspect(instance_id=2)],
+        [silent(1), suspect(instance_id=2)],
+        [silent(1, is_faint=True), suspect(instance_id=2)],
+        [faint(1), faint(2), faint(3)],
+        [silent(1), silent(2), silent(3)],
+        [silent(1, is_faint=True), silent(2), silent(3)],
+        [silent(number, is_faint=True) for number in range(1, 5)],
+    ],
+)
+def test_so_much_is_a_sentence_and_one_death_less_is_none(deaths: list[Suspect]) -> None:
+    """Kills from outside follow one another, too, so that workers that go without a word say less."""
     quarantine = Quarantine()
-    assert [False, False, False, True] == [quarantine.add([faint(number)], 0.0) for number in range(1, 5)]
-    assert Sentence(deaths=4, remaining_s=MEMORY_S) == quarantine.sentence(POISON, NOBODY, 0.0)
-    assert 4 == len(quarantine.suspects(0.0))
+    quarantine.add(deaths[:-1], 0.0)
+    assert quarantine.sentence(POISON, NOBODY, 0.0) is None
+    assert quarantine.add(deaths[-1:], 0.0)
+    assert Sentence(deaths=len(deaths), remaining_s=MEMORY_S) == quarantine.sentence(POISON, NOBODY, 0.0)
+    assert len(deaths) == len(quarantine.suspects(0.0))
+
+
+def test_a_request_with_a_token_from_the_next_worker_is_suspected_less_of_the_death_before() -> None:
+    """It shares two engines with a poison, and gets beyond the place at which the first one died."""
+    quarantine = Quarantine()
+    quarantine.add([suspect(instance_id=1), suspect(OTHER, instance_id=1)], 0.0)
+    quarantine.pass_over(OTHER, 1.0)
+    had_tokens = Suspect(digest=OTHER, instance_id=2, remaining_s=MEMORY_S, is_faint=True)
+    quarantine.add([suspect(instance_id=2), had_tokens], 2.0)
+    assert quarantine.sentence(POISON, NOBODY, 2.0) is not None
+    assert quarantine.sentence(OTHER, NOBODY, 2.0) is None
+    quarantine.add([suspect(OTHER, instance_id=3)], 3.0)
+    assert Sentence(deaths=3, remaining_s=MEMORY_S - 1.0) == quarantine.sentence(OTHER, NOBODY, 3.0)
 
 
 def test_faint_suspicions_displace_no_others() -> None:

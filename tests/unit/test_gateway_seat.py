@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import nullcontext
 from typing import cast
 
 import pytest
 
+from gateway.errors import RequestQuarantinedError
 from gateway.policy.demand import Demand
 from gateway.policy.outcomes import Outcome
 from gateway.policy.quarantine import MEMORY_S, Suspect
@@ -50,26 +52,32 @@ def test_a_job_that_was_not_admitted_is_no_suspect() -> None:
         assert is_admitted == (b"d" in fleet.quarantine)
 
 
-async def test_who_was_on_a_worker_that_fell_silent_is_suspected_but_faintly() -> None:
-    """It may come back; with a death behind it that is no sentence yet."""
+@pytest.mark.parametrize("is_silent", [True, False])
+async def test_who_was_on_a_worker_that_only_fell_silent_is_suspected_but_faintly(*, is_silent: bool) -> None:
+    """It may come back. Whoever is told that its connection broke, before his own call is, had no token either."""
     fleet, model = Fleet(random.Random(0), ManualClock()), served_model()
     seat = fleet.join(cast("WorkerClient", Unconnected()), model, worker_load(instance_id=1))
-    lease = fleet.lease(model, Demand(prompt_tokens=1, need_tokens=1, digest=b"d"), exclude=())
+    demand = Demand(prompt_tokens=1, need_tokens=1, digest=b"d")
+    lease = fleet.lease(model, demand, exclude=())
     assert lease is not None
 
     async def job() -> None:
         async with lease:
             lease.admit(7)
-            fleet.leave(seat, is_silent=True)
+            fleet.leave(seat, is_silent=is_silent)
             await asyncio.Event().wait()
 
     with pytest.raises(WorkerCallError, match="no sign of life"):
         await job()
     lease.close(Outcome.FAILED, is_lost=True)
-    dead = Suspect(digest=b"d", instance_id=2, remaining_s=MEMORY_S, is_faint=True)
-    fleet.quarantine.add([dead], 1_000.0)
-    assert 2 == len(fleet.quarantine)
-    fleet.refuse_poison(Demand(prompt_tokens=1, need_tokens=1, digest=b"d"))
+    before = [
+        Suspect(digest=b"d", instance_id=instance_id, remaining_s=MEMORY_S, is_silent=True, is_faint=instance_id == 3)
+        for instance_id in (2, 3)
+    ]
+    fleet.quarantine.add(before, 1_000.0)
+    assert 3 == len(fleet.quarantine)
+    with nullcontext() if is_silent else pytest.raises(RequestQuarantinedError):
+        fleet.refuse_poison(demand)
 
 
 def test_a_worker_that_is_named_no_more_is_forgotten() -> None:

@@ -476,10 +476,13 @@ class Suspect(_message.Message):
     REQUEST_DIGEST_FIELD_NUMBER: _builtins.int
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     REMAINING_DURATION_FIELD_NUMBER: _builtins.int
+    IS_SILENT_FIELD_NUMBER: _builtins.int
     request_digest: _builtins.bytes
     """Digest of what the engine was asked to do."""
     instance_id: _builtins.int
     """LoadReport.instance_id of the worker that died."""
+    is_silent: _builtins.bool
+    """Whether the worker went without a word, as workers do that are killed from outside. That says half as much."""
     @_builtins.property
     def remaining_duration(self) -> _duration_pb2.Duration:
         """Time until this is forgotten; at most 10 minutes."""
@@ -490,10 +493,11 @@ class Suspect(_message.Message):
         request_digest: _builtins.bytes = ...,
         instance_id: _builtins.int = ...,
         remaining_duration: _duration_pb2.Duration | None = ...,
+        is_silent: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["remaining_duration", b"remaining_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "remaining_duration", b"remaining_duration", "request_digest", b"request_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "is_silent", b"is_silent", "remaining_duration", b"remaining_duration", "request_digest", b"request_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
