@@ -49,7 +49,7 @@ def refused(refusal: Refusal, waiter: Waiter, supply: Supply, *, queue_bytes: in
         **_tokens(waiter, supply),
     }
     if refusal.bound is Bound.DEADLINE:
-        metadata["passing_deadline_ms"] = _ms(wait_s + first_token_s)
+        metadata["passing_deadline_ms"] = _ms(refusal.passing_wait_s + first_token_s)
     return WaitTooLongError(
         f"the request would wait {metadata['predicted_wait_ms']} ms for a worker; its {refusal.bound.value} allows"
         f" {metadata['allowed_wait_ms']} ms",

@@ -41,28 +41,38 @@ class Supply:
         return own_tokens / max(1, own_tokens + self.waiting_elsewhere_tokens)
 
 
-def predicted_wait_s(waiter: Waiter, queue: Queue, supply: Supply, now: float) -> float | None:
-    """Seconds from ``now`` until ``waiter``, in the queue or about to enter it, has room; None while rates are unknown.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """Seconds until a request's turn comes, all before it having gone, and until it has room, its own having come free.
+
+    None while rates are unknown. The first is the same for short and long requests.
+    """
+
+    turn_s: float | None
+    room_s: float | None
+
+
+def forecast(waiter: Waiter, queue: Queue, supply: Supply, now: float) -> Forecast:
+    """From ``now`` on, for ``waiter`` in the queue or about to enter it.
 
     More critical requests and those of other tenants that will come in the meantime are reckoned with, at the rates at
     which they have come of late.
     """
     own = queue.classes[waiter.rank].flow(waiter.tenant)
-    before = own.tokens_before(waiter) if own else 0.0
-    return _wait_s(waiter, queue, supply, now, own_before=before)
+    return _forecast(waiter, queue, supply, now, own_before=own.tokens_before(waiter) if own else 0.0)
 
 
-def predicted_return_s(waiter: Waiter, queue: Queue, supply: Supply, now: float) -> float | None:
-    """As ``predicted_wait_s``, for ``waiter`` that was sent away from the queue, and comes again behind all in it.
+def forecast_of_return(waiter: Waiter, queue: Queue, supply: Supply, now: float) -> Forecast:
+    """As ``forecast``, for ``waiter`` that was sent away from the queue, and comes again behind all that are in it.
 
     What is free did not help it before: workers have it in pieces that are too small, or keep it for others. So its own
     room has to come free, too.
     """
     own = queue.classes[waiter.rank].flow(waiter.tenant)
-    return _wait_s(waiter, queue, replace(supply, free_tokens=0), now, own_before=own.tokens if own else 0.0)
+    return _forecast(waiter, queue, replace(supply, free_tokens=0), now, own_before=own.tokens if own else 0.0)
 
 
-def _wait_s(waiter: Waiter, queue: Queue, supply: Supply, now: float, *, own_before: float) -> float | None:
+def _forecast(waiter: Waiter, queue: Queue, supply: Supply, now: float, *, own_before: float) -> Forecast:
     """Of its tenant's requests, ``own_before`` tokens leave before ``waiter``."""
     flows = queue.classes[waiter.rank]
     others_before, beside_per_s = _others(waiter, flows, now, own_before)
@@ -70,18 +80,26 @@ def _wait_s(waiter: Waiter, queue: Queue, supply: Supply, now: float, *, own_bef
     if not queue.is_owed(waiter.rank, before + waiter.tokens):
         before += sum(queue.classes[rank].tokens for rank in range(waiter.rank))
         overtaking_per_s = sum(queue.classes[rank].arrivals.per_s(now) for rank in range(waiter.rank))
+    tokens_per_s = None
     share = supply.share_of(queue.tokens + (0 if waiter.is_waiting else waiter.tokens))
-    prefill_s = _prefill_s(waiter, queue, supply, before, share)
-    missing = before + waiter.tokens + waiter.headroom_tokens - _free_tokens(waiter, queue, supply)
-    if missing <= 0:
-        return prefill_s
-    if supply.tokens_per_s is None:
-        return None
-    # However many come: a class has its guaranteed share, and a tenant its share of what the class has.
-    tokens_per_s = supply.tokens_per_s * share
-    for_class = max(tokens_per_s - overtaking_per_s, tokens_per_s * GUARANTEED_SHARE)
-    own_share = flows.weight(waiter.tenant) / flows.active_weight(waiter.tenant)
-    return max(prefill_s, missing / max(for_class - beside_per_s, for_class * own_share))
+    if supply.tokens_per_s is not None:
+        # However many come: a class has its guaranteed share, and a tenant its share of what the class has.
+        for_class = max(supply.tokens_per_s * share - overtaking_per_s, supply.tokens_per_s * share * GUARANTEED_SHARE)
+        own_share = flows.weight(waiter.tenant) / flows.active_weight(waiter.tenant)
+        tokens_per_s = max(for_class - beside_per_s, for_class * own_share)
+    missing = before + waiter.headroom_tokens - _free_tokens(waiter, queue, supply)
+    prompts_before = before * queue.prompt_tokens / queue.tokens if queue.tokens else 0.0
+    # Its own room takes its own part of what comes free; the others have theirs before its turn.
+    return Forecast(
+        turn_s=_longer(
+            _kv_s(missing + waiter.tokens * (1 - share), tokens_per_s),
+            _prefill_s(prompts_before + waiter.prompt_tokens * (1 - share), supply, share),
+        ),
+        room_s=_longer(
+            _kv_s(missing + waiter.tokens, tokens_per_s),
+            _prefill_s(prompts_before + waiter.prompt_tokens, supply, share),
+        ),
+    )
 
 
 def _free_tokens(waiter: Waiter, queue: Queue, supply: Supply) -> float:
@@ -92,13 +110,22 @@ def _free_tokens(waiter: Waiter, queue: Queue, supply: Supply) -> float:
     return min(supply.free_tokens, supply.free_requests * mean_tokens)
 
 
-def _prefill_s(waiter: Waiter, queue: Queue, supply: Supply, before: float, share: float) -> float:
-    """How long it takes until the prompts of ``before`` tokens' requests and its own would be taken."""
+def _kv_s(missing: float, tokens_per_s: float | None) -> float | None:
+    """How long so many tokens take to come free."""
+    if missing <= 0:
+        return 0.0
+    return None if tokens_per_s is None else missing / tokens_per_s
+
+
+def _prefill_s(prompt_tokens: float, supply: Supply, share: float) -> float:
+    """How long it takes until so many tokens of prompts would be taken."""
     if supply.free_prompt_tokens is None or not supply.prompt_tokens_per_s:
         return 0.0
-    prompts_before = before * queue.prompt_tokens / queue.tokens if queue.tokens else 0.0
-    missing = prompts_before + waiter.prompt_tokens - supply.free_prompt_tokens
-    return max(0.0, missing / (supply.prompt_tokens_per_s * share))
+    return max(0.0, (prompt_tokens - supply.free_prompt_tokens) / (supply.prompt_tokens_per_s * share))
+
+
+def _longer(kv_s: float | None, prefill_s: float) -> float | None:
+    return None if kv_s is None else max(kv_s, prefill_s)
 
 
 def _others(waiter: Waiter, flows: FairFlows, now: float, own_before: float) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from enum import Enum
 from gateway.policy.headroom import Headroom
 from gateway.policy.queue import Queue
 from gateway.policy.turn import Turn
-from gateway.policy.wait_forecast import Supply, predicted_return_s, predicted_wait_s
+from gateway.policy.wait_forecast import Forecast, Supply, forecast, forecast_of_return
 from gateway.policy.waiter import Waiter
 
 # Bounds of the advice when to come back, in seconds, and the advice while nothing is known of the drain.
@@ -40,11 +40,15 @@ class Bound(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A request may not wait. ``predicted_wait_s`` is None while nothing is known of the drain."""
+    """A request may not wait. ``predicted_wait_s`` is None while nothing is known of the drain.
+
+    With ``passing_wait_s`` to spend it might have.
+    """
 
     bound: Bound
     predicted_wait_s: float | None
     allowed_wait_s: float
+    passing_wait_s: float
     retry_after_s: float
 
 
@@ -64,14 +68,12 @@ class WaitingLine:
         """Let ``waiter`` wait, and name those that had to go for it; or say why it may not."""
         self._headroom.supply = supply
         self._headroom.set_for(waiter, now)
-        predicted_s = self.predicted_wait_s(waiter, supply, now)
-        allowed_s = self.allowed_wait_s(waiter, now)
-        # Who has no time at all may not even ask whether there is room.
-        if allowed_s <= 0 or (predicted_s is not None and predicted_s > allowed_s):
-            return self._refusal(waiter, self.bound_of(waiter), supply, now)
+        predicted = forecast(waiter, self.queue, supply, now)
+        if not self._may_wait(waiter, predicted, now):
+            return self._refusal(waiter, self.bound_of(waiter), predicted, now)
         victims = self.queue.victims(waiter)
         if victims is None:
-            return self._refusal(waiter, Bound.QUEUE_BYTES, supply, now)
+            return self._refusal(waiter, Bound.QUEUE_BYTES, predicted, now)
         for victim in victims:
             self.queue.remove(victim)
         self.queue.add(waiter, now)
@@ -132,7 +134,7 @@ class WaitingLine:
 
     def predicted_wait_s(self, waiter: Waiter, supply: Supply, now: float) -> float | None:
         """How long ``waiter`` will wait from now on; None while nothing is known of the drain."""
-        return predicted_wait_s(waiter, self.queue, supply, now)
+        return forecast(waiter, self.queue, supply, now).room_s
 
     def predicted_clearance_s(self, supply: Supply) -> float | None:
         """How long it will take until all have gone that wait now; None while nothing is known of the drain."""
@@ -144,23 +146,31 @@ class WaitingLine:
 
     def retry_after_s(self, waiter: Waiter, supply: Supply, now: float) -> float:
         """When ``waiter``, which was let in and sent away, had better come back: when it would be served behind all."""
-        return self._retry_after_s(predicted_return_s(waiter, self.queue, supply, now))
-
-    def allowed_wait_s(self, waiter: Waiter, now: float) -> float:
-        """The longest forecast with which ``waiter`` may begin to wait."""
-        return _SAFETY * (waiter.leaves_at - now)
+        return self._retry_after_s(forecast_of_return(waiter, self.queue, supply, now).room_s)
 
     def bound_of(self, waiter: Waiter) -> Bound:
         """Which bound makes ``waiter`` leave when it does."""
         return Bound.DEADLINE if waiter.leaves_at < waiter.arrived_at + self.max_wait_s else Bound.MAX_WAIT
 
-    def _refusal(self, waiter: Waiter, bound: Bound, supply: Supply, now: float) -> Refusal:
-        predicted_s = self.predicted_wait_s(waiter, supply, now)
+    def _may_wait(self, waiter: Waiter, predicted: Forecast, now: float) -> bool:
+        """Whether its turn comes in good time, and its room before it has to leave.
+
+        Were it all one sum, a line that is nearly full would let in short requests alone: the next gap is theirs.
+        """
+        left_s = waiter.leaves_at - now
+        if left_s <= 0:  # it may not even ask whether there is room
+            return False
+        if predicted.turn_s is None or predicted.room_s is None:
+            return True
+        return predicted.turn_s <= _SAFETY * left_s and predicted.room_s <= left_s
+
+    def _refusal(self, waiter: Waiter, bound: Bound, predicted: Forecast, now: float) -> Refusal:
         return Refusal(
             bound=bound,
-            predicted_wait_s=predicted_s,
-            allowed_wait_s=max(0.0, self.allowed_wait_s(waiter, now)),
-            retry_after_s=self._retry_after_s(predicted_s),
+            predicted_wait_s=predicted.room_s,
+            allowed_wait_s=max(0.0, _SAFETY * (waiter.leaves_at - now)),
+            passing_wait_s=max((predicted.turn_s or 0.0) / _SAFETY, predicted.room_s or 0.0),
+            retry_after_s=self._retry_after_s(predicted.room_s),
         )
 
     def _retry_after_s(self, predicted_s: float | None) -> float:
@@ -173,7 +183,7 @@ class WaitingLine:
         for flows in self.queue.classes:
             for _, flow in list(flows):
                 while flow:
-                    wait_s = predicted_wait_s(flow.tail, self.queue, supply, now)
+                    wait_s = forecast(flow.tail, self.queue, supply, now).room_s
                     if wait_s is None or wait_s <= _HYSTERESIS * (flow.tail.leaves_at - now):
                         break
                     gone.append(flow.tail)

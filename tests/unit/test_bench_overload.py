@@ -50,12 +50,14 @@ def test_gateways_that_do_not_know_one_another_wait_in_one_line() -> None:
 
 
 def test_goodput_does_not_collapse_when_the_load_grows() -> None:
-    """At ten times what the engine takes, at least nine tenths of what is served at twice as much."""
-    double, tenfold = (
-        run(TIDEGATE, poisson(seed=SEED, rate=load * CAPACITY_PER_S, duration_s=15.0), _ENGINE) for load in (2, 10)
+    """At twice what the engine takes it is 95 % of the highest, at ten times as much 90 %."""
+    double, quadruple, tenfold = (
+        run(TIDEGATE, poisson(seed=SEED, rate=load * CAPACITY_PER_S, duration_s=15.0), _ENGINE) for load in (2, 4, 10)
     )
+    peak = max(score.goodput_tokens_per_s for score in (double, quadruple, tenfold))
 
-    assert tenfold.goodput_tokens_per_s >= 0.9 * double.goodput_tokens_per_s
+    assert double.goodput_tokens_per_s >= 0.95 * peak
+    assert tenfold.goodput_tokens_per_s >= 0.9 * peak
     assert tenfold.refusal_p99_s < 0.05
 
 

@@ -77,6 +77,16 @@ def test_overload_does_not_make_the_served_wait_longer_than_they_may(load: float
     assert served >= 0.95 * 50 * CAPACITY_PER_S
 
 
+def test_length_does_not_decide_who_is_refused() -> None:
+    """At four times what there is; in a line that is nearly full the next gap would fit short requests only."""
+    all_trips = trips(run(poisson(random.Random(5), per_s=4 * CAPACITY_PER_S, for_s=60)))
+    shares = []
+    for short in (True, False):
+        alike = [trip for trip in all_trips if (trip.prompt_tokens <= 300) == short]
+        shares.append(sum(trip.started_at is not None for trip in alike) / len(alike))
+    assert 0.8 <= shares[1] / shares[0] <= 1.25
+
+
 def test_the_critical_lose_nothing_while_the_sheddable_are_shed() -> None:
     """At five times what there is, of which four fifths would be enough for the critical ones."""
     all_trips = run(
@@ -135,7 +145,7 @@ def test_who_cannot_be_in_time_is_refused_at_once() -> None:
     late = newcomer(leaves_at=0.15)
     refusal = room.offer(late, Supply(free_tokens=0, tokens_per_s=1_000), 0.0)
     assert isinstance(refusal, Refusal)
-    assert (Bound.DEADLINE, 0.2) == (refusal.bound, refusal.predicted_wait_s)
+    assert (Bound.DEADLINE, 0.2, 0.2) == (refusal.bound, refusal.predicted_wait_s, refusal.passing_wait_s)
     assert 0.2 <= refusal.retry_after_s <= 0.22
     assert not late.is_waiting
 
