@@ -10,6 +10,7 @@ from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame, RstStreamFrame, S
 
 from tidegate.http2.connection import Connection
 from tidegate.http2.endpoint import Endpoint, Role
+from tidegate.http2.exchanges import Acceptor
 from tidegate.http2.fields import Fields
 from tidegate.http2.frames import PREFACE
 from tidegate.http2.limits import AbuseTally, Limits
@@ -72,14 +73,14 @@ class RecordingHandler:
 class ServerUnderTest:
     """A server's core with a raw client in front of it."""
 
-    def __init__(self, limits: Limits | None = None, *, handshake: bool = True) -> None:
+    def __init__(self, limits: Limits | None = None, *, handshake: bool = True, accept: Acceptor | None = None) -> None:
         self.clock = ManualClock()
         self.tally = AbuseTally()
         self.handlers: dict[int, RecordingHandler] = {}
         self.holds = False
         self.encoder = Encoder()
         endpoint = Endpoint(role=Role.SERVER, clock=self.clock, limits=limits or Limits(), tally=self.tally)
-        self.connection = Connection(endpoint, wake=lambda: None, accept=self._accept)
+        self.connection = Connection(endpoint, wake=lambda: None, accept=accept or self._accept)
         if handshake:
             self.send(PREFACE, SettingsFrame(), SettingsFrame(flags=["ACK"]))
             self.replies()

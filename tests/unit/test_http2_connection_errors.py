@@ -18,9 +18,11 @@ from hyperframe.frame import (
 )
 
 from tests.fakes.http2_peer import REQUEST, ServerUnderTest, resets
-from tidegate.http2.errors import ErrorCode
+from tidegate.http2.errors import ErrorCode, Http2StreamError
+from tidegate.http2.exchanges import Acceptor
+from tidegate.http2.fields import Fields
 from tidegate.http2.frames import PREFACE
-from tidegate.http2.streams import EndCause
+from tidegate.http2.streams import EndCause, Stream, StreamHandler
 
 Script = Callable[[ServerUnderTest], list[Frame | bytes]]
 
@@ -104,6 +106,30 @@ def test_connection_error_sends_goaway_and_ends_every_stream(code: ErrorCode, sc
     assert server.connection.is_finished
     assert all(handler.end is not None for handler in server.handlers.values())
     assert {} == server.connection.streams.open
+
+
+def test_acceptor_that_raises_leaves_no_stream_behind() -> None:
+    """The error comes out, and the end of the connection finds no stream that nobody handles."""
+    server = ServerUnderTest(accept=_raising(RuntimeError("no memory")))
+    with pytest.raises(RuntimeError, match="no memory"):
+        server.send(server.request())
+    assert {} == server.connection.streams.open
+    server.connection.lose()
+
+
+def test_acceptor_may_refuse_a_stream_by_an_error() -> None:
+    """The stream is reset with the error's code; the connection goes on."""
+    server = ServerUnderTest(accept=_raising(Http2StreamError(1, ErrorCode.REFUSED_STREAM, "not now")))
+    server.send(server.request())
+    assert [(1, ErrorCode.REFUSED_STREAM)] == resets(server.replies())
+    assert not server.connection.is_finished
+
+
+def _raising(error: Exception) -> Acceptor:
+    def accept(stream: Stream, fields: Fields, end_stream: bool) -> StreamHandler:  # noqa: FBT001 - Acceptor
+        raise error
+
+    return accept
 
 
 STREAM_ERRORS: dict[str, tuple[ErrorCode, Script]] = {

@@ -114,7 +114,12 @@ class Exchanges:
         stream.expect_content(content_bytes)
         if end_stream:
             stream.advance(Signal.RECEIVE_END)
-        stream.handler = self._accept(stream, fields, end_stream)
+        try:
+            stream.handler = self._accept(stream, fields, end_stream)
+        except Exception:
+            if not stream.is_closed:
+                stream.discard()  # it has no handler to be told of what follows, be it the end of all streams
+            raise
 
     def _on_more_fields(self, stream: Stream, section: FieldSection) -> None:
         """A response's head, or trailers."""
