@@ -27,13 +27,12 @@ class Admission:
         """
         if self._is_closed:
             raise DrainingError("this gateway is shutting down", retry_after_s=_DRAINING_RETRY_S)
-        if not self._calls.can_take():
+        if (retry_after_s := self._calls.try_take()) is not None:
             raise AdmissionQueueFullError(
                 f"{self._calls.total} calls are in flight",
                 metadata={"limit": str(self._calls.total)},
-                retry_after_s=self._calls.retry_after_s(),
+                retry_after_s=retry_after_s,
             )
-        self._calls.take()
         self._idle.clear()
         return Permit(self)
 

@@ -38,7 +38,9 @@ from gateway.observers import (
 from gateway.policy.continuation import ContinuationLimits
 from gateway.policy.limit import Limit
 from gateway.policy.quota import Quotas
-from gateway.policy.recorded_line import ID_BITS, LineTerms, RecordedLine
+from gateway.policy.record import SEED_BITS
+from gateway.policy.recorded_limit import RecordedLimit
+from gateway.policy.recorded_line import LineTerms, RecordedLine
 from gateway.policy.tenants import Tenants, TenantTerms
 from gateway.policy.waiting_line import WaitingLine
 from gateway.preparation import Preparation
@@ -94,7 +96,7 @@ class Gateway:
         self._keepalive = Keepalive(time_s=settings.keepalive_s, timeout_s=settings.keepalive_timeout_s)
         self._upstreams: Upstreams | None = None
         self._executor = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
-        self._admission = Admission(_limit(settings.max_in_flight))
+        self._admission = Admission(_limit("max_in_flight", settings.max_in_flight, self._decisions))
         self.traffic = TrafficSketches(
             directory=settings.traffic_sketch_dir,
             interval_s=settings.traffic_sketch_interval_s,
@@ -112,7 +114,8 @@ class Gateway:
         observe_traffic(self.metrics, self.traffic)
         running = RunningCalls(_grace_is_over)
         self._lifecycle.on_grace_end(running.end_all)
-        preparation = Preparation(self._executor, _limit(settings.prepare_backlog_bytes))
+        backlog = _limit("prepare_backlog_bytes", settings.prepare_backlog_bytes, self._decisions)
+        preparation = Preparation(self._executor, backlog)
         self.journal = Journal()
         self._records = Records(telemetry, self.journal, BoundedLabels())
         observe_queue(self.metrics, lambda: self._records.waiting)
@@ -267,11 +270,14 @@ def _waiting_line(settings: GatewaySettings, tenants: Tenants, decisions: Decisi
             max_bytes=settings.queue_bytes,
             max_wait_s=settings.max_wait_s,
             weights=tenants.weights,
-            seed=rng.getrandbits(ID_BITS),
+            seed=rng.getrandbits(SEED_BITS),
         )
-        return RecordedLine(terms, rng.getrandbits(ID_BITS), decisions.record)
+        return RecordedLine(terms, rng.getrandbits(SEED_BITS), decisions.record)
     return WaitingLine(max_bytes=settings.queue_bytes, max_wait_s=settings.max_wait_s, weights=tenants.weights, rng=rng)
 
 
-def _limit(total: int) -> Limit:
-    return Limit(total, clock=time.monotonic, rng=random.Random())
+def _limit(name: str, total: int, decisions: DecisionLog) -> Limit:
+    clock, rng = time.monotonic, random.Random()
+    if decisions.is_wanted:
+        return RecordedLimit(total, name=name, clock=clock, rng=rng, on_decision=decisions.record)
+    return Limit(total, clock=clock, rng=rng)

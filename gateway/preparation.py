@@ -30,13 +30,12 @@ class Preparation:
 
         Raises ``AdmissionQueueFullError``, ``DeadlineExceededError`` and what ``work`` raises.
         """
-        if not self._backlog_bytes.can_take(size_bytes):
+        if (retry_after_s := self._backlog_bytes.try_take(size_bytes)) is not None:
             raise AdmissionQueueFullError(
                 f"{self._backlog_bytes.in_use} bytes of requests wait to be prepared",
                 metadata={"waiting_bytes": str(self._backlog_bytes.in_use)},
-                retry_after_s=self._backlog_bytes.retry_after_s(),
+                retry_after_s=retry_after_s,
             )
-        self._backlog_bytes.take(size_bytes)
         loop = asyncio.get_running_loop()
         future = self._executor.submit(work)
         # The bytes count until a thread is done with them, whether or not somebody still waits for the result.

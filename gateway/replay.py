@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.policy.decision import Again, UnknownDecisionError
-from gateway.policy.replayed_line import LineReplayError
+from gateway.policy.record import MissingRecordError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ def replay(lines: Iterable[str], counts: Counter[str]) -> Iterator[Difference]:
             record = json.loads(line)
             counts[str(record.get("kind"))] += 1
             recorded, replayed = record.get("outcome"), again.decide(record)
-        except (UnknownDecisionError, LineReplayError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (UnknownDecisionError, MissingRecordError, ValueError, TypeError, KeyError, AttributeError) as error:
             yield Difference(line=number, recorded=line.strip()[:200], replayed=f"cannot be read: {error}")
             continue
         if replayed != recorded:

@@ -103,7 +103,7 @@ class WaitingRoom:
 
     def make_way(self, rank: int) -> bool:
         """Send away the least critical that waits, if it is less critical than ``rank``; whether there was one."""
-        queues = (line.queue.least_critical(rank) for line in self._lines.values())
+        queues = (line.least_critical(rank) for line in self._lines.values())
         victims = [victim for victim in queues if victim is not None]
         if not victims:
             return False

@@ -108,15 +108,20 @@ class Breaker:
         self._probes = 0  # under way
         self._trips = 0  # without a long time between
         self.closed_at: float | None = None  # when it last closed, after having been open
-        self._retry_at = 0.0
+        self.retry_at = 0.0  # while it is open
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether the latest jobs failed."""
+        return self._failures > 0
 
     def retry_in_s(self, now: float) -> float:
         """Seconds until an open breaker lets a probe through; 0 in the other states."""
-        return max(0.0, self._retry_at - now) if self.state is BreakerState.OPEN else 0.0
+        return max(0.0, self.retry_at - now) if self.state is BreakerState.OPEN else 0.0
 
     def can_take(self, now: float) -> bool:
         """Whether a job may pass now."""
-        if self.state is BreakerState.OPEN and now >= self._retry_at:
+        if self.state is BreakerState.OPEN and now >= self.retry_at:
             self._happen(BreakerEvent.DELAY, now)
         if self.state is BreakerState.HALF_OPEN:
             return self._probes < self.limits.probes
@@ -182,4 +187,4 @@ class Breaker:
         delay_s = min(self.limits.max_delay_s, self.limits.delay_s * 2.0**self._trips)
         self._trips = min(self._trips + 1, 30)
         self.opened_count += 1
-        self._retry_at = now + delay_s * self._rng.uniform(0.8, 1.2)
+        self.retry_at = now + delay_s * self._rng.uniform(0.8, 1.2)

@@ -1,8 +1,8 @@
 """Decisions as records: all that went in, and what came out, so that they can be explained and made again.
 
 What a policy is given besides its inputs, chance, is a seed and stands in the record too: made again from its record, a
-decision comes out the same, to the last bit. Those of a waiting line depend on all that it was asked before; its
-records tell all of that (``gateway.policy.recorded_line``).
+decision comes out the same, to the last bit. Those of a waiting line or a breaker depend on all that it was asked
+before; its records tell all of that (``gateway.policy.recorded_line``, ``recorded_breaker``).
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from gateway.policy.outcomes import Outcome
 from gateway.policy.output_budget import OutputDemand, output_budget
 from gateway.policy.quota import QuotaRefusal, judge_quota
 from gateway.policy.record import Record
+from gateway.policy.recorded_breaker import ReplayedBreakers
+from gateway.policy.recorded_limit import limit_again
 from gateway.policy.replayed_line import ReplayedLines
 
 # Not read by any policy that is replayed, and long.
@@ -85,13 +87,15 @@ class Again:
     """Makes the decisions of a log again, in their order."""
 
     def __init__(self) -> None:
-        self._lines = ReplayedLines()
+        self._lines, self._breakers = ReplayedLines(), ReplayedBreakers()
         self._policies: dict[str, Callable[[Record], Any]] = {
             "route": _route_again,
             "retry": _retry_again,
             "quota": _quota_again,
             "budget": _budget_again,
             "queue": self._lines.answer,
+            "breaker": self._breakers.answer,
+            "limit": limit_again,
         }
 
     def decide(self, record: Record) -> Any:

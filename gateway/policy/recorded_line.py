@@ -20,7 +20,6 @@ from gateway.policy.wait_forecast import Supply
 from gateway.policy.waiter import Waiter
 from gateway.policy.waiting_line import Refusal, WaitingLine
 
-ID_BITS = 48  # of seeds and ids: JSON's numbers are exact up to 53
 _WAITER_FIELDS = tuple(field.name for field in fields(Waiter))
 
 
@@ -86,6 +85,12 @@ class RecordedLine(WaitingLine):
         """As ``WaitingLine.put_back``."""
         super().put_back(waiter, tokens=tokens)
         self._tell("put_back", None, number=waiter.number, tokens=tokens, leaves_at=waiter.leaves_at)
+
+    def least_critical(self, rank: int) -> Waiter | None:
+        """As ``WaitingLine.least_critical``."""
+        waiter = super().least_critical(rank)
+        self._tell("least_critical", None if waiter is None else waiter.number, rank=rank)
+        return waiter
 
     def leave(self, waiter: Waiter) -> None:
         """As ``WaitingLine.leave``."""

@@ -7,15 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.policy.elsewhere import GatewayQueue
-from gateway.policy.record import Record
+from gateway.policy.record import MissingRecordError, Record
 from gateway.policy.recorded_line import LineTerms, Tried, plain_next, plain_offer
 from gateway.policy.wait_forecast import Supply
 from gateway.policy.waiter import Waiter
 from gateway.policy.waiting_line import WaitingLine
-
-
-class LineReplayError(Exception):
-    """A line cannot be asked this: its beginning was not recorded, or it has answered otherwise before."""
 
 
 class ReplayedLines:
@@ -25,13 +21,13 @@ class ReplayedLines:
         self._lines: dict[int, _ReplayedLine] = {}
 
     def answer(self, record: Record) -> Any:
-        """What the line of this release answers. Raises ``LineReplayError``."""
+        """What the line of this release answers. Raises ``MissingRecordError``."""
         if record["call"] == "open":
             self._lines[record["line"]] = _ReplayedLine(LineTerms(**record["terms"]))
             return None
         line = self._lines.get(record["line"])
         if line is None:
-            raise LineReplayError(f"the beginning of line {record['line']} is not in the log")
+            raise MissingRecordError(f"the beginning of line {record['line']} is not in the log")
         return line.answer(record)
 
 
@@ -49,6 +45,7 @@ class _ReplayedLine:
             "pass_through": self._pass_through,
             "next": self._next,
             "put_back": self._put_back,
+            "least_critical": self._least_critical,
             "leave": self._leave,
             "expire": self._expire,
             "released": self._released,
@@ -82,6 +79,10 @@ class _ReplayedLine:
         waiter.leaves_at = record["leaves_at"]
         self._line.put_back(waiter, tokens=record["tokens"])
 
+    def _least_critical(self, record: Record) -> Any:
+        waiter = self._line.least_critical(record["rank"])
+        return None if waiter is None else waiter.number
+
     def _leave(self, record: Record) -> None:
         self._line.leave(self._waiter(record))
 
@@ -106,7 +107,7 @@ class _ReplayedLine:
     def _waiter(self, record: Record) -> Waiter:
         waiter = self._waiters.get(record["number"])
         if waiter is None:
-            raise LineReplayError(f"request {record['number']} was not let in here")
+            raise MissingRecordError(f"request {record['number']} was not let in here")
         return waiter
 
 

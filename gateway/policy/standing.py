@@ -7,8 +7,7 @@ promptly may have an engine that dies on every prompt.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
@@ -56,8 +55,8 @@ NO_PASS = Pass(permits=MappingProxyType({}))
 class Standing:
     """The reputation of one address with this gateway. It outlives a connection, not the gateway."""
 
-    def __init__(self, rng: random.Random) -> None:
-        self.breakers = {phase: Breaker(limits, rng) for phase, limits in LIMITS.items()}
+    def __init__(self, make_breaker: Callable[[Phase, BreakerLimits], Breaker]) -> None:
+        self.breakers = {phase: make_breaker(phase, limits) for phase, limits in LIMITS.items()}
         self._breakers = tuple(self.breakers.values())
         self._joined_at: float | None = None  # into a fleet at work
         self._latest_pass = NO_PASS

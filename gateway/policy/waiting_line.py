@@ -114,6 +114,10 @@ class WaitingLine:
         self._headroom.give_back(waiter)
         self.queue.put_back(waiter, tokens=waiter.tokens if tokens is None else tokens)
 
+    def least_critical(self, rank: int) -> Waiter | None:
+        """The last of those that wait and are less critical than ``rank``."""
+        return self.queue.least_critical(rank)
+
     def leave(self, waiter: Waiter) -> None:
         """``waiter`` has given up; no matter if it waits no more."""
         self.queue.remove(waiter)

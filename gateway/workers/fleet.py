@@ -12,11 +12,13 @@ import math
 import random
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 
 from gateway.errors import RequestQuarantinedError
 from gateway.model import ServedModel
 from gateway.policy.balancer import pick
+from gateway.policy.breaker import Breaker, BreakerLimits
 from gateway.policy.candidate import Candidate
 from gateway.policy.decision import route_record
 from gateway.policy.demand import Demand
@@ -25,10 +27,11 @@ from gateway.policy.elsewhere import Elsewhere, GatewayQueue
 from gateway.policy.load import WorkerLoad
 from gateway.policy.outliers import Outliers
 from gateway.policy.quarantine import Quarantine
-from gateway.policy.record import Record
+from gateway.policy.record import SEED_BITS, Record
+from gateway.policy.recorded_breaker import RecordedBreaker
 from gateway.policy.retry_budget import RetryBudget
 from gateway.policy.stall import is_stalled
-from gateway.policy.standing import Standing
+from gateway.policy.standing import Phase, Standing
 from gateway.workers.client import WorkerClient
 from gateway.workers.errors import UnusableWorkerError
 from gateway.workers.seat import Lease, Peers, Seat
@@ -38,8 +41,6 @@ _LOGGER = logging.getLogger(__name__)
 # In a fleet in which nobody has been at work for so long, a new worker is not given time: all are new.
 _AT_WORK_S = 5.0
 
-
-_SEED_BITS = 48  # JSON's numbers are exact up to 53
 _ID_BITS = 64
 
 
@@ -123,7 +124,9 @@ class Fleet:
                     f" {_digests(other.model)}"
                 )
         now = self._clock()
-        standing = self._standings.setdefault(client.target, Standing(self._rng))
+        standing = self._standings.get(client.target)
+        if standing is None:
+            standing = self._standings[client.target] = Standing(partial(self._breaker, client.target))
         is_at_work = any(now - other.joined_at >= _AT_WORK_S for other in self._seats.values())
         standing.join(now, is_slow=is_at_work)
         self.quarantine.add(load.suspects, now)
@@ -246,7 +249,7 @@ class Fleet:
         if self.on_decision is None:
             choice = pick(candidates, demand, exclude=exclude, rng=self._rng)
         else:
-            seed = self._rng.getrandbits(_SEED_BITS)  # with which the choice can be made again
+            seed = self._rng.getrandbits(SEED_BITS)  # with which the choice can be made again
             choice = pick(candidates, demand, exclude=exclude, rng=random.Random(seed))
             self.on_decision(route_record(candidates, demand, exclude=exclude, seed=seed, choice=choice))
         if choice is None:
@@ -258,6 +261,13 @@ class Fleet:
             predictions=choice.predicted_ttft_s,
             blocks=choice.worker.blocks_for(demand.need_tokens if expected_tokens is None else expected_tokens),
         )
+
+    def _breaker(self, worker_id: str, phase: Phase, limits: BreakerLimits) -> Breaker:
+        if self.on_decision is None:
+            return Breaker(limits, self._rng)
+        labels = {"breaker": self._rng.getrandbits(SEED_BITS), "worker_id": worker_id, "phase": phase.value}
+        seed = self._rng.getrandbits(SEED_BITS)
+        return RecordedBreaker(limits, seed=seed, labels=labels, on_decision=self.on_decision)
 
     def _has_stand_in(self, seat: Seat) -> bool:
         """Whether another worker is fit to go on with the streams of ``seat``.

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.replay import replay
 from tests.fakes.running_gateway import RunningGateway, running_gateway, text_of, text_request
 from tests.fakes.scripted_worker import HANG, ScriptedWorker, answer, at_capacity, load_report, serving
 from tidegate.inference.v1 import generation_pb2
@@ -165,10 +168,10 @@ async def test_what_was_not_served_counts_against_no_quota(stack: AsyncExitStack
     assert "QUOTA_EXCEEDED" == (await gateway.error(text_request())).reason
 
 
-async def test_the_last_place_of_the_gateway_goes_to_the_more_critical(stack: AsyncExitStack) -> None:
-    """Whoever waits and is less critical makes way; whoever is as critical does not."""
-    worker = ScriptedWorker()
-    gateway = await start(stack, worker, max_wait_s=60, max_in_flight=1)
+async def test_the_last_place_of_the_gateway_goes_to_the_more_critical(stack: AsyncExitStack, tmp_path: Path) -> None:
+    """Whoever waits and is less critical makes way; whoever is as critical does not. All of it can be replayed."""
+    worker, log = ScriptedWorker(), tmp_path / "decisions.jsonl"
+    gateway = await start(stack, worker, max_wait_s=60, max_in_flight=1, decision_log=log)
     sheddable = text_request()
     sheddable.criticality = SHEDDABLE
     first = asyncio.create_task(gateway.error(sheddable))
@@ -180,6 +183,10 @@ async def test_the_last_place_of_the_gateway_goes_to_the_more_critical(stack: As
     assert "ADMISSION_QUEUE_FULL" == (await gateway.error(text_request())).reason
     await worker.push()
     assert (await second)[1] is None
+    await stack.aclose()  # the log is complete
+    counts: Counter[str] = Counter()
+    assert [] == list(replay(log.read_text().splitlines(), counts))
+    assert 3 == counts["limit"]
 
 
 async def test_who_insists_on_more_than_there_is_time_for_does_not_wait(stack: AsyncExitStack) -> None:

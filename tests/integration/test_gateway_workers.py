@@ -51,7 +51,7 @@ async def test_a_worker_that_is_named_no_more_leaves_after_its_streams(stack: As
 
 
 async def test_a_recorded_run_is_replayed_bit_for_bit(stack: AsyncExitStack, tmp_path: Path) -> None:
-    """Queue, budgets, routing and retries; a record that was tampered with is found."""
+    """Queue, budgets, routing, retries, breakers and limits; a record that was tampered with is found."""
     full, lost, good = (
         ScriptedWorker(scripts=[[at_capacity()]]),
         ScriptedWorker(scripts=[[at_capacity()], answer("a")]),
@@ -64,7 +64,7 @@ async def test_a_recorded_run_is_replayed_bit_for_bit(stack: AsyncExitStack, tmp
         await asyncio.gather(*(gateway.generate(text_request("x" * 70 * number)) for number in range(1, 12)))
     lines = log.read_text().splitlines()
     kinds = {json.loads(line)["kind"] for line in lines}
-    assert {"queue", "budget", "route", "retry"} == kinds
+    assert {"queue", "budget", "route", "retry", "breaker", "limit"} == kinds
     counts: Counter[str] = Counter()
     assert [] == list(replay(lines, counts))
     assert len(lines) == sum(counts.values())

@@ -23,9 +23,12 @@ class LimitMachine(RuleBasedStateMachine):
     def take(self, units: int) -> None:
         fits = sum(self.held) + units <= self.limit.total
         assert fits == self.limit.can_take(units)
-        if fits:
-            self.limit.take(units)
+        refusal_s = self.limit.try_take(units)
+        assert fits == (refusal_s is None)
+        if refusal_s is None:
             self.held.append(units)
+        else:
+            assert 0.1 <= refusal_s <= 10.0
 
     @precondition(lambda self: self.held)
     @rule()
@@ -35,10 +38,6 @@ class LimitMachine(RuleBasedStateMachine):
     @rule(seconds=st.floats(0, 20))
     def wait(self, seconds: float) -> None:
         self.clock.advance(seconds)
-
-    @rule()
-    def ask(self) -> None:
-        assert 0.1 <= self.limit.retry_after_s() <= 10.0
 
     @invariant()
     def use_is_what_is_held(self) -> None:

@@ -9,14 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.policy.breaker import BreakerLimits
 from gateway.policy.decision import Again, budget_record, quota_record
+from gateway.policy.outcomes import Outcome
 from gateway.policy.output_budget import OutputDemand
 from gateway.policy.quota import QuotaRefusal, Quotas
-from gateway.policy.record import Record
+from gateway.policy.record import SEED_BITS, MissingRecordError, Record
+from gateway.policy.recorded_breaker import RecordedBreaker
+from gateway.policy.recorded_limit import RecordedLimit
 from gateway.policy.recorded_line import LineTerms, RecordedLine
-from gateway.policy.replayed_line import LineReplayError
+from gateway.policy.standing import Pass, Phase, Standing
 from gateway.policy.tenants import Tenants, TenantTerms
 from gateway.replay import replay
+from tests.fakes.clock import ManualClock
 from tests.fakes.virtual_fleet import VirtualFleet, poisson
 from tests.fakes.worker_loads import worker_load
 
@@ -77,7 +82,7 @@ def test_a_line_of_another_policy_is_found_out() -> None:
 
 def test_a_line_whose_beginning_is_missing_cannot_be_replayed() -> None:
     """Its answers follow from all that came before."""
-    with pytest.raises(LineReplayError):
+    with pytest.raises(MissingRecordError):
         Again().decide(recorded(1, for_s=1.0)[-1])
 
 
@@ -107,3 +112,53 @@ def test_budgets_are_fitted_again(remaining_s: float, may_clamp: bool) -> None: 
     record = json.loads(json.dumps(budget_record(demand, load, remaining_s=remaining_s)))
 
     assert record["outcome"] == Again().decide(record)
+
+
+@given(seed=st.integers(0, 1_000))
+@settings(deadline=None)
+def test_limits_judge_again(seed: int) -> None:
+    """Who was let in, and when those who were not were told to come back."""
+    rng, clock, told, again = random.Random(seed), ManualClock(), list[Record](), Again()
+    limit = RecordedLimit(5, name="max_in_flight", clock=clock, rng=random.Random(seed), on_decision=told.append)
+    for _ in range(50):
+        clock.advance(rng.expovariate(1))
+        if limit.try_take() is not None or (limit.in_use and rng.random() < 0.4):
+            limit.give_back()
+    records = [json.loads(json.dumps(record)) for record in told]
+
+    assert {True, False} == {record["outcome"] is None for record in records}
+    assert [record["outcome"] for record in records] == [again.decide(record) for record in records]
+
+
+@given(seed=st.integers(0, 1_000))
+@settings(deadline=None)
+def test_breakers_judge_again(seed: int) -> None:
+    """Each state, each delay, each job that was let pass, of a worker that fails two jobs of three."""
+    rng, told, again, now = random.Random(seed), list[Record](), Again(), 0.0
+
+    def make(phase: Phase, limits: BreakerLimits) -> RecordedBreaker:
+        labels = {"breaker": rng.getrandbits(SEED_BITS), "phase": phase.value}
+        return RecordedBreaker(limits, seed=rng.getrandbits(SEED_BITS), labels=labels, on_decision=told.append)
+
+    standing, leaves = Standing(make), list[Pass]()
+    for _ in range(100):
+        now += rng.expovariate(4)
+        if standing.can_take(now):
+            leaves.append(standing.take(now))
+        if leaves and rng.random() < 0.8:
+            leave, outcome = leaves.pop(), rng.choice((Outcome.SUCCESS, Outcome.FAILED, Outcome.FAILED))
+            if has_begun := rng.random() < 0.5:
+                standing.begin(leave, now)
+            standing.close(leave, outcome, now, has_begun=has_begun, is_lost=rng.random() < 0.5)
+        if rng.random() < 0.05:
+            rng.choice((standing.stall, lambda now: standing.join(now, is_slow=True)))(now)
+    records = [json.loads(json.dumps(record)) for record in told]
+
+    assert [record["outcome"] for record in records] == [again.decide(record) for record in records]
+    assert {"open", "can_take", "take", "fail", "succeed"} <= {record["call"] for record in records}
+
+
+def test_a_breaker_whose_beginning_is_missing_cannot_be_replayed() -> None:
+    """Its verdicts follow from all that came before."""
+    with pytest.raises(MissingRecordError):
+        Again().decide({"kind": "breaker", "breaker": 1, "call": "stall", "now": 0.0})

@@ -122,7 +122,7 @@ def test_limits_of_nothing_are_refused(field: str) -> None:
 )
 def test_a_failure_counts_in_its_phase_only(*, is_lost: bool, has_begun: bool, phase: Phase) -> None:
     """The others know nothing of it."""
-    standing = Standing(random.Random(0))
+    standing = Standing(lambda _, limits: Breaker(limits, random.Random(0)))
     for _ in range(3):
         leave = standing.take(0.0) if standing.can_take(0.0) else NO_PASS
         if has_begun:
@@ -135,7 +135,7 @@ def test_a_failure_counts_in_its_phase_only(*, is_lost: bool, has_begun: bool, p
 @pytest.mark.parametrize("has_begun", [True, False])
 def test_what_is_no_failure_opens_nothing(outcome: Outcome, *, has_begun: bool) -> None:
     """Bad arguments, full workers and clients that leave: however many, in any state."""
-    standing = Standing(random.Random(0))
+    standing = Standing(lambda _, limits: Breaker(limits, random.Random(0)))
     standing.stall(0.0)
     for _ in range(20):
         leave = standing.take(10.0)
@@ -147,7 +147,7 @@ def test_what_is_no_failure_opens_nothing(outcome: Outcome, *, has_begun: bool) 
 
 def test_the_jobs_that_die_with_a_worker_are_news_only_at_first() -> None:
     """The retry budget is for fleets that fail, and one death is no such thing."""
-    standing = Standing(random.Random(0))
+    standing = Standing(lambda _, limits: Breaker(limits, random.Random(0)))
     leaves = [standing.take(0.0) for _ in range(50)]
     news = [standing.close(leave, Outcome.FAILED, 0.0, has_begun=False, is_lost=True) for leave in leaves]
     assert 2 == sum(news)
@@ -155,7 +155,7 @@ def test_the_jobs_that_die_with_a_worker_are_news_only_at_first() -> None:
 
 def test_a_worker_that_recovered_starts_slowly() -> None:
     """Its weight grows from a tenth to the whole in five seconds."""
-    standing = Standing(random.Random(0))
+    standing = Standing(lambda _, limits: Breaker(limits, random.Random(0)))
     assert 1.0 == standing.weight(0.0)
     standing.stall(0.0)
     for _ in range(2):
