@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,6 +19,8 @@ from tests.fakes.http2_cases import Setup
 from tests.fakes.http2_certificates import Certificates
 from tests.fakes.http2_program import ProgramCaller
 from tests.fakes.http2_service import EdgeService, Observations
+from tests.fakes.patience import PATIENCE_S
+from tidegate.client.stack import free_port
 from tidegate.http2.endpoint import Endpoint, Role
 from tidegate.http2.server import GrpcServer
 from tidegate.http2.transport import Flusher
@@ -87,7 +88,7 @@ async def _caller(client: str, address: str, certificates: Certificates | None) 
 @asynccontextmanager
 async def _envoy(folder: Path, upstream: int, certificates: Certificates | None) -> AsyncIterator[int]:
     """An Envoy in front of the port ``upstream``; its own port. With certificates, TLS on both sides of it."""
-    port = _free_port()
+    port = free_port()
     tls = [Template(text).substitute(FOLDER=certificates.folder) if certificates else "" for text in _TLS]
     config = folder / "envoy.yaml"
     config.write_text(
@@ -98,7 +99,7 @@ async def _envoy(folder: Path, upstream: int, certificates: Certificates | None)
         *("--log-level", "error", "--drain-time-s", "1", "-c", str(config)),
     )
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while not await _accepts(port):  # noqa: ASYNC110 - Envoy does not say when it listens
                 await asyncio.sleep(0.05)
         yield port
@@ -117,12 +118,3 @@ async def _accepts(port: int) -> bool:
         return False
     writer.close()
     return True
-
-
-def _free_port() -> int:
-    """Below the ephemeral range, where nothing takes it before Envoy does."""
-    for port in range(22_000 + os.getpid() % 1_000, 32_000):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                return port
-    raise AssertionError("no free port")

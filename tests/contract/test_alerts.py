@@ -17,6 +17,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from deploy.dashboards import ALL
 from gateway.errors import ERROR_TABLE
+from tests.fakes.patience import PATIENCE_S
 from tidegate.inference.v1.error_reason_pb2 import ErrorReason
 from tidegate.telemetry import catalogue
 from tidegate.telemetry.metric import prometheus_label
@@ -127,7 +128,9 @@ def test_an_alert_is_tested_firing_and_silent(alert: str) -> None:
 @pytest.mark.parametrize("arguments", [("check", "rules", "rules.yaml"), ("test", "rules", "rules_test.yaml")])
 def test_promtool_finds_the_rules_good(arguments: tuple[str, ...]) -> None:
     """Prometheus's own tool evaluates every rule."""
-    done = subprocess.run(["promtool", *arguments], cwd=_TELEMETRY, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["promtool", *arguments], cwd=_TELEMETRY, capture_output=True, timeout=PATIENCE_S, check=False
+    )
     assert 0 == done.returncode, done.stdout.decode() + done.stderr.decode()
 
 

@@ -13,6 +13,7 @@ import yaml
 
 from deploy.render import generated, manifests
 from gateway.config import GatewaySettings
+from tests.fakes.patience import PATIENCE_S
 from worker.config import WorkerSettings
 
 _ROOT = Path(__file__).parents[2]
@@ -46,7 +47,7 @@ def rendered(name: str) -> list[dict[str, Any]]:
 def kustomized(folder: str) -> list[dict[str, Any]]:
     """What kustomize makes of a folder."""
     command = [str(_BIN / "kubectl"), "kustomize", str(_DEPLOY / "kubernetes" / folder)]
-    return documents(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout.decode())
+    return documents(subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE_S).stdout.decode())
 
 
 def pod_specs(node: Any) -> Iterator[dict[str, Any]]:
@@ -189,7 +190,7 @@ def test_a_large_number_stays_whole() -> None:
 def test_a_dockerfile_passes_hadolint(image: str) -> None:
     """Without a warning; and it neither runs as root nor writes to its image."""
     path = _DEPLOY / f"images/{image}.Dockerfile"
-    subprocess.run([_BIN / "hadolint", "--failure-threshold", "style", path], check=True, timeout=60)
+    subprocess.run([_BIN / "hadolint", "--failure-threshold", "style", path], check=True, timeout=PATIENCE_S)
     text = path.read_text(encoding="utf-8")
     assert "USER 10001:10001" in text
     assert "PYTHONDONTWRITEBYTECODE=1" in text

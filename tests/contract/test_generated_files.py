@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.fakes.patience import PATIENCE_S
+
 _ROOT = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent
 
@@ -17,7 +19,7 @@ def generated(root: Path) -> dict[str, bytes]:
 def test_generated_files_are_those_of_the_protos(tmp_path: Path) -> None:
     """Code, types and descriptor set are what `make proto` writes, and nothing is left of protos that are gone."""
     make = ["make", "--silent", "--assume-old=.venv/.installed", "proto", f"OUT={tmp_path}"]
-    subprocess.run(make, cwd=_ROOT, check=True, timeout=60)
+    subprocess.run(make, cwd=_ROOT, check=True, timeout=PATIENCE_S)
     expected = generated(tmp_path)
     actual = generated(_ROOT)
     assert sorted(expected) == sorted(actual)
@@ -27,6 +29,8 @@ def test_generated_files_are_those_of_the_protos(tmp_path: Path) -> None:
 
 def test_protos_pass_buf_lint() -> None:
     """Names, packages and a comment on everything: buf's STANDARD and COMMENTS."""
-    lint = subprocess.run([_BIN / "buf", "lint", "protos"], cwd=_ROOT, check=False, timeout=60, stdout=subprocess.PIPE)
+    lint = subprocess.run(
+        [_BIN / "buf", "lint", "protos"], cwd=_ROOT, check=False, timeout=PATIENCE_S, stdout=subprocess.PIPE
+    )
     assert "" == lint.stdout.decode()
     assert 0 == lint.returncode

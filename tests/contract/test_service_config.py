@@ -12,13 +12,13 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
+from tests.fakes.patience import PATIENCE_S
 from tidegate.inference.v1 import inference_service_pb2, inference_service_pb2_grpc
 from tidegate.rpc.server import abort
 from tidegate.rpc.status import INFERENCE_DOMAIN, RpcError
 
 _SERVICE_CONFIG = (Path(__file__).parents[2] / "protos" / "service_config.json").read_text(encoding="utf-8")
 _SERVICE = inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
-_LIMIT_S = 20.0
 
 _Request = inference_service_pb2.GenerateRequest
 _Response = inference_service_pb2.GenerateResponse
@@ -79,7 +79,7 @@ def configured_channel(*ports: int) -> grpc.aio.Channel:
 async def generate(port: int) -> int:
     """Call Generate once; how many messages came. Raises ``AioRpcError``."""
     async with configured_channel(port) as channel:
-        call = inference_service_pb2_grpc.InferenceServiceStub(channel).Generate(_Request(), timeout=_LIMIT_S)
+        call = inference_service_pb2_grpc.InferenceServiceStub(channel).Generate(_Request(), timeout=PATIENCE_S)
         return len([message async for message in call])
 
 
@@ -156,7 +156,7 @@ async def test_replicas_share_the_calls_and_one_that_is_not_serving_gets_none() 
         configured_channel(a, b, c) as channel,
     ):
         stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
-        async with asyncio.timeout(_LIMIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             while not (first.calls and second.calls):
                 async for _ in stub.Generate(_Request(), wait_for_ready=True):
                     pass

@@ -1,4 +1,4 @@
-"""Clocks that tests own: one that stands still until it is moved, and one that leaps over what is slept."""
+"""Clocks that tests own: one that stands still until it is moved, and those that leap over what nobody waits for."""
 
 from __future__ import annotations
 
@@ -34,3 +34,10 @@ class LeapingClock:
     async def sleep(self, seconds: float) -> None:
         self.slept_s += seconds
         await asyncio.sleep(0)
+
+
+def leap(seconds: float) -> None:
+    """Move the running event loop's clock on: what would be due within that time is due now, in its order."""
+    loop = asyncio.get_running_loop()
+    before = loop.time
+    loop.time = lambda: before() + seconds  # type: ignore[method-assign]

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
+from tests.fakes.patience import PATIENCE_S
 from tidegate.http2.channel import Channel
 from tidegate.http2.grpc_status import CallError
 from tidegate.http2.metadata import Metadata
@@ -38,7 +39,7 @@ class Caller(Protocol):
         requests: Sequence[bytes] = (b"",),
         *,
         metadata: Metadata = (),
-        timeout_s: float | None = 20,
+        timeout_s: float | None = PATIENCE_S,
         cancel_after: int | None = None,
         cancel_when: Awaitable[None] | None = None,
         pause_s: float = 0,
@@ -66,7 +67,7 @@ class AioCaller:
         requests: Sequence[bytes] = (b"",),
         *,
         metadata: Metadata = (),
-        timeout_s: float | None = 20,
+        timeout_s: float | None = PATIENCE_S,
         cancel_after: int | None = None,
         cancel_when: Awaitable[None] | None = None,
         pause_s: float = 0,
@@ -122,7 +123,7 @@ class SyncCaller:
         requests: Sequence[bytes] = (b"",),
         *,
         metadata: Metadata = (),
-        timeout_s: float | None = 20,
+        timeout_s: float | None = PATIENCE_S,
         cancel_after: int | None = None,
         cancel_when: Awaitable[None] | None = None,
         pause_s: float = 0,
@@ -169,7 +170,7 @@ class EdgeCaller:
         requests: Sequence[bytes] = (b"",),
         *,
         metadata: Metadata = (),
-        timeout_s: float | None = 20,
+        timeout_s: float | None = PATIENCE_S,
         cancel_after: int | None = None,
         cancel_when: Awaitable[None] | None = None,
         pause_s: float = 0,

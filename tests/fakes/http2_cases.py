@@ -14,6 +14,7 @@ from grpc import StatusCode
 
 from tests.fakes.http2_callers import Caller
 from tests.fakes.http2_service import SERVICE, Observations
+from tests.fakes.patience import PATIENCE_S
 from tidegate.http2.server import GrpcServer
 
 
@@ -184,7 +185,7 @@ async def test_goaway_mid_stream(setup: Setup) -> None:
     metadata = (("x-count", "50"), ("x-pause", "0.01"))
     call = asyncio.ensure_future(setup.caller.call(SERVICE + "ServerStream", metadata=metadata))
     await setup.seen.until(lambda: setup.seen.sent_messages > 0)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await setup.drain(10)
     outcome = await call
     assert (StatusCode.OK, 50) == (outcome.code, len(outcome.received))

@@ -14,6 +14,7 @@ from typing import Any
 from grpc import StatusCode
 
 from tests.fakes.http2_callers import Outcome
+from tests.fakes.patience import PATIENCE_S
 from tidegate.http2.metadata import Metadata
 
 _CODES = {code.value[0]: code for code in StatusCode}
@@ -45,7 +46,7 @@ class ProgramCaller:
         requests: Sequence[bytes] = (b"",),
         *,
         metadata: Metadata = (),
-        timeout_s: float | None = 20,
+        timeout_s: float | None = PATIENCE_S,
         cancel_after: int | None = None,
         cancel_when: Awaitable[None] | None = None,
         pause_s: float = 0,

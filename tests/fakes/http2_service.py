@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from tests.fakes.patience import PATIENCE_S
 from tidegate.http2.grpc_status import Status
 from tidegate.http2.metadata import Metadata
 from tidegate.http2.server import Handler
@@ -47,7 +48,7 @@ class Observations:
 
     async def until(self, is_so: Callable[[], bool]) -> None:
         """Wait until ``is_so``; it is asked after every change."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not is_so():
                 self.changed.clear()
                 await self.changed.wait()

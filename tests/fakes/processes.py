@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from tests.fakes.patience import PATIENCE_S
+
 
 def marked(marker: str) -> list[int]:
     """Ids of all running processes that carry ``marker``; zombies do not count."""
@@ -21,9 +23,9 @@ def marked(marker: str) -> list[int]:
     return found
 
 
-def wait_until_gone(marker: str, *, limit_s: float) -> list[int]:
+def wait_until_gone(marker: str) -> list[int]:
     """Wait until no process carries ``marker``; those that still do at the end."""
-    end = time.monotonic() + limit_s
+    end = time.monotonic() + PATIENCE_S
     while (left := marked(marker)) and time.monotonic() < end:
         time.sleep(0.02)
     return left

@@ -13,6 +13,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from tests.fakes.engine_outputs import engine_outputs
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_worker import RunningWorker, running_worker
 from tidegate.client.stack import state_dir
 from worker.config import WorkerSettings
@@ -89,7 +90,7 @@ class RealVllm:
 
     async def until_idle(self) -> None:
         """Wait until no request holds a block."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             # The engine's one step callback is the worker's.
             while self.engine.load().free_blocks != self.facts.total_blocks:  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
@@ -114,6 +115,7 @@ async def real_vllm() -> AsyncIterator[RealVllm]:
         kv_block_count=KV_BLOCKS,
         eager=True,
         drain_grace_s=5,
+        stall_after_s=600,  # a step takes long on a busy machine
     )
     async with AsyncExitStack() as stack:
         with _warnings_of_others():

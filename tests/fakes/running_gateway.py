@@ -13,6 +13,7 @@ from opentelemetry.trace import Tracer
 
 from gateway.app import Gateway
 from gateway.config import GatewaySettings
+from tests.fakes.patience import PATIENCE_S
 from tidegate.inference.v1 import inference_service_pb2, inference_service_pb2_grpc
 from tidegate.rpc.server import CHANNEL_OPTIONS
 from tidegate.rpc.status import RpcError
@@ -95,7 +96,7 @@ async def running_gateway(
                 channel=channel,
                 stub=inference_service_pb2_grpc.InferenceServiceStub(channel),
             )
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 await running.until_workers(len(workers) if ready is None else ready)
             yield running
     finally:

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from tests.fakes.patience import PATIENCE_S
 from tidegate.client.stack import free_port
 
 _DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -30,7 +31,7 @@ class Prometheus:
 
         def get() -> Any:
             url = f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-            with urllib.request.urlopen(url, timeout=10) as response:
+            with urllib.request.urlopen(url, timeout=PATIENCE_S) as response:
                 return json.load(response)["data"]
 
         return await asyncio.to_thread(get)
@@ -73,7 +74,7 @@ async def running_prometheus(
             stderr=log,
         )
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             await prometheus.until_ready()
         yield prometheus
     finally:

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.processes import marked
 from tidegate.client.stack import free_port
 
@@ -76,7 +77,7 @@ async def running_ray(python: Path) -> AsyncIterator[Ray]:
         try:
             if head.stdout is None:
                 raise AssertionError("no pipe")
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_S):
                 while (line := await head.stdout.readline()) and b"Ray runtime started" not in line:
                     pass
             if not line:

@@ -122,6 +122,7 @@ class ScriptedWorker(worker_service_pb2_grpc.WorkerServiceServicer):
     called: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     target: str = ""
+    _pushes: int = 0
     _watches_end: asyncio.Event = field(default_factory=asyncio.Event)
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -129,6 +130,7 @@ class ScriptedWorker(worker_service_pb2_grpc.WorkerServiceServicer):
         """Send a load report with ``fields`` to all that watch."""
         async with self._changed:
             self.load = load_report(**fields)
+            self._pushes += 1
             self._changed.notify_all()
 
     async def end_watches(self) -> None:
@@ -168,12 +170,13 @@ class ScriptedWorker(worker_service_pb2_grpc.WorkerServiceServicer):
         end = self._watches_end
         while not end.is_set():
             self.sample_number += 1
+            pushes = self._pushes
             report = worker_service_pb2.LoadReport(sample_number=self.sample_number)
             report.MergeFrom(self.load)
             yield worker_service_pb2.WatchLoadResponse(load_report=report)
             try:
                 async with asyncio.timeout(self.heartbeat_s), self._changed:
-                    await self._changed.wait()
+                    await self._changed.wait_for(lambda: self._pushes != pushes or end.is_set())  # noqa: B023
             except TimeoutError:
                 pass
 

@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.fakes.patience import PATIENCE_S
+
 _FREE_PORTS = ("--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0")
 _READY = re.compile(rb"ready on (\S+:\d+)")
 
@@ -35,7 +37,7 @@ async def service_process(
     *arguments: str,
     python: Path = Path(sys.executable),
     environment: Mapping[str, str] | None = None,
-    ready_within_s: float = 60,
+    ready_within_s: float = PATIENCE_S,
 ) -> AsyncIterator[ServiceProcess]:
     """Start ``python -m module``, wait until its log says where it is ready, and end it afterwards."""
     process = await asyncio.create_subprocess_exec(

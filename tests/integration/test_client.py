@@ -8,6 +8,7 @@ import grpc.aio
 import pytest
 
 from tests.fakes.inference_server import HANG, FakeInference, answer, refusal, serve
+from tests.fakes.patience import PATIENCE_S
 from tidegate.client import Client, Event, TidegateError
 from tidegate.inference.v1.chat_pb2 import CHAT_ROLE_USER, ChatMessage, ChatPrompt
 from tidegate.inference.v1.generation_pb2 import Delta, Finished, Started
@@ -17,6 +18,7 @@ _CHAT = ChatPrompt(messages=[ChatMessage(role=CHAT_ROLE_USER, content="hi")])
 _REQUEST = GenerateRequest(model="fake", chat=_CHAT)
 _UNAVAILABLE = refusal(grpc.StatusCode.UNAVAILABLE, "NO_WORKER_AVAILABLE", retry_after_s=1.0)
 _EXHAUSTED = refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "KV_EXHAUSTED", retry_after_s=3.0)
+_LONG_EXHAUSTED = refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "KV_EXHAUSTED", retry_after_s=600.0)
 
 
 class _Sleeps:
@@ -33,7 +35,7 @@ def _client(target: str, sleeps: _Sleeps | None = None) -> Client:
     return Client(grpc.aio.insecure_channel(target), sleep=sleeps or _Sleeps())
 
 
-async def _events(client: Client, *, timeout_s: float = 10.0) -> list[Event]:
+async def _events(client: Client, *, timeout_s: float = PATIENCE_S) -> list[Event]:
     return [event async for event in client.generate(_REQUEST, timeout_s=timeout_s)]
 
 
@@ -87,13 +89,13 @@ async def test_a_hint_beyond_the_deadline_fails_at_once_with_the_servers_reason(
     service: FakeInference, target: str
 ) -> None:
     """Sleeping through the deadline would only turn KV_EXHAUSTED into DEADLINE_EXCEEDED."""
-    service.scripts = [[_EXHAUSTED]]
+    service.scripts = [[_LONG_EXHAUSTED]]
     sleeps = _Sleeps()
     async with _client(target, sleeps) as client:
         with pytest.raises(TidegateError) as caught:
-            await _events(client, timeout_s=2.0)
+            await _events(client)
 
-    assert ("KV_EXHAUSTED", 3.0, []) == (caught.value.reason, caught.value.retry_after_s, sleeps.waits_s)
+    assert ("KV_EXHAUSTED", 600.0, []) == (caught.value.reason, caught.value.retry_after_s, sleeps.waits_s)
 
 
 async def test_nothing_is_retried_after_the_first_message(service: FakeInference, target: str) -> None:
@@ -114,10 +116,10 @@ async def test_leaving_the_loop_cancels_the_call(service: FakeInference, target:
     """The server learns of it at once, without the channel being closed."""
     service.scripts = [[*answer("Pa", "ris")[:2], HANG]]
     async with _client(target) as client:
-        async for event in client.generate(_REQUEST, timeout_s=60.0):
+        async for event in client.generate(_REQUEST, timeout_s=PATIENCE_S):
             if isinstance(event, Delta):
                 break
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await service.cancelled.wait()
 
 
@@ -125,8 +127,8 @@ async def test_cancelling_the_task_cancels_the_call(service: FakeInference, targ
     """A task that waits for the first message is cancelled on the server too."""
     service.scripts = [[HANG]]
     async with _client(target) as client:
-        task = asyncio.create_task(_events(client, timeout_s=60.0))
-        async with asyncio.timeout(5):
+        task = asyncio.create_task(_events(client, timeout_s=PATIENCE_S))
+        async with asyncio.timeout(PATIENCE_S):
             await service.called.wait()
             task.cancel()
             await service.cancelled.wait()
@@ -148,7 +150,7 @@ async def test_deadline_reaches_the_server(service: FakeInference, target: str) 
     async with _client(target) as client:
         with pytest.raises(TidegateError) as caught:
             await _events(client, timeout_s=0.2)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await service.cancelled.wait()
 
     assert grpc.StatusCode.DEADLINE_EXCEEDED is caught.value.code

@@ -16,6 +16,7 @@ import grpc
 import pytest
 
 from tests.fakes.inference_server import HANG, FakeInference, answer, refusal, serve
+from tests.fakes.patience import PATIENCE_S
 from tidegate.inference.v1.chat_pb2 import CHAT_ROLE_ASSISTANT, CHAT_ROLE_SYSTEM, CHAT_ROLE_USER
 from tidegate.rpc.status import INFERENCE_DOMAIN, RpcError, Violation
 
@@ -34,7 +35,7 @@ async def _tidegate(*arguments: str, stdin: str = "") -> _Ended:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         out, notes = await process.communicate(stdin.encode())
     assert process.returncode is not None
     return _Ended(process.returncode, out.decode(), notes.decode())
@@ -109,15 +110,15 @@ async def test_a_refusal_is_explained_field_by_field(service: FakeInference, tar
 
 async def test_an_error_in_json_is_the_last_line(service: FakeInference, target: str) -> None:
     """With reason, metadata, violations and wait."""
-    service.scripts = [[refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "KV_EXHAUSTED", retry_after_s=60)]]
+    service.scripts = [[refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "KV_EXHAUSTED", retry_after_s=600)]]
 
-    ended = await _tidegate("chat", "--target", target, "--timeout", "5", "--json", "France?")
+    ended = await _tidegate("chat", "--target", target, "--timeout", "60", "--json", "France?")
 
     assert 4 == ended.code
     assert (
         (error := json.loads(ended.out.splitlines()[-1])["error"])["reason"],
         error["retry_after_s"],
-    ) == ("KV_EXHAUSTED", 60.0)
+    ) == ("KV_EXHAUSTED", 600.0)
 
 
 async def test_nobody_there_says_what_to_do() -> None:
@@ -137,7 +138,7 @@ async def test_ctrl_c_cancels_the_answer_on_the_server(service: FakeInference, t
         stderr=asyncio.subprocess.DEVNULL,
     )
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         assert b"Pa" == await process.stdout.read(2)
         process.send_signal(signal.SIGINT)
         await service.cancelled.wait()
@@ -188,7 +189,7 @@ class _Terminal:
 async def test_a_conversation_keeps_its_history_and_survives_ctrl_c(service: FakeInference, target: str) -> None:
     """Ctrl-C stops the answer and keeps what came of it; Ctrl-D leaves."""
     service.scripts = [answer("Paris", "."), [*answer("About", "two")[:2], HANG], answer("Bye")]
-    async with asyncio.timeout(30), _Terminal.start("chat", "--target", target) as terminal:
+    async with asyncio.timeout(PATIENCE_S), _Terminal.start("chat", "--target", target) as terminal:
         await terminal.until("Ctrl-D leaves")
         terminal.type("France?\n")
         await terminal.until("Paris.")

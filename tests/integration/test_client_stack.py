@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.processes import marked, wait_until_gone
 from tidegate.client.serve import how_to_call
 from tidegate.client.stack import free_port
 
-_LIMIT_S = 60.0
 _ROOT = Path(__file__).parents[2]
 
 
@@ -54,13 +54,13 @@ class _Machine:
         target = f"127.0.0.1:{free_port()}"
         process = await self.start("serve", "--engine", "sim", "--listen", target)
         assert process.stdout is not None
-        async with asyncio.timeout(_LIMIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             while b"is served on" not in await process.stdout.readline():
                 assert process.returncode is None
         yield process, target
 
     def left_over(self) -> list[int]:
-        return wait_until_gone(self.marker, limit_s=20)
+        return wait_until_gone(self.marker)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ async def machine(tmp_path: Path) -> AsyncIterator[_Machine]:
 
 
 async def _output(process: asyncio.subprocess.Process) -> str:
-    async with asyncio.timeout(_LIMIT_S):
+    async with asyncio.timeout(PATIENCE_S):
         out, _ = await process.communicate()
     return out.decode()
 
@@ -117,7 +117,7 @@ async def test_a_signal_while_starting_stops_everything(machine: _Machine, signu
     """Before the answer, too, nothing is left."""
     process = await machine.start("demo", "--engine", "sim")
     assert process.stdout is not None
-    async with asyncio.timeout(_LIMIT_S):
+    async with asyncio.timeout(PATIENCE_S):
         while b"Starting the worker" not in await process.stdout.readline():
             assert process.returncode is None
     process.send_signal(signum)

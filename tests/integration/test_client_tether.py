@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.processes import marked, wait_until_gone
 from tidegate.client import tether
 
@@ -52,7 +53,7 @@ def _release(process: subprocess.Popen[bytes]) -> int:
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.close()
-    code = process.wait(timeout=20)
+    code = process.wait(timeout=PATIENCE_S)
     process.stdout.close()
     return code
 
@@ -63,7 +64,7 @@ def test_release_lets_the_command_end_in_order(marker: str) -> None:
     _until_ready(process)
 
     assert 7 == _release(process)
-    assert [] == wait_until_gone(marker, limit_s=5)
+    assert [] == wait_until_gone(marker)
 
 
 def test_a_deaf_command_is_killed_after_its_grace(marker: str) -> None:
@@ -72,11 +73,11 @@ def test_a_deaf_command_is_killed_after_its_grace(marker: str) -> None:
     _until_ready(process)
 
     assert _release(process) != 0
-    assert [] == wait_until_gone(marker, limit_s=5)
+    assert [] == wait_until_gone(marker)
 
 
 def test_a_byte_on_the_tether_shortens_the_grace(marker: str) -> None:
-    """A deaf command with a grace of ten minutes is gone within the twenty seconds of the test's patience."""
+    """A deaf command with a grace of ten minutes is gone within the two of the test's patience."""
     process = _start(_DEAF, marker, grace_s=600)
     _until_ready(process)
     assert process.stdin is not None
@@ -84,7 +85,7 @@ def test_a_byte_on_the_tether_shortens_the_grace(marker: str) -> None:
     process.stdin.flush()
 
     _release(process)
-    assert [] == wait_until_gone(marker, limit_s=5)
+    assert [] == wait_until_gone(marker)
 
 
 def test_children_of_the_command_end_with_it(marker: str) -> None:
@@ -93,19 +94,19 @@ def test_children_of_the_command_end_with_it(marker: str) -> None:
     _until_ready(process)
 
     _release(process)
-    assert [] == wait_until_gone(marker, limit_s=5)
+    assert [] == wait_until_gone(marker)
 
 
 def test_what_a_finished_command_leaves_behind_is_ended(marker: str) -> None:
     """The command's own exit code is passed on."""
     process = _start(_LEAVES_CHILD, marker)
 
-    assert 3 == process.wait(timeout=20)
+    assert 3 == process.wait(timeout=PATIENCE_S)
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.close()
     process.stdout.close()
-    assert [] == wait_until_gone(marker, limit_s=5)
+    assert [] == wait_until_gone(marker)
 
 
 def test_sigterm_to_the_tether_ends_the_command(marker: str) -> None:
@@ -114,9 +115,9 @@ def test_sigterm_to_the_tether_ends_the_command(marker: str) -> None:
     _until_ready(process)
     process.send_signal(signal.SIGTERM)
 
-    assert 7 == process.wait(timeout=20)
+    assert 7 == process.wait(timeout=PATIENCE_S)
     _release(process)
-    assert [] == wait_until_gone(marker, limit_s=5)
+    assert [] == wait_until_gone(marker)
 
 
 def test_a_killed_parent_takes_the_command_with_it(marker: str) -> None:
@@ -139,4 +140,4 @@ def test_a_killed_parent_takes_the_command_with_it(marker: str) -> None:
     assert parent.stdout is not None
     parent.stdout.close()
 
-    assert [] == wait_until_gone(marker, limit_s=10)
+    assert [] == wait_until_gone(marker)

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.real_vllm import RealVllm
 from tests.fakes.running_gateway import running_gateway
 
@@ -22,7 +23,7 @@ async def test_a_question_is_answered_by_a_real_model(vllm: RealVllm) -> None:
             *("--temperature", "0", "--system", "Answer in one sentence.", "What is the capital of France?"),
             stdout=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             out, _ = await process.communicate()
 
     events = [json.loads(line) for line in out.splitlines()]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.clock import LeapingClock
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_gateway import RunningGateway, running_gateway, text_of, text_request
 from tests.fakes.running_worker import RunningWorker, running_worker
 from tidegate.inference.v1 import chat_pb2, generation_pb2, inference_service_pb2
@@ -61,7 +62,7 @@ async def test_a_report_after_its_admission_has_seen_a_job(stack: AsyncExitStack
     (seat,) = gateway.gateway.fleet.seats
     call = gateway.stub.Generate(text_request(model="sim", max_output_tokens=3000))
     await call.read()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while seat.unseen.requests:  # noqa: ASYNC110 - a window for tests alone is none
             await asyncio.sleep(0.005)
     assert 1 == seat.in_flight
@@ -92,7 +93,7 @@ async def test_a_cancelled_call_frees_its_blocks(stack: AsyncExitStack) -> None:
         for _ in range(responses_before_cancel):
             await call.read()
         call.cancel()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await gateway.gateway.until_idle()
             while (load := await worker.load()).reserved_block_count:
                 pass

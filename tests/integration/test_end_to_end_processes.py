@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_gateway import Response, running_gateway, text_of, text_request
 from tests.fakes.service_process import ServiceProcess, service_process
 from tidegate.client.health import GATEWAY, check_health
@@ -31,8 +32,8 @@ async def start(stack: AsyncExitStack, *worker_arguments: str) -> tuple[ServiceP
     """A gateway that serves, and its worker."""
     worker = await stack.enter_async_context(service_process("worker", *SIM, *worker_arguments))
     gateway = await stack.enter_async_context(service_process("gateway", "--workers", worker.address))
-    async with grpc.aio.insecure_channel(gateway.address) as channel, asyncio.timeout(30):
-        while "SERVING" != await check_health(channel, GATEWAY, timeout_s=5):  # noqa: ASYNC110 - another process
+    async with grpc.aio.insecure_channel(gateway.address) as channel, asyncio.timeout(PATIENCE_S):
+        while "SERVING" != await check_health(channel, GATEWAY, timeout_s=PATIENCE_S):  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.02)
     return gateway, worker
 
@@ -116,7 +117,7 @@ async def test_a_worker_stopped_in_the_middle_is_replaced_in_its_streams(stack: 
     seen = [[await anext(call) for _ in range(5)] for call in calls]
     workers[0].process.send_signal(signal.SIGSTOP)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             await gateway.until_workers(1)
             await asyncio.gather(*(take(call, responses) for call, responses in zip(calls, seen, strict=True)))
     finally:
@@ -156,7 +157,7 @@ async def test_sigterm_finishes_what_runs_and_ends_with_0(stack: AsyncExitStack)
     gateway.process.send_signal(signal.SIGTERM)
     events = [event async for event in call]
     assert "finished" == events[-1].WhichOneof("event")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         assert 0 == await gateway.process.wait()
 
 
@@ -167,14 +168,14 @@ async def test_several_processes_serve_one_port(stack: AsyncExitStack) -> None:
     gateway = await stack.enter_async_context(service_process("gateway", *arguments))
     for _ in range(8):
         async with grpc.aio.insecure_channel(gateway.address, options=CHANNEL_OPTIONS) as channel:
-            while "SERVING" != await check_health(channel, GATEWAY, timeout_s=20):  # noqa: ASYNC110 - other processes
+            while "SERVING" != await check_health(channel, GATEWAY, timeout_s=PATIENCE_S):  # noqa: ASYNC110 - other processes
                 await asyncio.sleep(0.02)
             stub: inference_service_pb2_grpc.InferenceServiceAsyncStub
             stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
             call = stub.Generate(text_request(model="sim"), wait_for_ready=True)
             assert text_of([response async for response in call])
     gateway.process.terminate()
-    assert 0 == await asyncio.wait_for(gateway.process.wait(), 20)
+    assert 0 == await asyncio.wait_for(gateway.process.wait(), PATIENCE_S)
 
 
 async def test_an_address_that_is_taken_ends_the_process_with_1(stack: AsyncExitStack) -> None:

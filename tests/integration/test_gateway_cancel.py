@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_gateway import running_gateway, text_request
 from tests.fakes.running_worker import running_worker
 from tidegate.worker.v1 import worker_service_pb2
@@ -38,7 +39,7 @@ async def test_cancelled_calls_free_their_blocks(stack: AsyncExitStack) -> None:
         call = gateway.stub.Generate(text_request(model="sim", max_output_tokens=3000))
         for _ in range(1 + trial % 10):
             await call.read()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while is_idle((await anext(reports)).load_report):
                 pass
             begin = time.perf_counter()
@@ -51,6 +52,6 @@ async def test_cancelled_calls_free_their_blocks(stack: AsyncExitStack) -> None:
     _LOGGER.info("from cancel to free blocks: p50 %.1f ms, p99 %.1f ms", percentiles[49], percentiles[98])
     await gateway.gateway.until_idle()
     assert [0] == [seat.in_flight for seat in gateway.gateway.fleet.seats]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while len(asyncio.all_tasks()) > tasks:  # noqa: ASYNC110 - the last ones are about to end
             await asyncio.sleep(0)

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_gateway import RunningGateway, running_gateway, text_of, text_request
 from tests.fakes.scripted_worker import (
     HANG,
@@ -100,7 +101,7 @@ async def test_a_stream_that_two_workers_were_lost_under_goes_on(stack: AsyncExi
     gateway, workers = await start(stack, [*beginning("a"), LOST], lost, rest("c", first_token=2))
     for number, worker in enumerate(workers, 1):
         await worker.push(instance_id=number, pending_prefill_token_count=number * 10_000)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while {1, 2, 3} != {seat.load.instance_id for seat in gateway.gateway.fleet.seats}:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     responses, error = await gateway.generate(text_request())

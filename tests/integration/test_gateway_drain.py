@@ -14,6 +14,7 @@ from hpack import Encoder
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFrame, SettingsFrame
 
 from tests.fakes.http2_peer import REQUEST, fields_of
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_gateway import running_gateway, text_of, text_request
 from tests.fakes.scripted_worker import HANG, ScriptedWorker, answer, beginning, serving
 from tidegate.http2.frames import PREFACE
@@ -50,7 +51,7 @@ async def test_a_drain_refuses_new_calls_and_finishes_running_ones(
     assert error.retry_after_s is not None
     assert not gateway.life.done()
     held.cancel()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await gateway.life
 
 
@@ -64,7 +65,7 @@ async def test_a_call_that_crosses_the_goaway_is_refused_with_a_reason(stack: As
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(PREFACE + SettingsFrame().serialize() + SettingsFrame(flags=["ACK"]).serialize())
     frames = frames_from(reader)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         assert isinstance(await anext(frames), SettingsFrame)
         gateway.gateway.stop()
         while not isinstance(await anext(frames), GoAwayFrame):
@@ -103,7 +104,7 @@ async def test_clients_that_check_no_health_go_elsewhere_when_a_drain_begins(sta
     assert not draining.life.done()
     assert not other.life.done()
     held.cancel()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await draining.life
 
 
@@ -114,7 +115,7 @@ async def test_a_client_that_is_silent_is_pinged_as_the_settings_say(stack: Asyn
     host, _, port = gateway.gateway.address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(PREFACE + SettingsFrame().serialize() + SettingsFrame(flags=["ACK"]).serialize())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         seen = [type(frame) async for frame in frames_from(reader)]
     assert [PingFrame, GoAwayFrame] == seen[-2:]
     writer.close()

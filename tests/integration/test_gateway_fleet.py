@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from gateway.workers.client import WorkerClient
 from gateway.workers.errors import UnusableWorkerError, WorkerCallError
 from gateway.workers.load_watch import watch_load
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_gateway import running_gateway, text_of, text_request
 from tests.fakes.scripted_worker import HANG, ScriptedWorker, answer, beginning, serving
 from tidegate.client.health import GATEWAY, PROCESS, check_health
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("data_plane")
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what other tasks bring about."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 - they have no event for a test
             await asyncio.sleep(0.005)
 
@@ -148,7 +149,9 @@ async def test_health_follows_the_workers(stack: AsyncExitStack) -> None:
     """SERVING only while a worker serves a model; the process and the service answer alike."""
     worker = await stack.enter_async_context(serving(ScriptedWorker()))
     gateway = await stack.enter_async_context(running_gateway(worker.target))
-    assert ["SERVING"] * 2 == [await check_health(gateway.channel, name, timeout_s=5) for name in (PROCESS, GATEWAY)]
+    assert ["SERVING"] * 2 == [
+        await check_health(gateway.channel, name, timeout_s=PATIENCE_S) for name in (PROCESS, GATEWAY)
+    ]
     stub: Any = health_pb2_grpc.HealthStub(gateway.channel)
     watch = stub.Watch(health_pb2.HealthCheckRequest(service=GATEWAY))
     assert health_pb2.HealthCheckResponse.SERVING == (await watch.read()).status
@@ -160,7 +163,7 @@ async def test_health_follows_the_workers(stack: AsyncExitStack) -> None:
 async def test_a_gateway_without_workers_says_so(stack: AsyncExitStack) -> None:
     """Nothing can be said of a model before a worker was seen, so that the client is told to come back."""
     gateway = await stack.enter_async_context(running_gateway("127.0.0.1:1", ready=0))
-    assert "NOT_SERVING" == await check_health(gateway.channel, PROCESS, timeout_s=5)
+    assert "NOT_SERVING" == await check_health(gateway.channel, PROCESS, timeout_s=PATIENCE_S)
     error = await gateway.error(text_request())
     assert ("NO_WORKER_AVAILABLE", 1.0) == (error.reason, error.retry_after_s)
     assert [] == list((await gateway.stub.ListModels(inference_service_pb2.ListModelsRequest())).models)
@@ -183,7 +186,7 @@ async def test_a_worker_that_comes_back_is_used_again(stack: AsyncExitStack) -> 
         gateway = await stack.enter_async_context(running_gateway(worker.target))
     await gateway.until_workers(0)
     again = await stack.enter_async_context(serving(ScriptedWorker(), target=worker.target))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await gateway.until_workers(1)
     responses, _ = await gateway.generate(text_request())
     assert ("Paris.", 1) == (text_of(responses), len(again.jobs))

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_gateway import RunningGateway, running_gateway, text_of, text_request
 from tests.fakes.scripted_worker import HANG, Response, Script, ScriptedWorker, answer, beginning, refusal, serving
 from tidegate.inference.v1 import generation_pb2
@@ -36,7 +37,7 @@ async def test_a_second_worker_answers_for_one_that_is_late(stack: AsyncExitStac
     assert (None, "ab") == (error, text_of(responses))
     events = [response.WhichOneof("event") for response in responses]
     assert ["started", "delta", "delta", "finished"] == events
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await late.cancelled.wait()
     assert late.jobs[0].prompt_token_ids == quick.jobs[0].prompt_token_ids
     fleet = gateway.gateway.fleet
@@ -50,7 +51,7 @@ async def test_the_first_worker_may_still_win(stack: AsyncExitStack) -> None:
     is_due = asyncio.Event()
     gateway, (_, second) = await start(stack, [is_due, *answer("a")], HANGING)
     call = gateway.stub.Generate(text_request())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await second.called.wait()
         is_due.set()
         responses = [response async for response in call]
@@ -75,7 +76,7 @@ async def test_a_second_worker_that_fails_leaves_the_first_alone(stack: AsyncExi
     failing = [refusal(grpc.StatusCode.INTERNAL, "ENGINE_ERROR")]
     gateway, (_, second) = await start(stack, [is_due, *answer("a")], failing)
     call = gateway.stub.Generate(text_request())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await second.called.wait()
         while 1 != sum(seat.in_flight for seat in gateway.gateway.fleet.seats):  # noqa: ASYNC110 - another server
             await asyncio.sleep(0.005)
@@ -87,7 +88,7 @@ async def test_a_client_that_leaves_in_the_middle_of_a_race_leaves_nothing(stack
     """Both workers are rid of it."""
     gateway, workers = await start(stack, HANGING, HANGING)
     call = gateway.stub.Generate(text_request())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await workers[1].called.wait()
         call.cancel()
         for worker in workers:

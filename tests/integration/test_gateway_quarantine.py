@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_gateway import RunningGateway, running_gateway, text_of, text_request
 from tests.fakes.running_worker import RunningWorker, running_worker
 from tests.fakes.service_process import service_process
@@ -26,7 +27,7 @@ async def test_a_request_that_kills_two_engines_is_refused_on_every_gateway(stac
     gateways, workers = await start(stack)
     request = text_request(f"Please: {POISON}", model="sim")
     first = await gateways[0].error(request)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         for gateway in gateways:
             await gateway.until_workers(1)
         while any(2 != len(gateway.gateway.fleet.quarantine) for gateway in gateways):  # noqa: ASYNC110 - other servers
@@ -48,7 +49,7 @@ async def test_a_gateway_that_starts_later_knows_of_it(stack: AsyncExitStack) ->
     gateways, workers = await start(stack)
     request = text_request(POISON, model="sim")
     await gateways[0].error(request)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await gateways[0].until_workers(1)
         (seat,) = (seat for seat in gateways[0].gateway.fleet.seats if not seat.load.is_draining)
         (survivor,) = (worker for worker in workers if worker.worker.address == seat.worker_id)
@@ -62,7 +63,7 @@ async def test_the_seed_does_not_make_it_another_request(stack: AsyncExitStack) 
     """Another prompt does."""
     gateways, _ = await start(stack)
     await gateways[0].error(text_request(POISON, model="sim", seed=1))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await gateways[0].until_workers(1)
     assert "REQUEST_QUARANTINED" == (await gateways[0].error(text_request(POISON, model="sim", seed=2))).reason
 
@@ -81,7 +82,7 @@ async def test_a_request_that_takes_whole_workers_down_in_the_middle_of_its_toke
     assert error is not None
     assert ("REQUEST_QUARANTINED", "3") == (error.reason, error.metadata["deaths"])
     assert text_of(responses)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         for gateway in gateways:
             await gateway.until_workers(1)
         while 3 != len(gateways[1].gateway.fleet.quarantine):  # noqa: ASYNC110 - another server

@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_gateway import running_gateway, text_request
 from tests.fakes.scripted_worker import HANG, Response, ScriptedWorker, beginning, serving
 from tidegate.inference.v1 import generation_pb2
@@ -36,7 +37,7 @@ async def test_a_client_that_reads_nothing_is_given_up(stack: AsyncExitStack) ->
     gateway = await stack.enter_async_context(running_gateway(worker.target, max_reader_stall_s=0.2))
     call = gateway.stub.Generate(text_request(max_output_tokens=300))
     await call.read()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await worker.cancelled.wait()
     seen, error = await _read_on(call)
     assert (grpc.StatusCode.ABORTED, "CLIENT_TOO_SLOW") == (error.code, error.reason)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.replay import replay
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_gateway import RunningGateway, running_gateway, text_of, text_request
 from tests.fakes.scripted_worker import HANG, ScriptedWorker, answer, at_capacity, load_report, serving
 from tidegate.inference.v1 import generation_pb2
@@ -33,7 +34,7 @@ async def start(
 
 async def until_waiting(gateway: RunningGateway, count: int) -> None:
     """Until so many requests wait."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while len(gateway.gateway.waiting_room) != count:  # noqa: ASYNC110 - a window for tests alone is none
             await asyncio.sleep(0.005)
 
@@ -60,7 +61,7 @@ async def test_a_job_that_the_worker_has_not_admitted_is_counted_in_spite_of_rep
     for _ in range(3):
         number = worker.sample_number
         await worker.push()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while seat.load.sample_number <= number:  # noqa: ASYNC110 - a window for tests alone is none
                 await asyncio.sleep(0.005)
     assert 1 == seat.unseen.requests
@@ -106,7 +107,7 @@ async def test_a_client_that_gives_up_leaves_no_trace(stack: AsyncExitStack) -> 
     await until_waiting(gateway, 1)
     call.cancel()
     await until_waiting(gateway, 0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await gateway.gateway.until_idle()
 
 

@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from gateway.replay import main, replay
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_gateway import running_gateway, text_of, text_request
 from tests.fakes.running_worker import running_worker
 from tests.fakes.scripted_worker import HANG, ScriptedWorker, answer, at_capacity, beginning, serving
@@ -23,7 +24,7 @@ SLOW = float(os.environ.get("TIDEGATE_TEST_SLOW", "40"))
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what other tasks bring about."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 - they have no event for a test
             await asyncio.sleep(0.005)
 
@@ -99,7 +100,7 @@ async def test_a_stopped_worker_is_replaced_in_the_streams_that_have_begun(stack
     gateway = await stack.enter_async_context(running_gateway(stopped.target, other.target))
     responses, error = await gateway.generate(text_request())
     assert (None, "ab") == (error, text_of(responses))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await stopped.cancelled.wait()
 
 

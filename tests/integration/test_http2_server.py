@@ -16,6 +16,7 @@ from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFr
 from tests.fakes.http2_callers import AioCaller
 from tests.fakes.http2_peer import REQUEST, read_frames
 from tests.fakes.http2_service import SERVICE, EdgeService, Observations
+from tests.fakes.patience import PATIENCE_S
 from tidegate.http2.channel import Channel, Target
 from tidegate.http2.endpoint import Endpoint, Role
 from tidegate.http2.fields import encode
@@ -88,7 +89,7 @@ class RawClient:
 
     async def until_closed(self) -> list[Frame]:
         """All frames up to the end of the connection."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             return read_frames(await self.reader.read())
 
     async def flood(self, frames: Callable[[int], tuple[Frame, ...]]) -> list[Frame]:
@@ -157,7 +158,7 @@ async def test_reader_that_stops_holds_a_bounded_amount(edge: Edge) -> None:
     await edge.seen.until(lambda: edge.seen.sent_messages > 0)
     (transport,) = edge.server.transports
     sent = -1
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while sent != edge.seen.sent_messages:  # until the producer stands still
             sent = edge.seen.sent_messages
             await asyncio.sleep(0.2)
@@ -209,7 +210,7 @@ async def test_channel_connects_again_after_its_server_has_left(edge: Edge) -> N
     (transport,) = edge.server.transports
     transport.connection.session.drain()
     transport.flush()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while channel.can_open:  # noqa: ASYNC110 - a channel has no events
             await asyncio.sleep(0)
     new = await channel.call(SERVICE + "Unary")
@@ -302,7 +303,7 @@ async def test_relay_holds_a_fast_upstream_for_a_slow_client(edge: Edge) -> None
         client.send(head, DataFrame(1, framed(b""), flags=["END_STREAM"]))
         await edge.seen.until(lambda: edge.seen.sent_messages > 5)
         sent = -1
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while sent != edge.seen.sent_messages:
                 sent = edge.seen.sent_messages
                 await asyncio.sleep(0.2)
@@ -321,7 +322,7 @@ async def test_call_that_is_cancelled_before_its_handler_begins_leaves_nothing(e
     """Its request and its end come in one read."""
     client = await RawClient.connect(edge.port)
     client.send(client.request(1, "ServerStream"), RstStreamFrame(1, error_code=8), PingFrame(0, b"12345678"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not edge.server.transports:  # noqa: ASYNC110 - the server has no event for a test
             await asyncio.sleep(0.005)
         await client.reader.readuntil(b"12345678")

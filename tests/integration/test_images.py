@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.patience import PATIENCE_S
+
 _ROOT = Path(__file__).parents[2]
 _GPU_CONSTRAINTS = _ROOT / "deploy/images/gpu-constraints.txt"
 
@@ -57,7 +59,7 @@ def test_what_an_image_installs_runs(image: str, tmp_path: Path) -> None:
     subprocess.run([*install_step(image, arguments, python), "--quiet"], cwd=_ROOT, check=True, timeout=240)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     for run in (["-c", program], command):
-        subprocess.run([python, *run], cwd=tmp_path, env=environment, check=True, timeout=60)
+        subprocess.run([python, *run], cwd=tmp_path, env=environment, check=True, timeout=PATIENCE_S)
 
 
 @pytest.mark.parametrize("case", _RESOLVED)

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_gateway import running_gateway, text_request
 from tests.fakes.running_worker import running_worker
 from tests.fakes.scripted_worker import HANG, Response, ScriptedWorker, beginning, serving
@@ -25,7 +26,7 @@ async def scrape(address: str) -> Samples:
     """All samples of an admin port, by name and labels."""
 
     def read() -> str:
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as response:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=PATIENCE_S) as response:
             return str(response.read().decode())
 
     families = text_string_to_metric_families(await asyncio.to_thread(read))
@@ -63,7 +64,7 @@ async def test_what_clients_have_not_read_is_shown(stack: AsyncExitStack) -> Non
     address = gateway.gateway.admin_address
     call = gateway.stub.Generate(text_request(max_output_tokens=300))
     await call.read()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not (unread := await scrape(address))[key(catalogue.READERS_HELD)]:  # noqa: ASYNC110 - the network fills
             await asyncio.sleep(0.02)
     assert 1 == unread[key(catalogue.READERS_BEHIND)]

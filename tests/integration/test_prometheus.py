@@ -17,6 +17,7 @@ import yaml
 
 from deploy.dashboards import ALL
 from tests.fakes.collector import collecting
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_gateway import RunningGateway, running_gateway, text_request
 from tests.fakes.running_prometheus import Prometheus, running_prometheus
 from tests.fakes.running_worker import running_worker
@@ -84,14 +85,14 @@ async def _ask(gateway: RunningGateway, number: int) -> None:
     request.criticality = generation_pb2.CRITICALITY_SHEDDABLE if is_batch else generation_pb2.CRITICALITY_CRITICAL
     metadata = ((TENANT, "batch" if is_batch else "search"),)
     while True:
-        await gateway.generate(request, metadata=metadata, timeout=20)
+        await gateway.generate(request, metadata=metadata, timeout=PATIENCE_S)
 
 
 async def _answers(prometheus: Prometheus) -> dict[str, Sequence[Mapping[str, Any]]]:
-    """The first answer to each query, in at most a minute."""
+    """The first answer to each query."""
     answers: dict[str, Sequence[Mapping[str, Any]]] = {}
     awaited = [param.values[0] for param in _QUERIES]
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE_S
     while (missing := [query for query in awaited if not answers.get(query)]) and time.monotonic() < end:
         if all(any(name in query for name in _SILENT) for query in missing):
             break

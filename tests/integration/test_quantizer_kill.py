@@ -14,11 +14,11 @@ from quantizer import manifest
 from quantizer.gate import Limits
 from quantizer.pipeline import Job
 from quantizer.recipe import Recipe
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.quantizer_process import start_quantizer
 from tests.fakes.tiny_models import write_tiny_model
 
 _POINTS = 20
-_PATIENCE_S = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def undisturbed(job: Job) -> tuple[dict[str, bytes], float]:
 
 def _finish(job: Job) -> None:
     process = start_quantizer(job)
-    process.join(_PATIENCE_S)
+    process.join(PATIENCE_S)
     assert 0 == process.exitcode
 
 
@@ -67,7 +67,7 @@ def test_a_killed_run_is_finished_bit_for_bit(
     process = start_quantizer(disturbed)
     process.join(share * seconds)
     process.kill()
-    process.join(_PATIENCE_S)
+    process.join(PATIENCE_S)
     if disturbed.out.exists():
         assert expected == _content(disturbed.out)
     _finish(disturbed)

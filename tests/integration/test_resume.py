@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_gateway import RunningGateway, running_gateway, text_of, text_request
 from tests.fakes.running_worker import running_worker
 from tests.fakes.service_process import service_process
@@ -151,7 +152,7 @@ async def test_the_client_outlives_its_gateway(stack: AsyncExitStack, key_file: 
     ]
     for gateway in gateways:
         async with grpc.aio.insecure_channel(gateway.address) as channel:
-            while "SERVING" != await check_health(channel, GATEWAY, timeout_s=5):
+            while "SERVING" != await check_health(channel, GATEWAY, timeout_s=PATIENCE_S):
                 pass
     # pick_first: the connection is to the first one until that is gone.
     target = f"ipv4:{','.join(gateway.address for gateway in gateways)}"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_gateway import RunningGateway, running_gateway, text_request
 from tests.fakes.running_worker import running_worker
 
@@ -35,7 +36,7 @@ async def read(gateway: RunningGateway) -> dict[str, Any]:
 
     def get() -> Any:
         url = f"http://{gateway.gateway.admin_address}/status.json"
-        with urllib.request.urlopen(url, timeout=10) as response:
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as response:
             return json.load(response)
 
     document: dict[str, Any] = await asyncio.to_thread(get)
@@ -81,7 +82,7 @@ async def test_a_browser_draws_the_page(gateway: RunningGateway, tmp_path: Path)
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         out, _ = await process.communicate()
     page = out.decode()
     assert "Serving; away: 127.0.0.1:1." in page

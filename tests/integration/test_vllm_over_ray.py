@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_ray import install_ray, running_ray
 from tests.fakes.service_process import service_process
 from tests.fakes.tiny_models import one_thread, write_tiny_model
@@ -55,9 +56,11 @@ async def test_an_engine_over_ray_serves_and_ends_with_its_parts(stack: AsyncExi
         )
         request.sampling.max_output_tokens = request.sampling.min_output_tokens = 12
         request.output.include_token_ids = True
-        tokens = [token async for response in stub.Generate(request, timeout=60) for token in response.delta.token_ids]
+        tokens = [
+            token async for response in stub.Generate(request, timeout=PATIENCE_S) for token in response.delta.token_ids
+        ]
     assert 12 == len(tokens)
     assert 2 == len(ray.parts)
     os.kill(min(ray.parts), signal.SIGKILL)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         assert 0 != await worker.process.wait()

@@ -9,6 +9,7 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_worker import RunningWorker, running_worker
 from tests.fakes.scripted_engine import ScriptedEngine
 from tidegate.client.health import WORKER
@@ -22,9 +23,9 @@ pytestmark = pytest.mark.usefixtures("data_plane")
 _NOT_SERVING, _SERVING = health_pb2.HealthCheckResponse.NOT_SERVING, health_pb2.HealthCheckResponse.SERVING
 
 
-def _settings() -> WorkerSettings:
+def _settings(*, stall_after_s: float = 600) -> WorkerSettings:
     """Made in each test, for its data plane."""
-    return WorkerSettings(engine="sim", listen="127.0.0.1:0", drain_grace_s=1, stall_after_s=1)
+    return WorkerSettings(engine="sim", listen="127.0.0.1:0", drain_grace_s=1, stall_after_s=stall_after_s)
 
 
 async def _error(call: AsyncIterable[inference_service_pb2.GenerateResponse]) -> RpcError:
@@ -37,7 +38,7 @@ async def _error(call: AsyncIterable[inference_service_pb2.GenerateResponse]) ->
 async def _until_health(worker: RunningWorker, status: int) -> None:
     stub: Any = health_pb2_grpc.HealthStub(worker.channel)
     watch = stub.Watch(health_pb2.HealthCheckRequest(service=WORKER))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         async for response in watch:
             if response.status == status:
                 break
@@ -75,15 +76,22 @@ async def test_engine_that_dies_idle_ends_the_process() -> None:
 
 
 async def test_stalled_engine_is_not_serving_until_it_steps_again() -> None:
-    """Work without a step makes the worker unhealthy and refuse calls; a step makes it healthy."""
+    """Work without a step makes the worker unhealthy and refuse calls; steps make it healthy."""
     engine = ScriptedEngine((EngineOutput(token_ids=(7,), text="a"),), hangs=True)
-    async with running_worker(_settings(), lambda *_: engine) as worker:
+
+    async def step() -> None:
+        while True:
+            engine.step()
+            await asyncio.sleep(0.01)
+
+    async with running_worker(_settings(stall_after_s=1), lambda *_: engine) as worker:
         call = worker.stub.Generate(worker.request())
         await call.read()
         await _until_health(worker, _NOT_SERVING)
         error = await _error(worker.stub.Generate(worker.request()))
-        engine.step()
+        stepping = asyncio.create_task(step())
         await _until_health(worker, _SERVING)
+        stepping.cancel()
         call.cancel()
 
     assert (grpc.StatusCode.UNAVAILABLE, "NOT_SERVING") == (error.code, error.reason)
@@ -96,7 +104,7 @@ async def test_cancel_aborts_the_engine_job() -> None:
         call = worker.stub.Generate(worker.request())
         await call.read()
         call.cancel()
-        await asyncio.wait_for(engine.idle.wait(), 10)
+        await asyncio.wait_for(engine.idle.wait(), PATIENCE_S)
 
     assert [job.job_id for job in engine.jobs] == engine.aborted
 
@@ -108,7 +116,7 @@ async def test_cancel_ends_a_write_that_waits_for_its_client() -> None:
         call = worker.stub.Generate(worker.request())
         await call.read()
         call.cancel()
-        await asyncio.wait_for(engine.idle.wait(), 10)
+        await asyncio.wait_for(engine.idle.wait(), PATIENCE_S)
 
         assert ["job-1"] == engine.aborted
         assert 0 == (await worker.load()).reserved_block_count

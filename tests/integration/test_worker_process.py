@@ -9,6 +9,7 @@ from asyncio.subprocess import PIPE, Process
 import grpc.aio
 import pytest
 
+from tests.fakes.patience import PATIENCE_S
 from tidegate.client.health import WORKER, check_health
 
 pytestmark = pytest.mark.usefixtures("data_plane")
@@ -31,7 +32,7 @@ async def test_process_says_where_it_serves_and_ends_with_0_on_sigterm() -> None
     process = await _start("--engine", "sim", "--listen", "127.0.0.1:0")
     try:
         async with grpc.aio.insecure_channel(await _ready_address(process)) as channel:
-            assert "SERVING" == await check_health(channel, WORKER, timeout_s=5)
+            assert "SERVING" == await check_health(channel, WORKER, timeout_s=PATIENCE_S)
         process.send_signal(signal.SIGTERM)
         _, _ = await process.communicate()
     finally:

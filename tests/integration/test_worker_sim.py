@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_worker import RunningWorker, running_worker
 from tidegate.client.health import WORKER, check_health
 from tidegate.inference.v1 import generation_pb2, inference_service_pb2
@@ -267,7 +268,7 @@ async def test_drain_ends_requests_that_outlast_its_grace(slow_sim: RunningWorke
 
 async def test_health_follows_readiness(sim: RunningWorker) -> None:
     """The service's own name answers SERVING."""
-    assert "SERVING" == await check_health(sim.channel, WORKER, timeout_s=5)
+    assert "SERVING" == await check_health(sim.channel, WORKER, timeout_s=PATIENCE_S)
 
 
 async def _file(worker: RunningWorker, file: worker_service_pb2.TokenizerFile.ValueType) -> bytes:
@@ -278,7 +279,7 @@ async def _file(worker: RunningWorker, file: worker_service_pb2.TokenizerFile.Va
 async def _until(worker: RunningWorker, condition: Callable[[worker_service_pb2.LoadReport], bool]) -> None:
     """Watch the load until ``condition`` holds; a test that waits in vain is ended by the timeout."""
     watch = worker.stub.WatchLoad(worker_service_pb2.WatchLoadRequest())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         async for response in watch:
             if condition(response.load_report):
                 break

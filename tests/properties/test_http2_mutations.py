@@ -9,7 +9,7 @@ from tests.fakes.http2_peer import ServerUnderTest
 
 # `make fuzz` goes on from here, with a fuzzer that sees which lines it has reached.
 _MUTATIONS = int(os.environ.get("TIDEGATE_TEST_MUTATIONS", "20000"))
-_SLOW_S = 5.0
+_SLOW_S = 5.0  # of processor time
 
 
 def test_mutated_clients_never_break_the_server() -> None:
@@ -18,9 +18,9 @@ def test_mutated_clients_never_break_the_server() -> None:
     for _ in range(_MUTATIONS // 2):
         server = ServerUnderTest(handshake=False)
         sequence = client_sequence(server)
-        began = time.monotonic()
+        began = time.process_time()
         attack_server(rng, server, mutated(rng, sequence))
-        assert time.monotonic() - began < _SLOW_S
+        assert time.process_time() - began < _SLOW_S
 
 
 def test_mutated_servers_never_break_the_client() -> None:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import resource
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 import grpc.aio
 
 from tidegate.client.health import check_health
+from tidegate.client.stack import free_port
 from tidegate.worker.v1 import worker_service_pb2, worker_service_pb2_grpc
 
 _READY_TIMEOUT_S, _STOP_TIMEOUT_S = 240.0, 60.0
@@ -35,7 +35,7 @@ class Service:
         is_watched: bool,
     ) -> None:
         """See ``FleetPlan``."""
-        self.address, self.admin_address = _free_address(), _free_address()
+        self.address, self.admin_address = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         listen = ("--listen", self.address, "--admin-listen", self.admin_address)
         wrapper = ("tests.reliability.watched",) if is_watched else ()
         self._command = (sys.executable, "-m", *wrapper, module, *listen, *arguments)
@@ -161,12 +161,6 @@ async def load_of(stub: worker_service_pb2_grpc.WorkerServiceAsyncStub) -> worke
     finally:
         watch.cancel()
     raise AssertionError("the watch ended without a report")
-
-
-def _free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 async def _is_serving(channel: grpc.aio.Channel) -> bool:

@@ -34,6 +34,7 @@ _TOKENIZER = Path(worker.__file__).parent / "sim_model" / "tokenizer.json"
 
 _CONFIG = json.loads((Path(worker.__file__).parents[1] / "protos" / "service_config.json").read_text(encoding="utf-8"))
 _NO_HEALTH_CHECKS = json.dumps({key: value for key, value in _CONFIG.items() if key != "healthCheckConfig"})
+_SETTLED_S = 30.0  # as long as a machine may take that is busy
 _TENANTS = ("red", "green", "blue")
 # Spans are sent soon, and none is dropped from a queue that is full.
 _TRACING = {"OTEL_BSP_SCHEDULE_DELAY": "500", "OTEL_BSP_MAX_QUEUE_SIZE": "65536"}
@@ -223,12 +224,12 @@ def _channel(gateways: Sequence[Service]) -> grpc.aio.Channel:
 
 
 async def _blocks_held(workers: Sequence[Service]) -> int:
-    """Blocks that some worker still holds two seconds after the last stream has ended."""
+    """Blocks that some worker still holds a while after the last stream has ended."""
     held = 0
     for service in workers:
         async with grpc.aio.insecure_channel(service.address) as channel:
             stub = worker_service_pb2_grpc.WorkerServiceStub(channel)
-            until = time.monotonic() + 2
+            until = time.monotonic() + _SETTLED_S
             while True:
                 load = await load_of(stub)
                 left = load.reserved_block_count + load.total_block_count - load.free_block_count

@@ -12,6 +12,7 @@ from gateway.errors import AdmissionQueueFullError, DeadlineExceededError
 from gateway.policy.limit import Limit
 from gateway.preparation import Preparation
 from tests.fakes.clock import ManualClock
+from tests.fakes.patience import PATIENCE_S
 
 
 class SlowWork:
@@ -56,7 +57,7 @@ def soon(seconds: float = 30.0) -> float:
 
 async def until_given_back(backlog: Limit) -> None:
     """Wait for the thread's word to come through the event loop."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while backlog.in_use:  # noqa: ASYNC110 - it has no event for a test
             await asyncio.sleep(0)
 

@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.trace import NoOpTracer, SpanKind, StatusCode, Tracer
 
 from tests.fakes.collector import collecting
+from tests.fakes.patience import PATIENCE_S
 from tidegate.inference.v1 import inference_service_pb2, inference_service_pb2_grpc
 from tidegate.rpc.server import ErrorInterceptor
 from tidegate.rpc.status import INFERENCE_DOMAIN, RpcError
@@ -25,7 +26,6 @@ _GENERATE = "tidegate.inference.v1.InferenceService/Generate"
 _TOKENIZE = "tidegate.inference.v1.InferenceService/Tokenize"
 _TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 _TRACEPARENT = f"00-{_TRACE_ID}-b7ad6b7169203331-01"
-_LIMIT_S = 10.0
 
 _Stub = Any  # mypy-protobuf's name for the asyncio form exists for type checkers only
 _Call = Callable[[_Stub, float | None], Awaitable[None]]
@@ -41,7 +41,7 @@ class EndedSpans(SpanProcessor):
         self._spans.put_nowait(span)
 
     async def next(self) -> ReadableSpan:
-        return await asyncio.wait_for(self._spans.get(), _LIMIT_S)
+        return await asyncio.wait_for(self._spans.get(), PATIENCE_S)
 
     @property
     def is_empty(self) -> bool:

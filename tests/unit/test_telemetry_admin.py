@@ -7,6 +7,7 @@ from http.client import HTTPConnection
 
 import pytest
 
+from tests.fakes.patience import PATIENCE_S
 from tidegate.telemetry.admin import AdminServer, Page
 from tidegate.telemetry.metrics import Metrics
 from tidegate.telemetry.port import admin_port
@@ -24,7 +25,7 @@ def server() -> Iterator[AdminServer]:
 
 def ask(address: str, path: str, method: str = "GET") -> tuple[int, str, str]:
     """Status, content type and text."""
-    connection = HTTPConnection(address, timeout=10)
+    connection = HTTPConnection(address, timeout=PATIENCE_S)
     connection.request(method, path)
     response = connection.getresponse()
     answer = response.status, response.getheader("Content-Type", ""), response.read().decode()

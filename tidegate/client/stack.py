@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +27,8 @@ _DEFAULT_KV_CACHE_BYTES = 2**30
 # Generous: the first start of vLLM on a slow, busy machine. The log shows whether it still moves.
 _START_LIMIT_S = 900.0
 _POLL_S = 0.2
+# Below those that Linux gives to whoever asks for any: nobody comes by one of these by chance.
+_PORTS = range(20_000, 30_000)
 _GRACE_S = 15.0
 
 
@@ -114,10 +117,11 @@ async def local_stack(options: StackOptions, steps: Steps) -> AsyncIterator[Stac
 
 def free_port() -> int:
     """A port of 127.0.0.1 that is free now. Somebody else may take it first; the child's log then says so."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", random.choice(_PORTS)))
+            port: int = probe.getsockname()[1]
+            return port
 
 
 async def _until_serving(child: Child, target: str, service: str, note: Note, *, beside: Child) -> None:
