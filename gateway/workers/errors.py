@@ -9,7 +9,11 @@ class UnusableWorkerError(Exception):
     """The worker gets no traffic, or none any more. The message says why, for the log."""
 
 
-class SilentWorkerError(UnusableWorkerError):
+class LostWorkerError(UnusableWorkerError):
+    """It was in use, and is not now; as far as anybody knows it may be back at any moment."""
+
+
+class SilentWorkerError(LostWorkerError):
     """Its reports stay out, though its connection stands as far as anybody knows: it hangs, or is out of reach."""
 
 

@@ -13,7 +13,7 @@ from gateway.policy.load import WorkerLoad
 from gateway.policy.quarantine import Suspect
 from gateway.policy.silence import LOOK_S, Silence
 from gateway.workers.client import WorkerClient
-from gateway.workers.errors import SilentWorkerError, UnusableWorkerError
+from gateway.workers.errors import LostWorkerError, SilentWorkerError
 from tidegate.worker.v1 import worker_service_pb2
 
 # A worker reports at least once a second. One that is stopped has to be out of rotation within 3 seconds.
@@ -26,7 +26,7 @@ async def watch_load(
     """The worker's loads as they come in; close the generator to stop.
 
     It ends only by raising: ``WorkerCallError``, ``SilentWorkerError`` when reports stay out for ``stale_after_s``
-    (``gateway.policy.silence`` tells how these are counted), or ``UnusableWorkerError`` when the stream ends, or the
+    (``gateway.policy.silence`` tells how these are counted), or ``LostWorkerError`` when the stream ends, or the
     worker was restarted.
     """
     last_sample = 0
@@ -38,9 +38,9 @@ async def watch_load(
             except TimeoutError:
                 raise SilentWorkerError(f"no load report for {stale_after_s:g} s") from None
             except StopAsyncIteration:
-                raise UnusableWorkerError("it ended its load reports") from None
+                raise LostWorkerError("it ended its load reports") from None
             if report.sample_number <= last_sample:
-                raise UnusableWorkerError("it was restarted")
+                raise LostWorkerError("it was restarted")
             last_sample = report.sample_number
             yield _load(report, received_at=clock())
 

@@ -11,15 +11,15 @@ from typing import NoReturn
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from gateway.workers.errors import UnusableWorkerError, WorkerCallError
+from gateway.workers.errors import LostWorkerError, UnusableWorkerError, WorkerCallError
 
 _LOGGER = logging.getLogger(__name__)
 
 # A worker that was usable for so long, in seconds, is tried again at once; otherwise the waits go on growing.
 _STABLE_S = 5.0
-# One that does not answer, or has not loaded its model, may be ready at any moment, and to ask it costs little. One
-# that failed its proof is likely to fail it again.
-_CALL_FAILED = wait_random_exponential(multiplier=0.2, max=1.0)
+# One that does not answer, has not loaded its model, or was lost again as soon as it was back may be ready at any
+# moment, and to ask it costs little. One that failed its proof is likely to fail it again.
+_MAY_BE_READY = wait_random_exponential(multiplier=0.2, max=1.0)
 _UNUSABLE = wait_random_exponential(multiplier=0.2, max=30.0)
 
 
@@ -58,7 +58,7 @@ async def reconnect_forever(
 
 def _wait_s(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    return (_CALL_FAILED if isinstance(error, WorkerCallError) else _UNUSABLE)(state)
+    return (_MAY_BE_READY if isinstance(error, WorkerCallError | LostWorkerError) else _UNUSABLE)(state)
 
 
 class _ReasonLog:

@@ -28,6 +28,7 @@ POISON = "a prompt that no engine survives"
 _VANISHING, _STALLED, _HERD = 200, 20, 300
 _INTRUDERS_TOKENS = 200
 _STALL_S = 5.0
+_UNUSED_S = 60.0  # a worker that is whole and gets no job for so long is left out by some defect
 # In which a worker whose engine is dead has told so, and has ended.
 _LAST_WORDS_S = 3.0
 
@@ -144,11 +145,16 @@ FAULTS: Mapping[str, Callable[[Nemesis], Awaitable[None]]] = MappingProxyType(
 
 
 async def until_used(worker: Service) -> float:
-    """Seconds from now, when the worker says that it serves, until a gateway has given it a job."""
+    """Seconds from now, when the worker says that it serves, until a gateway has given it a job.
+
+    Raises ``TimeoutError`` when that does not come.
+    """
     begin = time.monotonic()
-    async with grpc.aio.insecure_channel(worker.address) as channel, asyncio.timeout(60):
+    async with grpc.aio.insecure_channel(worker.address) as channel:
         stub = worker_service_pb2_grpc.WorkerServiceStub(channel)
-        while not await _is_used(stub):  # noqa: ASYNC110 - another process
+        while not await _is_used(stub):
+            if time.monotonic() - begin > _UNUSED_S:
+                raise TimeoutError(f"worker {worker.address} was given no job for {_UNUSED_S:.0f} s")
             await asyncio.sleep(0.02)
     return time.monotonic() - begin
 

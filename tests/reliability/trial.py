@@ -180,7 +180,10 @@ async def _strike(plan: Plan, nemesis: Nemesis, clients: _Clients, report: Repor
         ends_at = time.monotonic() + plan.duration_s
         while nemesis.faults < plan.faults and (began_at := time.monotonic()) < ends_at:
             kind = nemesis.rng.choice(plan.kinds)
-            await FAULTS[kind](nemesis)
+            try:
+                await FAULTS[kind](nemesis)
+            except TimeoutError as error:
+                report.wrong.append(f"{kind} at {began_at - report.began_at:.0f} s: {error}")
             nemesis.faults += 1
             report.faults[kind] += 1
             took_s = time.monotonic() - began_at

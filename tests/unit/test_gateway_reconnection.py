@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import grpc
 import pytest
 
-from gateway.workers.errors import UnusableWorkerError, WorkerCallError
+from gateway.workers.errors import LostWorkerError, SilentWorkerError, UnusableWorkerError, WorkerCallError
 from gateway.workers.reconnection import reconnect_forever
 from tests.fakes.clock import ManualClock
 from tidegate.rpc.status import WORKER_DOMAIN, RpcError
@@ -47,6 +47,14 @@ async def test_a_worker_that_may_be_ready_any_moment_is_asked_every_second_at_le
     waits = await waits_s(*[(0.1, LOADING)] * 200)
     assert 200 == len(waits) == len(set(waits))
     assert 0.5 < max(waits) <= 1.0
+
+
+@pytest.mark.parametrize("lost", [SilentWorkerError("no load report"), LostWorkerError("it was restarted")])
+async def test_a_worker_that_is_lost_as_soon_as_it_is_back_is_asked_as_often(lost: LostWorkerError) -> None:
+    """However often it was asked in vain while it was out of reach: a busy host must not keep it out for long."""
+    waits = await waits_s(*[(3.0, LOADING)] * 20, *[(2.9, lost)] * 50)
+    assert 70 == len(waits)
+    assert max(waits) <= 1.0
 
 
 async def test_a_worker_that_failed_its_proof_is_asked_less_and_less() -> None:
