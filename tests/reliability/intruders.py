@@ -19,8 +19,11 @@ from tidegate.http2.messages import framed
 from tidegate.http2.request_head import request_fields
 from tidegate.inference.v1 import inference_service_pb2
 from tidegate.rpc.metadata import TRACEPARENT
+from tidegate.worker.v1 import worker_service_pb2
 
 _GENERATE = "/tidegate.inference.v1.InferenceService/Generate"
+_GENERATE_AT_WORKER = "/tidegate.worker.v1.WorkerService/Generate"
+_PROMPT = (3, 4, 5, 6)  # of the sim's tokens, some four as a text has
 _STREAM_ID = 1
 # What a stalled reader lets the server send: Started and a token or two.
 _STALLED_WINDOW_BYTES, _WIDE_WINDOW_BYTES = 512, 2**30
@@ -46,6 +49,7 @@ class Call:
 
     text: str
     tokens: int
+    checkpoint_sha256: str = ""  # of a worker that is called itself, past its gateway
     logprobs: int | None = None
     window_bytes: int | None = None
     trace_id: str = field(default_factory=lambda: os.urandom(16).hex())
@@ -53,19 +57,27 @@ class Call:
 
 def conversation(address: str, call: Call) -> bytes:
     """All that a client sends for one call on a connection of its own."""
-    request = inference_service_pb2.GenerateRequest(model="sim", text=call.text)
+    request: inference_service_pb2.GenerateRequest | worker_service_pb2.GenerateRequest
+    if call.checkpoint_sha256:
+        request = worker_service_pb2.GenerateRequest(
+            response_id=call.trace_id, checkpoint_sha256=call.checkpoint_sha256, prompt_token_ids=_PROMPT
+        )
+    else:
+        request = inference_service_pb2.GenerateRequest(model="sim", text=call.text)
     request.sampling.max_output_tokens = request.sampling.min_output_tokens = call.tokens
     request.output.include_token_ids = True
     if call.logprobs is not None:
         request.output.logprobs = call.logprobs
     metadata = ((TRACEPARENT, f"00-{call.trace_id}-{os.urandom(8).hex()}-01"),)
-    head = encode(request_fields(_GENERATE, authority=address, is_tls=False, metadata=metadata))
+    path = _GENERATE_AT_WORKER if call.checkpoint_sha256 else _GENERATE
+    head = encode(request_fields(path, authority=address, is_tls=False, metadata=metadata))
     body = framed(request.SerializeToString())
     values = {} if call.window_bytes is None else {SettingsFrame.INITIAL_WINDOW_SIZE: call.window_bytes}
     return b"".join(
         (
             frames.PREFACE,
             frames.settings(values),
+            frames.settings_ack(),  # of the server's, which are sure to come; who sends none is put out after a while
             frames.header_block(_STREAM_ID, head, end_stream=False),
             frames.header(frames.DATA, frames.END_STREAM, _STREAM_ID, len(body)),
             body,
@@ -119,9 +131,17 @@ async def stall(address: str, number: int, *, tokens: int, logprobs: int | None 
     return Reader(writer=writer)
 
 
-async def read_along(address: str, number: int, *, tokens: int, logprobs: int | None = None) -> Reader:
-    """Call, and read all that comes."""
-    call = Call(text=f"Slow story {number}", tokens=tokens, logprobs=logprobs, window_bytes=_WIDE_WINDOW_BYTES)
+async def read_along(
+    address: str, number: int, *, tokens: int, logprobs: int | None = None, checkpoint_sha256: str = ""
+) -> Reader:
+    """Call, and read all that comes; of a worker itself where its checkpoint is named."""
+    call = Call(
+        text=f"Slow story {number}",
+        tokens=tokens,
+        checkpoint_sha256=checkpoint_sha256,
+        logprobs=logprobs,
+        window_bytes=_WIDE_WINDOW_BYTES,
+    )
     reader, writer = await _connect(address)
     writer.write(conversation(address, call) + frames.window_update(0, _WIDE_WINDOW_BYTES))
 
