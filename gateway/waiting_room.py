@@ -222,9 +222,7 @@ class WaitingRoom:
             if not self._fleet.seats_for(guest.model):
                 guest.send_away(no_worker_available())
                 continue
-            hint_s = line.retry_after_s(guest, supply, now)
-            if guest.retry_hint_s is not None and supply.tokens_per_s is None:
-                hint_s = guest.retry_hint_s
+            hint_s = line.retry_after_s(guest, supply, now, worker_hint_s=guest.retry_hint_s)
             guest.send_away(waited_in_vain(guest, supply, line.bound_of(guest), now=now, retry_after_s=hint_s))
         return bool(gone)
 

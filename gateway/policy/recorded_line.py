@@ -108,10 +108,11 @@ class RecordedLine(WaitingLine):
         super().released(waiter, tokens)
         self._tell("released", None, number=waiter.number, tokens=tokens)
 
-    def retry_after_s(self, waiter: Waiter, supply: Supply, now: float) -> float:
+    def retry_after_s(self, waiter: Waiter, supply: Supply, now: float, *, worker_hint_s: float | None = None) -> float:
         """As ``WaitingLine.retry_after_s``."""
-        hint_s = super().retry_after_s(waiter, supply, now)
-        self._tell("retry_after", hint_s, number=waiter.number, supply=asdict(supply), now=now)
+        hint_s = super().retry_after_s(waiter, supply, now, worker_hint_s=worker_hint_s)
+        asked = {"number": waiter.number, "supply": asdict(supply), "now": now, "worker_hint_s": worker_hint_s}
+        self._tell("retry_after", hint_s, **asked)
         return hint_s
 
     def _tell(self, call: str, outcome: Any, **arguments: Any) -> None:

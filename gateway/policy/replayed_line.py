@@ -94,7 +94,8 @@ class _ReplayedLine:
         del self._waiters[record["number"]]
 
     def _retry_after(self, record: Record) -> Any:
-        return self._line.retry_after_s(self._waiter(record), Supply(**record["supply"]), record["now"])
+        waiter, supply, hint_s = self._waiter(record), Supply(**record["supply"]), record["worker_hint_s"]
+        return self._line.retry_after_s(waiter, supply, record["now"], worker_hint_s=hint_s)
 
     def _may_go(self, record: Record) -> Any:
         elsewhere = [GatewayQueue(**queue) for queue in record["elsewhere"]]

@@ -148,9 +148,15 @@ class WaitingLine:
         rate = supply.tokens_per_s
         return missing / (rate * supply.share_of(self.queue.tokens)) if rate else None
 
-    def retry_after_s(self, waiter: Waiter, supply: Supply, now: float) -> float:
-        """When ``waiter``, which was let in and sent away, had better come back: when it would be served behind all."""
-        return self._retry_after_s(forecast_of_return(waiter, self.queue, supply, now).room_s)
+    def retry_after_s(self, waiter: Waiter, supply: Supply, now: float, *, worker_hint_s: float | None = None) -> float:
+        """When ``waiter``, which was let in and sent away, had better come back: when it would be served behind all.
+
+        ``worker_hint_s``: when a worker that refused it expected to have its room. It knows nothing of the others.
+        """
+        predicted_s = forecast_of_return(waiter, self.queue, supply, now).room_s
+        if predicted_s is None and worker_hint_s is not None:
+            return min(MAX_RETRY_S, worker_hint_s * (1 + self.queue.tokens / waiter.tokens))
+        return self._retry_after_s(predicted_s)
 
     def bound_of(self, waiter: Waiter) -> Bound:
         """Which bound makes ``waiter`` leave when it does."""

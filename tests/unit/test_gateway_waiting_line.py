@@ -179,6 +179,17 @@ def test_who_waited_in_vain_comes_back_behind_all_that_wait_now() -> None:
     assert 0.5 <= room.retry_after_s(unlucky, supply, 1.5) <= 0.55
 
 
+def test_where_no_drain_is_known_a_workers_advice_counts_for_each_in_line() -> None:
+    """It is for one request's room: three such before it take three times as long again."""
+    room, supply = line(), Supply(free_tokens=0, tokens_per_s=None)
+    unlucky = newcomer(leaves_at=1.5)
+    for one in (unlucky, *(newcomer(leaves_at=9.0) for _ in range(3))):
+        assert [] == room.offer(one, supply, 0.0)
+    assert [unlucky] == room.expire(supply, 1.5)
+
+    assert 0.2 == room.retry_after_s(unlucky, supply, 1.5, worker_hint_s=0.05)
+
+
 def test_far_deadlines_do_not_change_the_order() -> None:
     """They are rounded on the wire; a near one goes first."""
     room, supply = line(), Supply(free_tokens=0, tokens_per_s=None)
