@@ -1,8 +1,11 @@
-"""What tracing costs: CPU time of gateway and worker together for the same requests, traced and not, turn by turn.
+"""What tracing costs: CPU of the gateway and of the worker for an answer, and answers a second, traced and not.
 
-``python -m bench.tracing --endpoint http://127.0.0.1:4317``; without an endpoint the collector is a dead one. Ratios
-are of medians over the rounds. Each request is 512 prompt tokens (as text) and 128 output tokens on
-the simulated engine.
+    python -m bench.tracing
+
+Gateway, worker, client and collector are processes of their own, of which the first two are counted, by the kernel.
+There is one pair of gateway and worker for each variant, and all are up at once; the load goes to one pair after the
+other, in short rounds whose order rotates. Two pairs trace nothing: with their mean those of a round are compared,
+and how far the two are from it is how far equal pairs are apart.
 """
 
 from __future__ import annotations
@@ -10,79 +13,226 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import random
 import statistics
+import sys
+import tempfile
 import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 
-import grpc.aio
+import uvloop
 
-from gateway.app import Gateway
-from gateway.config import GatewaySettings
-from tidegate.inference.v1 import inference_service_pb2, inference_service_pb2_grpc
-from tidegate.rpc.server import CHANNEL_OPTIONS
-from tidegate.telemetry.setup import Telemetry, setup
-from worker.app import Worker
-from worker.config import WorkerSettings
+from bench.data_plane import handshake
+from bench.data_plane.accounting import ProcessTree
+from bench.data_plane.processes import announced
+from tidegate.http2.channel import Channel, Target
+from tidegate.http2.endpoint import Endpoint, Role
+from tidegate.http2.grpc_status import CallError
+from tidegate.http2.limits import Limits
+from tidegate.http2.transport import Flusher
+from tidegate.inference.v1 import chat_pb2, inference_service_pb2
+from tidegate.native.choice import CHOICE
 
-_MODES = ("untraced", "sampled 0 %", "sampled 100 %")
-_AT_ONCE = 16
+_METHOD = "/tidegate.inference.v1.InferenceService/Generate"
+_PROMPT_TOKENS = 100
+# Nobody listens there.
+_DEAD = "http://127.0.0.1:1"
+# What was traced in a round is sent before its end; 5 s are the default.
+_SEND_EVERY_S, _SETTLE_S = 1.0, 1.3
 
 
-async def run(mode: str, endpoint: str, requests: int) -> float:
-    """CPU seconds for a request."""
-    os.environ["OTEL_TRACES_SAMPLER"] = "parentbased_always_off" if mode == _MODES[1] else "parentbased_always_on"
-    is_traced = mode != _MODES[0]
-    telemetries = [
-        setup(name, endpoint=endpoint) if is_traced else Telemetry.silent() for name in ("gateway", "worker")
-    ]
-    worker = Worker(
-        WorkerSettings(engine="sim", listen="127.0.0.1:0", admin_listen="", sim_time_scale=0.01),
-        telemetry=telemetries[1],
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """A way of tracing; ``sends_to`` is the collector's address, or none."""
+
+    name: str
+    sends_to: str = ""
+    sampler: str = "parentbased_always_on"
+
+    @property
+    def command(self) -> list[str]:
+        """What stands before the module's name."""
+        variables = [f"OTEL_TRACES_SAMPLER={self.sampler}", f"OTEL_BSP_SCHEDULE_DELAY={_SEND_EVERY_S * 1e3:.0f}"]
+        return ["env", *variables, sys.executable, "-m"]
+
+    @property
+    def flags(self) -> list[str]:
+        """Of gateway and worker."""
+        return [
+            "--listen=127.0.0.1:0",
+            "--admin-listen=",
+            *([f"--otlp-endpoint={self.sends_to}"] * bool(self.sends_to)),
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """``streams`` ask for answers of ``tokens`` tokens, one after the other."""
+
+    tokens: int
+    streams: int
+    answers: int  # of each stream in a round
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A gateway and its worker."""
+
+    address: str
+    gateway: ProcessTree
+    worker: ProcessTree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What a round took: microseconds of CPU for an answer, and answers a second."""
+
+    gateway_us: float
+    worker_us: float
+    rate: float
+
+    @property
+    def cpu_us(self) -> float:
+        """Of both."""
+        return self.gateway_us + self.worker_us
+
+
+class Client:
+    """Asks one gateway."""
+
+    def __init__(self, address: str) -> None:
+        """Make it inside a running event loop."""
+        host, _, port = address.rpartition(":")
+        endpoint = Endpoint(role=Role.CLIENT, clock=time.monotonic, limits=Limits())
+        flusher = Flusher(asyncio.get_running_loop())
+        self._channel = Channel(endpoint, Target(host=host, port=int(port)), flusher=flusher)
+        self._words = handshake.prompt(_PROMPT_TOKENS).split(" ")
+        self._rng = random.Random(7)
+
+    async def load(self, workload: Workload) -> None:
+        """One round."""
+        await asyncio.gather(*(self._stream(workload) for _ in range(workload.streams)))
+
+    async def until_ready(self) -> None:
+        """A gateway listens before it has shaken hands with its worker."""
+        while True:
+            try:
+                return await self.load(Workload(tokens=1, streams=1, answers=1))
+            except CallError:
+                await asyncio.sleep(0.1)
+
+    async def _stream(self, workload: Workload) -> None:
+        for _ in range(workload.answers):
+            call = await self._channel.call(_METHOD, timeout_s=60.0)
+            call.send(self._request(workload.tokens), half_close=True)
+            while await call.receive() is not None:
+                pass
+
+    def _request(self, tokens: int) -> bytes:
+        self._rng.shuffle(self._words)  # or the worker would have the prompt in its cache
+        request = inference_service_pb2.GenerateRequest(model="sim")
+        request.chat.messages.add(role=chat_pb2.CHAT_ROLE_USER, content=" ".join(self._words))
+        request.sampling.max_output_tokens = request.sampling.min_output_tokens = tokens
+        return request.SerializeToString()
+
+
+async def measure(pair: Pair, client: Client, workload: Workload) -> Round:
+    """One round with one pair."""
+    gateway_s, worker_s, began = pair.gateway.cpu_s(), pair.worker.cpu_s(), time.monotonic()
+    await client.load(workload)
+    took_s = time.monotonic() - began
+    await asyncio.sleep(_SETTLE_S)  # for all pairs alike: what was traced is sent
+    answers = workload.streams * workload.answers
+    return Round(
+        gateway_us=(pair.gateway.cpu_s() - gateway_s) / answers * 1e6,
+        worker_us=(pair.worker.cpu_s() - worker_s) / answers * 1e6,
+        rate=answers / took_s,
     )
-    lives = [asyncio.create_task(worker.run())]
-    await worker.ready.wait()
-    settings = GatewaySettings(workers=(worker.address,), listen="127.0.0.1:0", admin_listen="")
-    gateway = Gateway(settings, telemetries[0])
-    lives.append(asyncio.create_task(gateway.run()))
-    await gateway.listening.wait()
-    while not gateway.fleet.is_serving:  # noqa: ASYNC110 - a start
-        await asyncio.sleep(0.01)
-    async with grpc.aio.insecure_channel(gateway.address, options=CHANNEL_OPTIONS) as channel:
-        stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
-        request = inference_service_pb2.GenerateRequest(model="sim", text="word " * 512)
-        request.sampling.max_output_tokens = request.sampling.min_output_tokens = 128
 
-        async def some(count: int) -> None:
-            for _ in range(count):
-                async for _ in stub.Generate(request):
-                    pass
 
-        await asyncio.gather(*(some(2) for _ in range(_AT_ONCE)))
-        began = time.process_time()
-        await asyncio.gather(*(some(requests // _AT_ONCE) for _ in range(_AT_ONCE)))
-        spent = time.process_time() - began
-    gateway.stop()
-    worker.stop()
-    await asyncio.gather(*lives)
-    for telemetry in telemetries:
-        await asyncio.to_thread(telemetry.shutdown)
-    return spent / (requests // _AT_ONCE * _AT_ONCE)
+async def measure_all(pairs: Mapping[str, Pair], workload: Workload, rounds: int) -> Mapping[str, Sequence[Round]]:
+    """Of each pair, its rounds."""
+    clients = {name: Client(pair.address) for name, pair in pairs.items()}
+    warm_up = Workload(tokens=workload.tokens, streams=workload.streams, answers=max(1, workload.answers // 4))
+    for client in clients.values():
+        await client.until_ready()
+        await client.load(warm_up)
+    await asyncio.sleep(_SETTLE_S)
+    found: dict[str, list[Round]] = defaultdict(list)
+    names = list(pairs)
+    for turn in range(rounds):
+        first = turn % len(names)
+        for name in (*names[first:], *names[:first]):
+            found[name].append(await measure(pairs[name], clients[name], workload))
+    return {name: found[name] for name in names}
+
+
+def rows(found: Mapping[str, Sequence[Round]]) -> Iterator[str]:
+    """A table's lines: medians over the rounds, and of what is compared round by round the quartiles."""
+    first, second, *_ = found.values()
+    base_us = [(one.cpu_us + other.cpu_us) / 2 for one, other in zip(first, second, strict=True)]
+    base_rate = [(one.rate + other.rate) / 2 for one, other in zip(first, second, strict=True)]
+    yield "| variant | gateway us | worker us | both, to untraced | answers/s | to untraced |"
+    yield "|---|---|---|---|---|---|"
+    for name, taken in found.items():
+        gateway_us = statistics.median(one.gateway_us for one in taken)
+        worker_us = statistics.median(one.worker_us for one in taken)
+        rate = statistics.median(one.rate for one in taken)
+        cpu = _compared([one.cpu_us for one in taken], base_us)
+        yield (
+            f"| {name} | {gateway_us:,.0f} | {worker_us:,.0f} | {cpu} | {rate:,.0f} |"
+            f" {_compared([one.rate for one in taken], base_rate)} |"
+        )
+
+
+def _compared(values: Sequence[float], base: Sequence[float]) -> str:
+    shares = [value / to - 1 for value, to in zip(values, base, strict=True)]
+    low, middle, high = statistics.quantiles(shares, n=4)
+    return f"{middle:+.1%} ({low:+.1%} to {high:+.1%})"
+
+
+def run_pair(stack: ExitStack, variant: Variant, folder: Path, options: argparse.Namespace) -> Pair:
+    """Started; it ends with the stack."""
+    sim = ["worker", "--engine=sim", f"--sim-time-scale={options.time_scale}", *variant.flags]
+    log = folder / f"{variant.name}.worker.log"
+    worker_pid, worker = stack.enter_context(announced([*variant.command, *sim], log))
+    gateway = ["gateway", f"--workers={worker}", *variant.flags]
+    log = folder / f"{variant.name}.gateway.log"
+    gateway_pid, address = stack.enter_context(announced([*variant.command, *gateway], log))
+    return Pair(address=address, gateway=ProcessTree(pid=gateway_pid), worker=ProcessTree(pid=worker_pid))
 
 
 def main() -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--endpoint", default="http://127.0.0.1:1")
-    parser.add_argument("--requests", type=int, default=160)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    spent: dict[str, list[float]] = {mode: [] for mode in _MODES}
-    for _ in range(arguments.rounds):
-        for mode in _MODES:
-            spent[mode].append(asyncio.run(run(mode, arguments.endpoint, arguments.requests)))
-    base = statistics.median(spent[_MODES[0]])
-    for mode in _MODES:
-        middle = statistics.median(spent[mode])
-        print(f"{mode:15} {middle * 1e3:7.2f} ms of CPU a request, {middle / base - 1:+.1%}")
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--time-scale", type=float, default=0.05, help="of the simulated engine; below 1 is faster")
+    options = parser.parse_args()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    workloads = (Workload(tokens=200, streams=48, answers=4), Workload(tokens=1, streams=16, answers=40))
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        collector = [sys.executable, "-m", "bench.tracing_collector"]
+        _, live = stack.enter_context(announced(collector, folder / "collector.log"))
+        variants = (
+            Variant(name="no tracing"),
+            Variant(name="no tracing, again"),
+            Variant(name="0 % sampled", sends_to=f"http://{live}", sampler="parentbased_always_off"),
+            Variant(name="100 %, collector alive", sends_to=f"http://{live}"),
+            Variant(name="100 %, collector dead", sends_to=_DEAD),
+        )
+        pairs = {variant.name: run_pair(stack, variant, folder, options) for variant in variants}
+        for workload in workloads:
+            found = uvloop.run(measure_all(pairs, workload, options.rounds))
+            print(
+                f"\n{workload.streams} streams, answers of {workload.tokens} tokens, {options.rounds} rounds;",
+                CHOICE.words,
+            )
+            print(*rows(found), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def _quantile(share: float, family: str, by: str = "") -> str:
 
 
 _CALLS = 'rpc_server_call_duration_seconds_count{job="tidegate-gateway"}'
-_SPANS_LOST = 'otel_sdk_processor_span_processed_total{error_type!=""}'
+_SPANS_LOST = 'tidegate_trace_spans_total{tidegate_outcome!="sent"}'
 _TTFT = "gen_ai_client_operation_time_to_first_chunk_seconds"
 
 SERVICE: dict[str, tuple[Chart, ...]] = {

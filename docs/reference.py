@@ -40,8 +40,14 @@ Names follow OpenTelemetry's semantic conventions {version} (GenAI: in developme
 ## Traces
 
 Spans go by OTLP over gRPC to `--otlp-endpoint` or to where `OTEL_EXPORTER_OTLP_ENDPOINT` says; without either nothing
-is recorded, and the caller's W3C context travels on all the same. `OTEL_TRACES_SAMPLER` samples. No span holds what was
-asked or answered.
+is recorded, and the caller's W3C context travels on all the same. `OTEL_TRACES_SAMPLER` (always_on, always_off,
+traceidratio, and each with parentbased_) samples, `OTEL_BSP_MAX_QUEUE_SIZE`, `_MAX_EXPORT_BATCH_SIZE` and
+`_SCHEDULE_DELAY` bound what waits for the collector. No span holds what was asked or answered.
+
+A collector that is dead or too slow costs spans and next to nothing else: while the queue is full no further call is
+recorded, a batch is tried for ten seconds (`OTEL_EXPORTER_OTLP_TIMEOUT`), and between batches that failed there are pauses
+of up to half a minute. `tidegate_trace_spans_total` counts what was lost. [Benchmarks](benchmarks.md#tracing) has what
+tracing costs.
 
 | span | service | kind | what it covers | attributes of its own |
 |---|---|---|---|---|
@@ -61,8 +67,8 @@ has an example.
 
 At `http://ADMIN/metrics` (gateway 127.0.0.1:9464, worker 127.0.0.1:9465; `--admin-listen`), in Prometheus' and
 OpenMetrics' form; latencies carry exemplars where calls are traced. `OTEL_METRICS_EXPORTER=otlp` sends them to the
-collector as well. Beside ours there are those of the process (`process_...`, `python_...`), of OpenTelemetry's SDK
-(`otel_sdk_...`: spans processed, exported, dropped), and on a worker with vLLM all of its own (`vllm:...`).
+collector as well. Beside ours there are those of the process (`process_...`, `python_...`), and on a worker with vLLM
+all of its own (`vllm:...`).
 
 An endpoint picker of the Gateway API inference extension finds vLLM's names there, and for any engine ours:
 TotalQueuedRequests is `tidegate_engine_requests{{tidegate_state="waiting"}}`, TotalRunningRequests

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from opentelemetry.trace import get_current_span
-
 from gateway.call import Call
 from gateway.errors import DeadlineExceededError
 from gateway.jobs import Delivered, PreparedRequest
@@ -19,6 +17,8 @@ from gateway.policy.continuation import Continuation, Obstacle, interrupted, int
 from gateway.workers.errors import WorkerCallError
 from gateway.workers.fleet import Fleet
 from gateway.workers.seat import Lease
+from tidegate.telemetry import conventions as names
+from tidegate.telemetry.spans import current_span
 
 
 class Continuing:
@@ -59,9 +59,11 @@ class Continuing:
             obstacle = Obstacle.TOO_LONG_TO_KEEP
         if obstacle is not None:
             raise interruption(obstacle, failure.error, tokens=tokens) from failure
-        get_current_span().add_event(
-            "tidegate.worker_lost", {"server.address": lease.worker_id, "gen_ai.usage.output_tokens": tokens}
-        )
+        span = current_span()
+        if span is not None:
+            span.event(
+                names.WORKER_LOST, {names.SERVER_ADDRESS: lease.worker_id, names.GEN_AI_USAGE_OUTPUT_TOKENS: tokens}
+            )
 
     async def lease(self) -> Lease:
         """A worker to go on with, after a pause if need be. Raises ``GatewayError`` when the pause is too long."""

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Self
-
-from opentelemetry.trace import SpanKind, Tracer, get_current_span
 
 from gateway.call import Call
 from gateway.errors import GatewayError, to_rpc
@@ -22,13 +20,14 @@ from gateway.journal import Entry, Journal
 from gateway.measures import OK, Measures
 from gateway.passage import Passage
 from gateway.policy.outcomes import Outcome
-from gateway.spans import AttemptSpan, is_untraced_here, operation_of
+from gateway.spans import AttemptSpan, operation_of
 from gateway.workers.seat import Lease
 from tidegate.inference.v1 import generation_pb2
 from tidegate.rpc.status import RpcError
 from tidegate.telemetry import conventions as names
 from tidegate.telemetry.labels import BoundedLabels
 from tidegate.telemetry.setup import Telemetry
+from tidegate.telemetry.spans import Span, current_span
 
 _CANCELLED = "cancelled"
 _UNTRACED = nullcontext()
@@ -62,7 +61,6 @@ class Records:
     ) -> None:
         """``clock`` is the journal's and that of loads; ``tenants`` bounds what metrics tell apart."""
         self.measures = Measures(telemetry.metrics)
-        self.tracer: Tracer = telemetry.tracer
         self.clock = clock
         self.tenants = tenants
         self.journal = journal
@@ -94,11 +92,11 @@ class Record:
         "_call",
         "_continuations",
         "_first_at",
-        "_is_traced",
         "_lease",
         "_passage",
         "_prepared",
         "_records",
+        "_span",
         "_waited_s",
         "_waits_since",
         "tenant",
@@ -117,7 +115,7 @@ class Record:
         self._continuations = 0
         self._lease: Lease | None = None
         self._passage: Passage | None = None
-        self._is_traced = not is_untraced_here(records.tracer)
+        self._span = current_span()
 
     def __enter__(self) -> Self:
         return self
@@ -140,18 +138,7 @@ class Record:
 
     def stage(self, name: str) -> AbstractContextManager[None]:
         """A stage of the generation."""
-        return self._span(name) if self._is_traced else _UNTRACED
-
-    @contextmanager
-    def _span(self, name: str) -> Iterator[None]:
-        with self._records.tracer.start_as_current_span(
-            name, kind=SpanKind.INTERNAL, record_exception=False, set_status_on_exception=False
-        ) as span:
-            try:
-                yield
-            except GatewayError as error:
-                span.set_attribute(names.ERROR_TYPE, to_rpc(error).reason)
-                raise
+        return _UNTRACED if self._span is None else _Stage(self._span.child(name))
 
     def prepared(self, prepared: PreparedRequest, passage: Passage) -> None:
         """The request is valid; ``passage`` will know what its client was sent."""
@@ -168,24 +155,22 @@ class Record:
         if self._first_at is not None:
             self._continuations += 1
             self._records.measures.continuation()
-        if self._is_traced:
-            self._route(lease)
-        return AttemptSpan(
-            self._records.tracer, prepared, lease, number=self._attempts, delivered_tokens=delivered_tokens
-        )
+        if self._span is not None:
+            self._route(lease, self._span)
+        return AttemptSpan(self._span, prepared, lease, number=self._attempts, delivered_tokens=delivered_tokens)
 
-    def _route(self, lease: Lease) -> None:
-        span = self._records.tracer.start_span(names.ROUTE, kind=SpanKind.INTERNAL)
+    def _route(self, lease: Lease, call: Span) -> None:
         considered = sorted(lease.predictions.items(), key=lambda item: item[1])[:_SHOWN_CANDIDATES]
-        span.set_attributes(
+        span = call.child(
+            names.ROUTE,
             {
                 names.SERVER_ADDRESS: lease.worker_id,
                 names.PREDICTED_FIRST_TOKEN: lease.predicted_ttft_s,
                 names.AVAILABLE_BLOCKS: lease.load.available_blocks,
                 names.LOAD_AGE: self._records.clock() - lease.load.received_at,
-                names.ROUTE_CANDIDATES: [worker_id for worker_id, _ in considered],
-                names.ROUTE_CANDIDATES_FIRST_TOKEN: [seconds for _, seconds in considered],
-            }
+                names.ROUTE_CANDIDATES: tuple(worker_id for worker_id, _ in considered),
+                names.ROUTE_CANDIDATES_FIRST_TOKEN: tuple(seconds for _, seconds in considered),
+            },
         )
         span.end()
 
@@ -213,9 +198,9 @@ class Record:
             )
         self._measure(now, outcome)
         records.journal.note(self._entry(now, outcome, rpc_error), tenant_label=tenant)
-        if not self._is_traced:
+        if self._span is None:
             return
-        get_current_span().set_attributes(
+        self._span.set(
             {
                 names.TENANT: self.tenant,
                 names.CRITICALITY: self._criticality,
@@ -284,6 +269,23 @@ class Record:
             f"{load.available_blocks} of {load.total_blocks} blocks free"
         )
         return chosen if outcome == OK else f"the client left; {chosen}"
+
+
+class _Stage(AbstractContextManager[None]):
+    """A span around a stage. It is not the current one: nothing is below it, and it costs less so."""
+
+    __slots__ = ("_span",)
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        del kind, trace
+        if isinstance(error, GatewayError):
+            self._span.set({names.ERROR_TYPE: to_rpc(error).reason})
+        self._span.end()
 
 
 # The labels: sheddable_plus, and the like.

@@ -9,13 +9,11 @@ from __future__ import annotations
 import time
 from asyncio import CancelledError
 from collections.abc import Callable
-from functools import partial
-
-from opentelemetry.trace import SpanKind, get_current_span
 
 from tidegate.telemetry import catalogue
 from tidegate.telemetry import conventions as names
 from tidegate.telemetry.setup import Telemetry
+from tidegate.telemetry.spans import Span, current_span
 from worker.engine import EngineFinish
 from worker.errors import to_rpc
 
@@ -33,7 +31,6 @@ class Records:
         clock: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._tracer = telemetry.tracer
         self._model = model
         self._clock = clock
         self._wall_ns = wall_ns
@@ -53,16 +50,6 @@ class Records:
     def wall_ns(self) -> int:
         """The time of day, in nanoseconds."""
         return self._wall_ns()
-
-    def phase(self, name: str, now_ns: int, *, began_s: float, ended_s: float, is_measured: bool) -> None:
-        """A part of the generation, from and until so many seconds before ``now_ns``."""
-        span = self._tracer.start_span(
-            f"engine.{name}",
-            kind=SpanKind.INTERNAL,
-            start_time=now_ns - round(began_s * 1e9),
-            attributes={names.PHASE: name, names.PHASE_MEASURED: is_measured},
-        )
-        span.end(now_ns - round(ended_s * 1e9))
 
     def end(self, record: Record, error: BaseException | None) -> None:
         """The generation has ended."""
@@ -108,34 +95,43 @@ class Record:
 
     def end(self, error: BaseException | None) -> None:
         """The generation is over; ``error`` is why, if it did not come to its own end."""
-        span = get_current_span()
-        if span.is_recording():
-            self._phases()
-            span.set_attributes(
+        span = current_span()
+        if span is not None:
+            self._phases(span)
+            span.set(
                 {
                     names.GEN_AI_USAGE_INPUT_TOKENS: self._prompt_tokens,
                     names.GEN_AI_USAGE_OUTPUT_TOKENS: self.output_tokens,
                 }
             )
             if self._finish is not None:
-                span.set_attribute(names.GEN_AI_RESPONSE_FINISH_REASONS, [self._finish.reason.value])
-                span.set_attribute(names.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS, self._finish.cached_prompt_tokens)
+                span.set(
+                    {
+                        names.GEN_AI_RESPONSE_FINISH_REASONS: (self._finish.reason.value,),
+                        names.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: self._finish.cached_prompt_tokens,
+                    }
+                )
         self._records.end(self, error)
 
-    def _phases(self) -> None:
-        now, finish = self._records.now(), self._finish
-        phase = partial(self._records.phase, now_ns=self._records.wall_ns())
+    def _phases(self, call: Span) -> None:
+        now, wall_ns, finish = self._records.now(), self._records.wall_ns(), self._finish
+
+        def phase(name: str, *, began_at: float, ended_at: float) -> None:
+            span = call.child(f"engine.{name}", {names.PHASE: name, names.PHASE_MEASURED: finish is not None})
+            span.start_ns = wall_ns - round((now - began_at) * 1e9)
+            span.end(wall_ns - round((now - ended_at) * 1e9))
+
         if finish is not None:
-            ago = now - self.last_at
-            decode_s, prefill_s = ago + finish.decode_s, ago + finish.decode_s + finish.prefill_s
-            phase("queued", began_s=prefill_s + finish.queue_s, ended_s=prefill_s, is_measured=True)
-            phase("prefill", began_s=prefill_s, ended_s=decode_s, is_measured=True)
-            phase("decode", began_s=decode_s, ended_s=ago, is_measured=True)
+            decode_at = self.last_at - finish.decode_s
+            prefill_at = decode_at - finish.prefill_s
+            phase("queued", began_at=prefill_at - finish.queue_s, ended_at=prefill_at)
+            phase("prefill", began_at=prefill_at, ended_at=decode_at)
+            phase("decode", began_at=decode_at, ended_at=self.last_at)
             return
-        first_s = 0.0 if self.first_at is None else now - self.first_at
-        phase("prefill", began_s=now - self.began_at, ended_s=first_s, is_measured=False)
+        first_at = now if self.first_at is None else self.first_at
+        phase("prefill", began_at=self.began_at, ended_at=first_at)
         if self.first_at is not None:
-            phase("decode", began_s=first_s, ended_s=0.0, is_measured=False)
+            phase("decode", began_at=first_at, ended_at=now)
 
 
 def _error_type(error: BaseException) -> str:

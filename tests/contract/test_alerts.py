@@ -25,8 +25,8 @@ from tidegate.telemetry.metric import prometheus_label
 _ROOT = Path(__file__).parents[2]
 _TELEMETRY = _ROOT / "deploy/telemetry"
 
-# Prometheus's own, and those with which OpenTelemetry's SDK counts its spans.
-_OTHERS = {"up": {"job", "instance"}, "otel_sdk_processor_span_processed_total": {"error_type", "instance"}}
+# Prometheus's own.
+_OTHERS = {"up": {"job", "instance"}}
 _PROMQL = frozenset(
     re.findall(r"\w+", "and bool by histogram_quantile max max_over_time min min_over_time on or rate sum vector")
 )

@@ -87,5 +87,5 @@ async def collecting() -> AsyncIterator[Collector]:
 async def flush(*telemetries: Telemetry) -> None:
     """Send what has ended so far."""
     for telemetry in telemetries:
-        if telemetry.provider is not None:
-            await asyncio.to_thread(telemetry.provider.force_flush)
+        if telemetry.export is not None:
+            await asyncio.to_thread(telemetry.export.flush)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc.aio
-from opentelemetry.trace import Tracer
 
 from gateway.app import Gateway
 from gateway.config import GatewaySettings
@@ -18,6 +17,7 @@ from tidegate.inference.v1 import inference_service_pb2, inference_service_pb2_g
 from tidegate.rpc.server import CHANNEL_OPTIONS
 from tidegate.rpc.status import RpcError
 from tidegate.telemetry.setup import Telemetry
+from tidegate.telemetry.spans import Tracer
 
 Response = inference_service_pb2.GenerateResponse
 

@@ -75,8 +75,8 @@ async def test_what_clients_have_not_read_is_shown(stack: AsyncExitStack) -> Non
 
 
 async def test_every_observed_metric_is_there_from_the_start(stack: AsyncExitStack) -> None:
-    """A dashboard of an idle system shows zeros, not holes. What other parts observe comes with them."""
-    later = {catalogue.CALIBRATION_DRIFT, catalogue.QUEUE_REQUESTS}
+    """A dashboard of an idle system shows zeros, not holes. What other parts observe comes with them, as tracing."""
+    later = {catalogue.CALIBRATION_DRIFT, catalogue.QUEUE_REQUESTS, catalogue.TRACE_SPANS, catalogue.OPEN_SPANS}
     worker = await stack.enter_async_context(running_worker(_SETTINGS))
     gateway = await stack.enter_async_context(running_gateway(worker.worker.address, admin_listen="127.0.0.1:0"))
     for address, metrics in (

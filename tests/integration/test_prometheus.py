@@ -40,7 +40,6 @@ _WORKER = WorkerSettings(
 )
 # What has no data in a system that is well, by a part of the query that tells it.
 _SILENT = {
-    "otel_sdk_processor_span_processed_total": "counts lost spans, and none are",
     "tidegate_calibration_drift": "needs a checkpoint with a manifest and a hundred requests",
 }
 

@@ -52,17 +52,11 @@ class System:
 def live(*telemetries: Telemetry) -> float:
     """Spans of all traces that have begun and not ended."""
     families = [family for one in telemetries for family in one.metrics.registry.collect()]
-    return sum(sample.value for family in families if family.name == "otel_sdk_span_live" for sample in family.samples)
-
-
-@pytest.fixture
-def live_spans(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spans are counted one by one, for ``live``."""
-    monkeypatch.setenv("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")
+    return sum(one.value for family in families if family.name == "tidegate_trace_open_spans" for one in family.samples)
 
 
 @pytest.fixture(params=["http2", "grpc"])
-async def system(request: pytest.FixtureRequest, stack: AsyncExitStack, live_spans: None) -> AsyncIterator[System]:
+async def system(request: pytest.FixtureRequest, stack: AsyncExitStack) -> AsyncIterator[System]:
     """On each of the data planes."""
     collector = await stack.enter_async_context(collecting())
     of_gateway, of_worker = collector.telemetry("gateway"), collector.telemetry("worker")
@@ -170,7 +164,7 @@ async def test_a_refusal_and_the_attempt_after_it_stand_side_by_side(stack: Asyn
     await asyncio.to_thread(telemetry.shutdown)
 
 
-async def test_a_continued_call_is_one_trace(stack: AsyncExitStack, data_plane: str, live_spans: None) -> None:
+async def test_a_continued_call_is_one_trace(stack: AsyncExitStack, data_plane: str) -> None:
     """The lost worker's attempt ends with its error; the continuation and the attempt that goes on stand beside it."""
     collector = await stack.enter_async_context(collecting())
     telemetry = collector.telemetry("gateway")
@@ -225,9 +219,7 @@ async def test_a_continued_call_is_one_trace(stack: AsyncExitStack, data_plane: 
     await asyncio.to_thread(telemetry.shutdown)
 
 
-async def test_a_pause_that_ends_in_vain_closes_its_spans(
-    stack: AsyncExitStack, data_plane: str, live_spans: None
-) -> None:
+async def test_a_pause_that_ends_in_vain_closes_its_spans(stack: AsyncExitStack, data_plane: str) -> None:
     """Nobody has room to go on: refused attempts and waits stand under the call, which ends with the reason."""
     collector = await stack.enter_async_context(collecting())
     telemetry = collector.telemetry("gateway")

@@ -11,16 +11,17 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
-from opentelemetry.trace import NoOpTracer, SpanKind, StatusCode, Tracer
 
 from tests.fakes.collector import collecting
 from tests.fakes.patience import PATIENCE_S
 from tidegate.inference.v1 import inference_service_pb2, inference_service_pb2_grpc
 from tidegate.rpc.server import ErrorInterceptor
 from tidegate.rpc.status import INFERENCE_DOMAIN, RpcError
-from tidegate.rpc.telemetry import ServedCalls, TraceInterceptor, outgoing_metadata
+from tidegate.rpc.telemetry import ServedCalls, TraceInterceptor
+from tidegate.telemetry.sampling import Sampler
 from tidegate.telemetry.setup import Telemetry, setup
+from tidegate.telemetry.spans import SERVER, NoTracer, RecordingTracer, Span, Tracer
+from tidegate.telemetry.trace_context import current
 
 _GENERATE = "tidegate.inference.v1.InferenceService/Generate"
 _TOKENIZE = "tidegate.inference.v1.InferenceService/Tokenize"
@@ -31,16 +32,19 @@ _Stub = Any  # mypy-protobuf's name for the asyncio form exists for type checker
 _Call = Callable[[_Stub, float | None], Awaitable[None]]
 
 
-class EndedSpans(SpanProcessor):
+class EndedSpans:
     """Hands over spans as they end."""
 
     def __init__(self) -> None:
-        self._spans: asyncio.Queue[ReadableSpan] = asyncio.Queue()
+        self._spans: asyncio.Queue[Span] = asyncio.Queue()
 
-    def on_end(self, span: ReadableSpan) -> None:
+    def has_room(self) -> bool:
+        return True
+
+    def put(self, span: Span, /) -> None:
         self._spans.put_nowait(span)
 
-    async def next(self) -> ReadableSpan:
+    async def next(self) -> Span:
         return await asyncio.wait_for(self._spans.get(), PATIENCE_S)
 
     @property
@@ -69,14 +73,14 @@ class ScriptedService(inference_service_pb2_grpc.InferenceServiceServicer):
         self.seen_metadata: tuple[tuple[str, str], ...] = ()
 
     async def Tokenize(self, request: Any, context: Any) -> inference_service_pb2.TokenizeResponse:
-        self.seen_metadata = outgoing_metadata()
+        self.seen_metadata = _outgoing()
         if self._script is not None:
             self._script()
         return inference_service_pb2.TokenizeResponse(token_count=1)
 
     async def Generate(self, request: Any, context: Any) -> AsyncGenerator[inference_service_pb2.GenerateResponse]:
         yield inference_service_pb2.GenerateResponse()
-        self.seen_metadata = outgoing_metadata()
+        self.seen_metadata = _outgoing()
         if self._script is not None:
             self._script()
             return
@@ -89,6 +93,11 @@ class ScriptedService(inference_service_pb2_grpc.InferenceServiceServicer):
 
     async def GetModel(self, request: Any, context: Any) -> inference_service_pb2.GetModelResponse:
         raise NotImplementedError
+
+
+def _outgoing() -> tuple[tuple[str, str], ...]:
+    context = current()
+    return () if context is None else context.metadata
 
 
 @asynccontextmanager
@@ -119,10 +128,8 @@ def spans() -> EndedSpans:
 
 @pytest.fixture
 def tracer(spans: EndedSpans) -> Tracer:
-    """A tracer that records all spans."""
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(spans)
-    return provider.get_tracer("test")
+    """A tracer that records all calls."""
+    return RecordingTracer(Sampler(share=1.0, is_parent_heard=True), spans)
 
 
 async def tokenize(stub: _Stub, timeout_s: float | None) -> None:
@@ -136,19 +143,14 @@ async def generate(stub: _Stub, timeout_s: float | None) -> None:
         pass
 
 
-def attributes(span: ReadableSpan) -> dict[str, Any]:
-    """What is written on a span."""
-    return dict(span.attributes or {})
-
-
 async def test_answered_call_has_a_server_span_with_status_ok(spans: EndedSpans, tracer: Tracer) -> None:
     """A span is named after its method and uses the names of the RPC conventions."""
     async with serving(ScriptedService(), tracer) as channel:
         stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
         await stub.Tokenize(inference_service_pb2.TokenizeRequest())
     span = await spans.next()
-    assert (_TOKENIZE, SpanKind.SERVER, StatusCode.UNSET) == (span.name, span.kind, span.status.status_code)
-    assert {"rpc.system.name": "grpc", "rpc.method": _TOKENIZE, "rpc.response.status_code": "OK"} == attributes(span)
+    assert (_TOKENIZE, SERVER, False) == (span.name, span.kind, span.has_failed)
+    assert {"rpc.system.name": "grpc", "rpc.method": _TOKENIZE, "rpc.response.status_code": "OK"} == span.attributes
 
 
 async def test_finished_stream_has_a_span_with_status_ok(spans: EndedSpans, tracer: Tracer) -> None:
@@ -158,7 +160,7 @@ async def test_finished_stream_has_a_span_with_status_ok(spans: EndedSpans, trac
         stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
         await generate(stub, None)
     assert [True] == was_open
-    assert "OK" == attributes(await spans.next())["rpc.response.status_code"]
+    assert "OK" == (await spans.next()).attributes["rpc.response.status_code"]
 
 
 async def test_span_continues_the_callers_trace(spans: EndedSpans, tracer: Tracer) -> None:
@@ -169,10 +171,8 @@ async def test_span_continues_the_callers_trace(spans: EndedSpans, tracer: Trace
         metadata = (("traceparent", _TRACEPARENT), ("tracestate", "vendor=1"))
         await stub.Tokenize(inference_service_pb2.TokenizeRequest(), metadata=metadata)
     span = await spans.next()
-    assert span.context is not None
-    assert span.parent is not None
-    assert 0xB7AD6B7169203331 == span.parent.span_id
-    expected = (("traceparent", f"00-{_TRACE_ID}-{span.context.span_id:016x}-01"), ("tracestate", "vendor=1"))
+    assert 0xB7AD6B7169203331 == span.parent_id
+    expected = (("traceparent", f"00-{_TRACE_ID}-{span.span_id:016x}-01"), ("tracestate", "vendor=1"))
     assert expected == service.seen_metadata
 
 
@@ -184,13 +184,13 @@ async def test_span_without_a_usable_parent_begins_a_trace(
     async with serving(ScriptedService(), tracer) as channel:
         stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
         await stub.Tokenize(inference_service_pb2.TokenizeRequest(), metadata=metadata)
-    assert (await spans.next()).parent is None
+    assert not (await spans.next()).parent_id
 
 
 async def test_trace_context_travels_on_when_nothing_is_recorded() -> None:
     """Without a collector the caller's own span is the parent of calls that the handler makes."""
     service = ScriptedService(lambda: None)
-    async with serving(service, NoOpTracer()) as channel:
+    async with serving(service, NoTracer()) as channel:
         stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
         async for _ in stub.Generate(
             inference_service_pb2.GenerateRequest(),
@@ -201,17 +201,17 @@ async def test_trace_context_travels_on_when_nothing_is_recorded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "status"),
+    ("code", "is_failure"),
     [
-        (grpc.StatusCode.INTERNAL, StatusCode.ERROR),
-        (grpc.StatusCode.UNAVAILABLE, StatusCode.ERROR),
-        (grpc.StatusCode.INVALID_ARGUMENT, StatusCode.UNSET),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, StatusCode.UNSET),
+        (grpc.StatusCode.INTERNAL, True),
+        (grpc.StatusCode.UNAVAILABLE, True),
+        (grpc.StatusCode.INVALID_ARGUMENT, False),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, False),
     ],
 )
 @pytest.mark.parametrize("call", [tokenize, generate])
 async def test_refused_call_has_the_status_it_was_refused_with(
-    spans: EndedSpans, tracer: Tracer, call: _Call, code: grpc.StatusCode, status: StatusCode
+    spans: EndedSpans, tracer: Tracer, call: _Call, code: grpc.StatusCode, *, is_failure: bool
 ) -> None:
     """Only a failure of the server's own makes the span an error."""
 
@@ -223,8 +223,8 @@ async def test_refused_call_has_the_status_it_was_refused_with(
             await call(inference_service_pb2_grpc.InferenceServiceStub(channel), None)
     assert code is caught.value.code()
     span = await spans.next()
-    assert (code.name, status) == (attributes(span)["rpc.response.status_code"], span.status.status_code)
-    assert (code.name if status is StatusCode.ERROR else None) == attributes(span).get("error.type")
+    assert (code.name, is_failure) == (span.attributes["rpc.response.status_code"], span.has_failed)
+    assert (code.name if is_failure else None) == span.attributes.get("error.type")
 
 
 async def test_cancelled_stream_has_status_cancelled(spans: EndedSpans, tracer: Tracer) -> None:
@@ -236,9 +236,9 @@ async def test_cancelled_stream_has_status_cancelled(spans: EndedSpans, tracer: 
         await call.read()
         call.cancel()
         span = await spans.next()
-    assert ("CANCELLED", StatusCode.UNSET) == (
-        attributes(span)["rpc.response.status_code"],
-        span.status.status_code,
+    assert ("CANCELLED", False) == (
+        span.attributes["rpc.response.status_code"],
+        span.has_failed,
     )
 
 
@@ -249,9 +249,9 @@ async def test_stream_past_its_deadline_has_status_deadline_exceeded(spans: Ende
         with pytest.raises(grpc.aio.AioRpcError):
             await generate(stub, timeout_s=0.2)
         span = await spans.next()
-    assert ("DEADLINE_EXCEEDED", StatusCode.ERROR) == (
-        attributes(span)["rpc.response.status_code"],
-        span.status.status_code,
+    assert ("DEADLINE_EXCEEDED", True) == (
+        span.attributes["rpc.response.status_code"],
+        span.has_failed,
     )
 
 
@@ -264,12 +264,19 @@ async def test_health_checks_have_no_span(spans: EndedSpans, tracer: Tracer) -> 
     assert spans.is_empty
 
 
+def ended(telemetry: Telemetry, name: str) -> None:
+    """A call has come and gone."""
+    span = telemetry.tracer.begin(name, (), {})
+    assert isinstance(span, Span)
+    span.end()
+
+
 async def test_spans_reach_the_collector_with_the_services_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spans are sent by OTLP, and what OTEL_RESOURCE_ATTRIBUTES says is added to our own names."""
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
     async with collecting() as collector:
         telemetry = collector.telemetry("tidegate-test")
-        telemetry.tracer.start_span("probe").end()
+        ended(telemetry, "probe")
         await asyncio.to_thread(telemetry.shutdown)
     (named,) = collector.resources
     assert ["probe"] == [span.span.name for span in collector.spans]
@@ -282,21 +289,22 @@ def test_no_endpoint_means_no_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", raising=False)
     telemetry = setup("tidegate-test")
-    assert telemetry.provider is None
+    assert telemetry.export is None
     telemetry.shutdown()
 
 
-def test_no_trace_means_no_metadata() -> None:
-    """Outside a call there is no context to pass on."""
-    assert () == outgoing_metadata()
+def test_no_trace_means_no_context() -> None:
+    """Outside a call there is nothing to pass on."""
+    assert current() is None
 
 
 async def test_a_dead_collector_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spans that could not be sent are counted, with an error's name."""
+    """Spans that could not be sent are counted."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "0.2")
     telemetry = setup("tidegate-test", endpoint="http://127.0.0.1:1")
-    telemetry.tracer.start_span("probe").end()
+    ended(telemetry, "probe")
     await asyncio.to_thread(telemetry.shutdown)
     families = {family.name: family for family in telemetry.metrics.registry.collect()}
-    exported = families["otel_sdk_exporter_span_exported"].samples
-    assert [(True, 1.0)] == [(bool(sample.labels["error_type"]), sample.value) for sample in exported]
+    spans = families["tidegate_trace_spans"].samples
+    expected = {"sent": 0, "failed": 1, "dropped": 0}
+    assert expected == {sample.labels["tidegate_outcome"]: sample.value for sample in spans}

@@ -4,11 +4,11 @@ import json
 import logging
 import sys
 
-from opentelemetry.sdk.trace import TracerProvider
-
+from tests.fakes.spans import standing_in
 from tidegate.telemetry.logs import JsonFormatter, TextFormatter
+from tidegate.telemetry.trace_context import SAMPLED, TraceContext
 
-_TRACER = TracerProvider(shutdown_on_exit=False).get_tracer("t")
+_CONTEXT = TraceContext(0xABC, 0xDEF, SAMPLED, "")
 
 
 def record(*, failed: bool = False) -> logging.LogRecord:
@@ -26,16 +26,15 @@ def record(*, failed: bool = False) -> logging.LogRecord:
 
 def test_a_json_line_has_the_trace_it_belongs_to() -> None:
     """So that a log store can join lines and traces."""
-    with _TRACER.start_as_current_span("call") as span:
+    with standing_in(_CONTEXT):
         line = json.loads(JsonFormatter().format(record()))
-    context = span.get_span_context()
     assert {
         "timestamp": "1970-01-02T00:00:00.250000Z",
         "severity": "WARNING",
         "logger": "gateway.x",
         "message": "worker w1 is lost",
-        "trace_id": f"{context.trace_id:032x}",
-        "span_id": f"{context.span_id:016x}",
+        "trace_id": f"{0xABC:032x}",
+        "span_id": f"{0xDEF:016x}",
     } == line
 
 
@@ -50,6 +49,6 @@ def test_text_names_the_trace_where_there_is_one() -> None:
     """Outside of a trace a line is as it always was."""
     formatter = TextFormatter("%(levelname)s %(message)s")
     assert "WARNING worker w1 is lost" == formatter.format(record())
-    with _TRACER.start_as_current_span("call") as span:
+    with standing_in(_CONTEXT):
         traced = formatter.format(record())
-    assert f"WARNING worker w1 is lost trace_id={span.get_span_context().trace_id:032x}" == traced
+    assert f"WARNING worker w1 is lost trace_id={0xABC:032x}" == traced

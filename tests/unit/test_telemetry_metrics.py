@@ -8,16 +8,18 @@ from typing import Any
 import opentelemetry.semconv._incubating.attributes as attribute_modules
 import opentelemetry.semconv._incubating.metrics as metric_modules
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
 from opentelemetry.semconv.attributes import error_attributes, server_attributes
 from opentelemetry.semconv.schemas import Schemas
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.fakes.spans import standing_in
 from tidegate.telemetry import catalogue, conventions
 from tidegate.telemetry.labels import BoundedLabels
 from tidegate.telemetry.metric import Kind, Metric, prometheus_name
 from tidegate.telemetry.metrics import Metrics
+from tidegate.telemetry.trace_context import SAMPLED, UNSAMPLED, TraceContext
 
 _WAIT = Metric(name="tidegate.wait", kind=Kind.HISTOGRAM, unit="s", description="W.", buckets=(1.0, 10.0))
 _SIZE = Metric(name="tidegate.size", kind=Kind.OBSERVED_GAUGE, unit="By", description="S.", attributes=("a.b",))
@@ -86,13 +88,33 @@ def test_a_prometheus_name_ends_with_its_unit(name: str, unit: str, expected: st
 def test_a_latency_carries_the_trace_that_it_came_from() -> None:
     """The bucket's exemplar names the span that was current when the value was recorded."""
     metrics = Metrics(exemplars=True)
-    with TracerProvider(shutdown_on_exit=False).get_tracer("t").start_as_current_span("call") as span:
+    with standing_in(TraceContext(0xABC, 0xDEF, SAMPLED, "")):
         metrics.histogram(_WAIT).under({}).record(5)
-    context = span.get_span_context()
     (line,) = [line for line in exposed(metrics).splitlines() if 'le="10.0"' in line]
-    assert f'trace_id="{context.trace_id:032x}"' in line
-    assert f'span_id="{context.span_id:016x}"' in line
+    assert f'trace_id="{0xABC:032x}"' in line
+    assert f'span_id="{0xDEF:016x}"' in line
     assert line.startswith('tidegate_wait_seconds_bucket{le="10.0"} 1.0 #')
+
+
+def test_a_latency_that_is_pushed_carries_its_trace_too() -> None:
+    """OpenTelemetry's SDK is told of it, and of none where the trace is not recorded."""
+    reader = InMemoryMetricReader()
+    histogram = Metrics(readers=[reader], exemplars=True).histogram(_WAIT).under({})
+    with standing_in(TraceContext(0xABC, 0xDEF, SAMPLED, "")):
+        histogram.record(5)
+    with standing_in(TraceContext(0xABD, 0xDEF, UNSAMPLED, "")):
+        histogram.record(50)
+    data = reader.get_metrics_data()
+    assert data is not None
+    points = [
+        point
+        for scope in data.resource_metrics[0].scope_metrics
+        for metric in scope.metrics
+        if metric.name == _WAIT.name
+        for point in metric.data.data_points
+        if isinstance(point, HistogramDataPoint)
+    ]
+    assert [(0xABC, 0xDEF)] == [(one.trace_id, one.span_id) for point in points for one in point.exemplars]
 
 
 def test_a_counter_of_one_series_begins_at_zero() -> None:

@@ -3,11 +3,9 @@ from __future__ import annotations
 from asyncio import CancelledError
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tests.fakes.clock import ManualClock
+from tests.fakes.spans import KeptSpans, standing_in
 from tidegate.telemetry.setup import Telemetry
 from worker.engine import EngineFinish, FinishReason
 from worker.errors import DeadlineExceededError
@@ -19,11 +17,9 @@ class Recorded:
 
     def __init__(self) -> None:
         self.clock = ManualClock()
-        self._spans = InMemorySpanExporter()
-        provider = TracerProvider(shutdown_on_exit=False)
-        provider.add_span_processor(SimpleSpanProcessor(self._spans))
-        self.tracer = provider.get_tracer("t")
-        self.telemetry = Telemetry.silent(self.tracer)
+        self._spans = KeptSpans()
+        self.call = self._spans.begin()
+        self.telemetry = Telemetry.silent(self._spans.tracer)
         self.records = Records(self.telemetry, model="m", clock=self.clock, wall_ns=lambda: round(self.clock() * 1e9))
 
     def begin(self) -> Record:
@@ -33,23 +29,13 @@ class Recorded:
     @property
     def phases(self) -> list[tuple[str, float, float]]:
         """Name, beginning and end of each of the engine's phases."""
-        return [(span.name, _s(span.start_time), _s(span.end_time)) for span in self._spans.get_finished_spans()[:-1]]
-
-    @property
-    def call(self) -> ReadableSpan:
-        """The call's span, which ends last."""
-        return self._spans.get_finished_spans()[-1]
+        return [(span.name, span.start_ns / 1e9, span.end_ns / 1e9) for span in self._spans.ended]
 
     def metric(self, name: str, **labels: str) -> float:
         """One sample."""
         value = self.telemetry.metrics.registry.get_sample_value(name, labels)
         assert value is not None
         return value
-
-
-def _s(ns: int | None) -> float:
-    assert ns is not None
-    return ns / 1e9
 
 
 _OPERATION = {
@@ -63,7 +49,7 @@ def test_phases_are_those_that_the_engine_measured() -> None:
     """Laid end to end, up to the last output."""
     recorded = Recorded()
     began = recorded.clock()
-    with recorded.tracer.start_as_current_span("call"):
+    with standing_in(recorded.call):
         record = recorded.begin()
         recorded.clock.advance(3)
         record.output(1, None)
@@ -77,7 +63,7 @@ def test_phases_are_those_that_the_engine_measured() -> None:
         ("engine.prefill", began + 1.5, began + 3),
         ("engine.decode", began + 3, began + 7),
     ] == recorded.phases
-    attributes = recorded.call.attributes or {}
+    attributes = recorded.call.attributes
     assert (3, 2, 2, ("stop",)) == (
         attributes["gen_ai.usage.input_tokens"],
         attributes["gen_ai.usage.output_tokens"],
@@ -91,7 +77,7 @@ def test_a_stream_that_was_cancelled_has_phases_as_seen_from_here(error: BaseExc
     """The engine has told nothing, and no span is left open."""
     recorded = Recorded()
     began = recorded.clock()
-    with recorded.tracer.start_as_current_span("call"):
+    with standing_in(recorded.call):
         record = recorded.begin()
         recorded.clock.advance(3)
         record.output(1, None)
@@ -105,7 +91,7 @@ def test_a_deadline_before_the_first_token_leaves_a_wait() -> None:
     """Nothing was decoded."""
     recorded = Recorded()
     began = recorded.clock()
-    with recorded.tracer.start_as_current_span("call"):
+    with standing_in(recorded.call):
         record = recorded.begin()
         recorded.clock.advance(2)
         record.end(DeadlineExceededError("late"))

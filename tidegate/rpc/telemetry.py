@@ -15,24 +15,13 @@ from typing import Any, NamedTuple, cast
 
 import grpc
 import grpc.aio
-from opentelemetry.context import Context, attach
-from opentelemetry.trace import (
-    INVALID_SPAN,
-    NoOpTracer,
-    Span,
-    SpanKind,
-    Status,
-    StatusCode,
-    Tracer,
-    set_span_in_context,
-)
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from tidegate.rpc.metadata import TRACEPARENT, TRACESTATE
 from tidegate.telemetry.catalogue import RPC_DURATION
 from tidegate.telemetry.conventions import ERROR_TYPE, RPC_METHOD, RPC_RESPONSE_STATUS_CODE, RPC_SYSTEM_NAME
 from tidegate.telemetry.metrics import Histogram
 from tidegate.telemetry.setup import Telemetry
+from tidegate.telemetry.spans import Span
+from tidegate.telemetry.trace_context import enter
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 # What the conventions count as a server's own failure; the rest is the caller's affair and leaves the status unset.
@@ -50,22 +39,8 @@ _SERVER_FAULTS = frozenset(
 # has run down.
 _DEADLINE_SLACK_S = 0.05
 
-_PROPAGATOR = TraceContextTextMapPropagator()
-
 _ServicerContext = grpc.aio.ServicerContext[Any, Any]
 _Handler = Callable[[Any, _ServicerContext], Awaitable[Any]]
-
-
-def outgoing_metadata() -> tuple[tuple[str, str], ...]:
-    """The current trace context as metadata for a call; empty outside a trace."""
-    carrier: dict[str, str] = {}
-    _PROPAGATOR.inject(carrier)
-    return tuple(carrier.items())
-
-
-def is_untraced(tracer: Tracer, metadata: Iterable[tuple[str, str | bytes]]) -> bool:
-    """Whether a call with this ``metadata`` is part of no trace and begins none: then there is no need of spans."""
-    return isinstance(tracer, NoOpTracer) and not any(key == TRACEPARENT for key, _ in metadata)
 
 
 class ServedCalls:
@@ -109,26 +84,21 @@ class ServedCall:
         """Use ``ServedCalls.begin``."""
         self._calls = calls
         self._method = method
-        self._span: Span = INVALID_SPAN
         self._began_at = calls.clock()
-        if is_untraced(calls.tracer, metadata):
-            return
-        parent = _incoming_context(metadata)
-        attributes = {RPC_SYSTEM_NAME: "grpc", RPC_METHOD: method}
-        self._span = calls.tracer.start_span(method, context=parent, kind=SpanKind.SERVER, attributes=attributes)
-        # Never detached: each call runs in a task of its own, and a task's context ends with it.
-        attach(set_span_in_context(self._span, parent))
+        context = calls.tracer.begin(method, metadata, {RPC_SYSTEM_NAME: "grpc", RPC_METHOD: method})
+        self._span = context if isinstance(context, Span) else None
+        if context is not None:
+            enter(context)  # never left: each call runs in a task of its own
 
     def end(self, code: grpc.StatusCode) -> None:
         """The call has ended with ``code``."""
         ended = self._calls.ended(self._method, code)
         ended.durations.record(self._calls.clock() - self._began_at)
-        if self._span is INVALID_SPAN:
-            return
-        if code in _SERVER_FAULTS:
-            self._span.set_status(Status(StatusCode.ERROR))
-        self._span.set_attributes(ended.attributes)
-        self._span.end()
+        if self._span is not None:
+            if code in _SERVER_FAULTS:
+                self._span.fail()
+            self._span.set(ended.attributes)
+            self._span.end()
 
 
 class TraceInterceptor(grpc.aio.ServerInterceptor):
@@ -184,14 +154,6 @@ class TraceInterceptor(grpc.aio.ServerInterceptor):
             raise
         finally:
             call.end(code)
-
-
-def _incoming_context(metadata: Iterable[tuple[str, str | bytes]]) -> Context:
-    carrier: dict[str, list[str]] = {}
-    for key, value in metadata:
-        if key in (TRACEPARENT, TRACESTATE):
-            carrier.setdefault(key, []).append(str(value))
-    return _PROPAGATOR.extract(carrier, Context())
 
 
 def _sent_code(context: _ServicerContext) -> grpc.StatusCode:

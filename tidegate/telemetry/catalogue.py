@@ -37,6 +37,21 @@ DRAINING = Metric(
     unit="{process}",
     description="1 once the process is shutting down.",
 )
+TRACE_SPANS = Metric(
+    name="tidegate.trace.spans",
+    kind=Kind.OBSERVED_COUNTER,
+    unit="{span}",
+    description="Spans by what became of them: sent; failed, since the collector did not take them; dropped, since too"
+    " many wait for it. Of a call that comes then nothing is recorded, and it counts as one. Only where calls are"
+    " traced.",
+    attributes=(names.OUTCOME,),
+)
+OPEN_SPANS = Metric(
+    name="tidegate.trace.open_spans",
+    kind=Kind.OBSERVED_GAUGE,
+    unit="{span}",
+    description="Spans that have begun and not ended. Only where calls are traced.",
+)
 EDGE_ABUSE = Metric(
     name="tidegate.http2.abuse",
     kind=Kind.OBSERVED_COUNTER,
@@ -311,11 +326,11 @@ GATEWAY: tuple[Metric, ...] = (
     *(READERS_BEHIND, READERS_HELD),
     *(CALLS_IN_FLIGHT, CALLS_LIMIT, QUEUE_REQUESTS, QUEUE_WAIT, REFUSALS, RETRY_AFTER, ATTEMPTS, CONTINUATIONS),
     *(WORKERS, WORKER_BLOCKS, WORKER_REQUESTS, WORKER_LOAD_AGE, BREAKER, CALIBRATION_DRIFT),
-    *(EDGE_ABUSE, LOOP_LAG, DRAINING, INFO),
+    *(EDGE_ABUSE, LOOP_LAG, TRACE_SPANS, OPEN_SPANS, DRAINING, INFO),
 )
 WORKER: tuple[Metric, ...] = (
     *(REQUEST_DURATION, TIME_TO_FIRST_TOKEN, TIME_PER_OUTPUT_TOKEN, RPC_DURATION),
     *(KV_BLOCKS, KV_BLOCK_SIZE, KV_UTILIZATION, LEDGER_REQUESTS, LEDGER_REFUSALS, RESERVATION_DRIFT),
     *(ENGINE_REQUESTS, ENGINE_TOKENS, ENGINE_STEPS, ENGINE_STEP_AGE, ENGINE_PREEMPTIONS, ENGINE_RATE, PENDING_PREFILL),
-    *(EDGE_ABUSE, LOOP_LAG, DRAINING, INFO),
+    *(EDGE_ABUSE, LOOP_LAG, TRACE_SPANS, OPEN_SPANS, DRAINING, INFO),
 )

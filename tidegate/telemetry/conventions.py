@@ -70,11 +70,12 @@ LOAD_AGE = "tidegate.route.load_age_s"
 ROUTE_CANDIDATES = "tidegate.route.candidates"  # the best first
 ROUTE_CANDIDATES_FIRST_TOKEN = "tidegate.route.candidates.predicted_first_token_s"  # noqa: S105
 
-# Ours, spans
+# Ours, spans and events
 VALIDATE = "validate"
 QUEUE = "queue"
 ROUTE = "route"
 CONTINUATION = "continuation"
+WORKER_LOST = "tidegate.worker_lost"
 
 # Buckets, as the conventions mandate them; seconds and tokens.
 GEN_AI_CLIENT_DURATION_BUCKETS = (

@@ -7,7 +7,7 @@ import logging
 import time
 from typing import Literal
 
-from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
+from tidegate.telemetry.trace_context import current
 
 LogFormat = Literal["text", "json"]
 
@@ -26,8 +26,8 @@ class TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's name
         """See ``logging.Formatter``."""
-        span = get_current_span().get_span_context()
-        trace = f" trace_id={format_trace_id(span.trace_id)}" if span.is_valid else ""
+        context = current()
+        trace = "" if context is None else f" trace_id={context.trace_id:032x}"
         return super().formatMessage(record) + trace
 
 
@@ -43,9 +43,9 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        span = get_current_span().get_span_context()
-        if span.is_valid:
-            line |= {"trace_id": format_trace_id(span.trace_id), "span_id": format_span_id(span.span_id)}
+        context = current()
+        if context is not None:
+            line |= {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)

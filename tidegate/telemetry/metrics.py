@@ -18,7 +18,7 @@ from tidegate import __version__
 from tidegate.telemetry.conventions import SCHEMA_URL
 from tidegate.telemetry.metric import Kind, Metric
 from tidegate.telemetry.prometheus import PrometheusReader, family
-from tidegate.telemetry.pushed import Pushed
+from tidegate.telemetry.pushed import Pushed, with_exemplars
 from tidegate.telemetry.recorder import CounterSeries, HistogramSeries, Recorded
 
 _LOGGER = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class Metrics:
             sdk = self._meter.create_histogram(
                 metric.name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=metric.buckets
             )
-            return Pushed(sdk.record)
+            return Pushed(with_exemplars(sdk.record) if self._exemplars else sdk.record)
 
         def make() -> HistogramSeries:
             return HistogramSeries(metric.buckets, {} if self._exemplars else None)

@@ -9,6 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from opentelemetry.context import Context
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
+
+from tidegate.telemetry.trace_context import current
+
 
 class Pushed:
     """A counter or a histogram."""
@@ -27,3 +32,21 @@ class PushedSeries:
 
     def __init__(self, take: Callable[[float], None]) -> None:
         self.add = self.record = take
+
+
+def with_exemplars(take: Callable[..., None]) -> Callable[..., None]:
+    """``take``, told of the trace that a value comes from."""
+
+    def traced(amount: float, *, attributes: Mapping[str, str]) -> None:
+        take(amount, attributes=attributes, context=_context())
+
+    return traced
+
+
+def _context() -> Context:
+    """The current one in OpenTelemetry's terms, if its trace is recorded."""
+    context, found = current(), Context()
+    if context is None or not context.is_sampled:
+        return found
+    span = SpanContext(context.trace_id, context.span_id, is_remote=False, trace_flags=TraceFlags(context.flags))
+    return set_span_in_context(NonRecordingSpan(span), found)

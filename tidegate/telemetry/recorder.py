@@ -22,14 +22,16 @@ from opentelemetry.sdk.metrics.export import (
     Sum,
 )
 from opentelemetry.sdk.metrics.export import Metric as MetricData
-from opentelemetry.trace import get_current_span
 
 from tidegate.telemetry.metric import Kind, Metric
+from tidegate.telemetry.trace_context import TraceContext, current
 
 Attributes = Mapping[str, str]
 
 # Of one metric; as in the SDK, what comes under further attributes is counted together.
 MAX_SERIES = 2000
+# Of a bucket: who collects sees the last one.
+_EXEMPLAR_EVERY_NS = 1_000_000_000
 _BEYOND: Attributes = {"otel.metric.overflow": "true"}
 
 
@@ -59,7 +61,7 @@ class HistogramSeries:
     __slots__ = ("_began_ns", "_bounds", "_counts", "_exemplars", "_greatest", "_least", "_lock", "_sum")
 
     def __init__(self, bounds: tuple[float, ...], exemplars: dict[int, Exemplar] | None) -> None:
-        """``exemplars`` is where each bucket keeps the latest value of a sampled trace; None to keep none."""
+        """``exemplars`` is where each bucket keeps a recent value of a sampled trace; None to keep none."""
         self._began_ns = time.time_ns()
         self._bounds = bounds
         self._lock = Lock()
@@ -76,10 +78,14 @@ class HistogramSeries:
             self._sum += amount
             self._least = min(self._least, amount)
             self._greatest = max(self._greatest, amount)
-        if self._exemplars is not None:
-            context = get_current_span().get_span_context()
-            if context.trace_flags.sampled:
-                self._exemplars[bucket] = Exemplar({}, amount, time.time_ns(), context.span_id, context.trace_id)
+        if self._exemplars is not None and (context := current()) is not None and context.is_sampled:
+            self._show(amount, bucket, context, self._exemplars)
+
+    def _show(self, amount: float, bucket: int, context: TraceContext, exemplars: dict[int, Exemplar]) -> None:
+        now_ns = time.time_ns()
+        shown = exemplars.get(bucket)
+        if shown is None or now_ns - shown.time_unix_nano >= _EXEMPLAR_EVERY_NS:
+            exemplars[bucket] = Exemplar({}, amount, now_ns, context.span_id, context.trace_id)
 
     def point(self, attributes: Attributes, now_ns: int) -> HistogramDataPoint:
         """As it is now."""

@@ -10,17 +10,16 @@ import uuid
 from dataclasses import dataclass
 
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.environment_variables import OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import NoOpTracer, Tracer
 
 from tidegate import __version__
-from tidegate.telemetry.conventions import SCHEMA_URL
+from tidegate.telemetry import catalogue
+from tidegate.telemetry import conventions as names
 from tidegate.telemetry.metrics import Metrics
+from tidegate.telemetry.sampling import sampler_of_environment
+from tidegate.telemetry.span_export import OtlpSender, SpanExport
+from tidegate.telemetry.spans import NoTracer, RecordingTracer, Tracer
 
 # Either one makes OTLPSpanExporter know where to send.
 _ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -29,21 +28,21 @@ _METRICS_VARIABLE = "OTEL_METRICS_EXPORTER"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Telemetry:
-    """What a process traces and measures with. ``provider`` is None when spans go nowhere."""
+    """What a process traces and measures with. ``export`` is None when spans go nowhere."""
 
     tracer: Tracer
     metrics: Metrics
-    provider: TracerProvider | None = None
+    export: SpanExport | None = None
 
     @classmethod
     def silent(cls, tracer: Tracer | None = None) -> Telemetry:
         """For tests and tools: metrics that nobody is sent, and spans for ``tracer`` alone."""
-        return cls(tracer=tracer or NoOpTracer(), metrics=Metrics())
+        return cls(tracer=tracer or NoTracer(), metrics=Metrics())
 
     def shutdown(self) -> None:
         """Send what is left. Blocks, for seconds when the collector does not answer."""
-        if self.provider is not None:
-            self.provider.shutdown()
+        if self.export is not None:
+            self.export.shutdown()
         self.metrics.shutdown()
 
 
@@ -51,9 +50,9 @@ def setup(service_name: str, *, endpoint: str | None = None) -> Telemetry:
     """Trace to the OTLP collector at ``endpoint`` (``http://host:4317``), or at the one OpenTelemetry's variables name.
 
     Without either, spans are not recorded, but the trace context of incoming calls still travels on. The operator's
-    OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES and OTEL_TRACES_SAMPLER are obeyed. OTEL_METRICS_EXPORTER=otlp sends
-    the metrics as well. What a dead or slow collector costs is spans: they are dropped from a queue of bounded size,
-    and counted (``otel_sdk_processor_span_processed_total``).
+    OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER and OTEL_BSP_... are obeyed.
+    OTEL_METRICS_EXPORTER=otlp sends the metrics as well. What a dead or slow collector costs is spans: their queue is
+    bounded, and what it does not take is counted (``tidegate_trace_spans_total``).
     """
     resource = Resource.create(
         {"service.name": service_name, "service.version": __version__, "service.instance.id": str(uuid.uuid4())}
@@ -63,16 +62,11 @@ def setup(service_name: str, *, endpoint: str | None = None) -> Telemetry:
     readers = [PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=endpoint))] if pushes_metrics else []
     metrics = Metrics(resource=resource, readers=readers, exemplars=is_traced)
     if not is_traced:
-        return Telemetry(tracer=NoOpTracer(), metrics=metrics)
-    # The meter counts what becomes of spans, batch by batch, which the SDK does only where its environment says so. Its
-    # figures for each single span would cost more than the span: they are made where the operator asks for them.
-    is_asked_for = OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED in os.environ
-    os.environ.setdefault(OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED, "true")
-    meters = metrics.provider
-    provider = TracerProvider(resource=resource, meter_provider=meters)
-    exporter = OTLPSpanExporter(endpoint=endpoint, meter_provider=meters)
-    provider.add_span_processor(BatchSpanProcessor(exporter, meter_provider=meters))
-    if not is_asked_for:
-        del os.environ[OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED]
-    tracer = provider.get_tracer("tidegate", __version__, schema_url=SCHEMA_URL)
-    return Telemetry(tracer=tracer, metrics=metrics, provider=provider)
+        return Telemetry(tracer=NoTracer(), metrics=metrics)
+    export = SpanExport(OtlpSender(resource, endpoint))
+    tracer = RecordingTracer(sampler_of_environment(), export)
+    metrics.observe(
+        catalogue.TRACE_SPANS, lambda: [(count, {names.OUTCOME: outcome}) for outcome, count in export.counts.items()]
+    )
+    metrics.observe(catalogue.OPEN_SPANS, lambda: [(tracer.open_spans, {})])
+    return Telemetry(tracer=tracer, metrics=metrics, export=export)

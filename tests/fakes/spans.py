@@ -1,0 +1,48 @@
+"""Spans that stay here, for tests that look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tidegate.telemetry.sampling import Sampler
+from tidegate.telemetry.spans import RecordingTracer, Span
+from tidegate.telemetry.trace_context import TraceContext, enter, leave
+
+
+class KeptSpans:
+    """A sink, and a tracer that records all traces but those whose caller does not."""
+
+    def __init__(self, *, share: float = 1.0) -> None:
+        self.ended: list[Span] = []
+        self.has_place = True
+        self.tracer = RecordingTracer(Sampler(share=share, is_parent_heard=True), self)
+
+    def has_room(self) -> bool:
+        """See ``SpanSink``."""
+        return self.has_place
+
+    def put(self, span: Span, /) -> None:
+        """See ``SpanSink``."""
+        self.ended.append(span)
+
+    @property
+    def spans(self) -> list[Span]:
+        """Those that have ended, in the order of their beginnings."""
+        return sorted(self.ended, key=lambda span: span.start_ns)
+
+    def begin(self, name: str = "call") -> Span:
+        """The span of a call that comes without a trace."""
+        span = self.tracer.begin(name, (), {})
+        assert isinstance(span, Span)
+        return span
+
+
+@contextmanager
+def standing_in(context: TraceContext) -> Iterator[None]:
+    """A block that serves the call of ``context``."""
+    token = enter(context)
+    try:
+        yield
+    finally:
+        leave(token)

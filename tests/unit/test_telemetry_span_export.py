@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace.export import SpanExportResult
+
+from tests.fakes.patience import PATIENCE_S
+from tidegate.telemetry.sampling import Sampler
+from tidegate.telemetry.span_export import SpanExport
+from tidegate.telemetry.spans import RecordingTracer, Span
+from tidegate.telemetry.trace_context import TraceContext
+
+
+class Collector:
+    """Takes batches, or refuses them."""
+
+    def __init__(self, *, takes: bool = True) -> None:
+        self.takes = takes
+        self.batches: list[list[str]] = []
+        self.was_asked = threading.Event()
+        self.has_ended = False
+
+    def export(self, spans: Sequence[Any], /) -> SpanExportResult:
+        """See ``Exporter``."""
+        self.batches.append([span.name for span in spans])
+        self.was_asked.set()
+        return SpanExportResult.SUCCESS if self.takes else SpanExportResult.FAILURE
+
+    def shutdown(self) -> None:
+        """See ``Exporter``."""
+        self.has_ended = True
+
+
+@contextmanager
+def exporting(collector: Collector) -> Iterator[tuple[SpanExport, RecordingTracer]]:
+    """An export to ``collector``, and a tracer that records all for it."""
+    export = SpanExport(collector)
+    try:
+        yield export, RecordingTracer(Sampler(share=1.0, is_parent_heard=True), export)
+    finally:
+        export.shutdown()
+
+
+def ended(tracer: RecordingTracer, *calls: str) -> None:
+    """Calls that have come and gone."""
+    for call in calls:
+        span = tracer.begin(call, (), {})
+        assert isinstance(span, Span)
+        span.end()
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of two, a queue of three, and an hour between batches that are not full."""
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "2")
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "3")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
+
+
+def test_a_full_batch_is_sent_at_once() -> None:
+    """Nobody asks for it."""
+    collector = Collector()
+    with exporting(collector) as (_, tracer):
+        ended(tracer, "a", "b")
+        assert collector.was_asked.wait(PATIENCE_S)
+    assert [["a", "b"]] == collector.batches
+
+
+def test_what_is_left_is_sent_at_the_end() -> None:
+    """In the order in which the spans ended; then the exporter ends, too."""
+    collector = Collector()
+    with exporting(collector) as (export, tracer):
+        ended(tracer, "a")
+        assert [] == collector.batches
+    assert [["a"]] == collector.batches
+    assert {"sent": 1, "failed": 0, "dropped": 0} == export.counts
+    assert collector.has_ended
+
+
+def test_a_collector_that_takes_nothing_is_left_alone_for_a_while() -> None:
+    """A batch is lost, and what comes then waits; at the end it is not tried again."""
+    collector = Collector(takes=False)
+    with exporting(collector) as (export, tracer):
+        ended(tracer, "a", "b")
+        assert collector.was_asked.wait(PATIENCE_S)
+        ended(tracer, "c")
+    assert [["a", "b"]] == collector.batches
+    assert {"sent": 0, "failed": 2, "dropped": 1} == export.counts
+
+
+def test_no_trace_begins_while_the_queue_is_full() -> None:
+    """It costs nothing more than a call that is not sampled, and counts as one span that was dropped."""
+    hold = threading.Event()
+
+    class Slow(Collector):
+        def export(self, spans: Sequence[Any], /) -> SpanExportResult:
+            result = super().export(spans)
+            hold.wait(PATIENCE_S)
+            return result
+
+    collector = Slow()
+    with exporting(collector) as (export, tracer):
+        ended(tracer, "a", "b")
+        assert collector.was_asked.wait(PATIENCE_S)
+        ended(tracer, "c", "d", "e")
+        refused = tracer.begin("f", (), {})
+        assert (TraceContext, False, 1) == (type(refused), refused.is_sampled, export.counts["dropped"])
+        hold.set()
+    assert {"sent": 5, "failed": 0, "dropped": 1} == export.counts
+
+
+def test_a_span_that_ends_while_the_queue_is_full_is_dropped() -> None:
+    """The queue has a bound for spans that had begun before, too."""
+    hold = threading.Event()
+
+    class Slow(Collector):
+        def export(self, spans: Sequence[Any], /) -> SpanExportResult:
+            result = super().export(spans)
+            hold.wait(PATIENCE_S)
+            return result
+
+    collector = Slow()
+    with exporting(collector) as (export, tracer):
+        late = tracer.begin("late", (), {})
+        ended(tracer, "a", "b")
+        assert collector.was_asked.wait(PATIENCE_S)
+        ended(tracer, "c", "d", "e")
+        assert isinstance(late, Span)
+        late.end()
+        assert 1 == export.counts["dropped"]
+        hold.set()
+    assert "late" not in [name for batch in collector.batches for name in batch]
+
+
+def test_spans_that_end_after_the_end_are_counted() -> None:
+    """They go nowhere."""
+    collector = Collector()
+    with exporting(collector) as (export, tracer):
+        late = tracer.begin("late", (), {})
+    assert isinstance(late, Span)
+    late.end()
+    assert {"sent": 0, "failed": 0, "dropped": 1} == export.counts

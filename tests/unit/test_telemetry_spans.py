@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.fakes.spans import KeptSpans, standing_in
+from tidegate.telemetry.sampling import Sampler, sampler_of_environment
+from tidegate.telemetry.spans import CLIENT, INTERNAL, SERVER, NoTracer, Span, current_span
+from tidegate.telemetry.trace_context import TraceContext, current
+
+_TRACE_ID, _CALLER_ID = 0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331
+_PARENT = f"00-{_TRACE_ID:032x}-{_CALLER_ID:016x}"
+
+
+def test_a_call_stands_below_its_caller() -> None:
+    """In the caller's trace, with what vendors have written there."""
+    kept = KeptSpans()
+    span = kept.tracer.begin("call", (("traceparent", f"{_PARENT}-01"), ("tracestate", "a=1")), {"k": 1})
+    assert isinstance(span, Span)
+    assert (_TRACE_ID, _CALLER_ID, True, SERVER, "a=1", {"k": 1}) == (
+        span.trace_id,
+        span.parent_id,
+        span.is_parent_remote,
+        span.kind,
+        span.state,
+        span.attributes,
+    )
+    expected = (("traceparent", f"00-{_TRACE_ID:032x}-{span.span_id:016x}-01"), ("tracestate", "a=1"))
+    assert expected == span.metadata
+
+
+def test_a_child_stands_below_its_span() -> None:
+    """And begins open: the tracer knows how many are."""
+    kept = KeptSpans()
+    call = kept.begin()
+    child = call.child("attempt", {"k": "v"}, kind=CLIENT)
+    assert (call.trace_id, call.span_id, False, CLIENT) == (
+        child.trace_id,
+        child.parent_id,
+        child.is_parent_remote,
+        child.kind,
+    )
+    assert INTERNAL == call.child("stage").kind
+    assert 3 == kept.tracer.open_spans
+    child.end()
+    assert ([child], 2) == (kept.ended, kept.tracer.open_spans)
+
+
+def test_nothing_is_said_of_a_span_after_its_end() -> None:
+    """It may be on its way already."""
+    kept = KeptSpans()
+    span = kept.begin()
+    span.end(at_ns=7)
+    span.set({"late": 1})
+    span.event("late", {})
+    span.fail()
+    span.end()
+    assert ({}, None, False, 7, [span]) == (span.attributes, span.events, span.has_failed, span.end_ns, kept.ended)
+
+
+@pytest.mark.parametrize(("flags", "is_recorded"), [("00", False), ("01", True), ("03", True)])
+def test_the_caller_says_whether_its_trace_is_recorded(flags: str, *, is_recorded: bool) -> None:
+    """Whatever share of its own traces a process records; and those behind it are told the same."""
+    kept = KeptSpans(share=0.0 if is_recorded else 1.0)
+    context = kept.tracer.begin("call", (("traceparent", f"{_PARENT}-{flags}"),), {})
+    assert (is_recorded, is_recorded, _TRACE_ID) == (isinstance(context, Span), context.is_sampled, context.trace_id)
+
+
+def test_what_is_not_recorded_tells_others_so() -> None:
+    """Or the worker would begin a trace of its own."""
+    context = KeptSpans(share=0.0).tracer.begin("call", (), {})
+    assert (("traceparent", f"00-{context.trace_id:032x}-{context.span_id:016x}-00"),) == context.metadata
+
+
+def test_without_a_tracer_the_callers_context_travels_on() -> None:
+    """Unchanged; without a caller there is none."""
+    context = NoTracer().begin(
+        "call", (("traceparent", f"{_PARENT}-03"), ("tracestate", "a=1"), ("tracestate", "b=2")), {}
+    )
+    assert context is not None
+    assert (("traceparent", f"{_PARENT}-03"), ("tracestate", "a=1,b=2")) == context.metadata
+    assert NoTracer().begin("call", (), {}) is None
+
+
+def test_the_current_span_is_one_that_is_recorded() -> None:
+    """A context without a span is none."""
+    span, passing = KeptSpans().begin(), TraceContext(1, 2, 1, "")
+    with standing_in(span):
+        assert (span, span) == (current(), current_span())
+    with standing_in(passing):
+        assert (passing, None) == (current(), current_span())
+    assert (None, None) == (current(), current_span())
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "expected"),
+    [
+        (None, None, Sampler(share=1.0, is_parent_heard=True)),
+        ("always_on", None, Sampler(share=1.0, is_parent_heard=False)),
+        ("always_off", None, Sampler(share=0.0, is_parent_heard=False)),
+        ("parentbased_always_off", None, Sampler(share=0.0, is_parent_heard=True)),
+        ("traceidratio", "0.25", Sampler(share=0.25, is_parent_heard=False)),
+        ("ParentBased_TraceIdRatio", "0.25", Sampler(share=0.25, is_parent_heard=True)),
+        ("traceidratio", "much", Sampler(share=1.0, is_parent_heard=False)),
+        ("traceidratio", "2", Sampler(share=1.0, is_parent_heard=False)),
+        ("jaeger_remote", None, Sampler(share=1.0, is_parent_heard=True)),
+    ],
+)
+def test_the_operator_chooses_the_sampler(
+    monkeypatch: pytest.MonkeyPatch, name: str | None, argument: str | None, expected: Sampler
+) -> None:
+    """By OpenTelemetry's variables; what cannot be read records all."""
+    for variable, value in (("OTEL_TRACES_SAMPLER", name), ("OTEL_TRACES_SAMPLER_ARG", argument)):
+        if value is None:
+            monkeypatch.delenv(variable, raising=False)
+        else:
+            monkeypatch.setenv(variable, value)
+    assert expected == sampler_of_environment()

@@ -1,0 +1,148 @@
+"""Sends spans to an OTLP collector from a thread of its own, and counts what becomes of them.
+
+A collector that is dead or too slow costs spans, and next to nothing else: once the queue is full no further trace is
+recorded, and between batches that failed there are pauses, which grow.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.environment_variables import (
+    OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
+    OTEL_BSP_MAX_QUEUE_SIZE,
+    OTEL_BSP_SCHEDULE_DELAY,
+)
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.export import SpanExportResult
+
+from tidegate.telemetry.otlp import export_request
+from tidegate.telemetry.spans import Span
+
+_LOGGER = logging.getLogger(__name__)
+
+SENT, FAILED, DROPPED = "sent", "failed", "dropped"
+
+# After so many spans are written, whoever else wants the interpreter may have it.
+_SPANS_AT_ONCE = 16
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+# What a shutdown waits for a collector that answers late or not at all; and then for the thread to notice.
+_SHUTDOWN_S, _NOTICE_S = 5.0, 30.0
+
+
+class OtlpSender(OTLPSpanExporter):
+    """OpenTelemetry's exporter, with its settings and retries, for spans of ours."""
+
+    def __init__(self, resource: Resource, endpoint: str | None) -> None:
+        super().__init__(endpoint=endpoint)
+        self._resource = resource
+
+    def _translate_data(self, data: Sequence[Any]) -> ExportTraceServiceRequest:
+        return export_request(self._resource, _in_pieces(data))
+
+
+def _in_pieces(spans: Sequence[Span]) -> Iterator[Span]:
+    for number, span in enumerate(spans, start=1):
+        yield span
+        if not number % _SPANS_AT_ONCE:
+            time.sleep(0)
+
+
+class Exporter(Protocol):
+    """Sends a batch, with retries; blocks."""
+
+    def export(self, spans: Sequence[Any], /) -> SpanExportResult:
+        """Whether the collector took it."""
+
+    def shutdown(self) -> None:
+        """Give up what is being sent."""
+
+
+class SpanExport:
+    """The queue of ended spans, and the thread that sends them. From any thread."""
+
+    def __init__(self, exporter: Exporter) -> None:
+        """Queue, batches and delay are as OpenTelemetry's variables (OTEL_BSP_...) say, for which it has defaults."""
+        self._exporter = exporter
+        self._capacity = int(os.environ.get(OTEL_BSP_MAX_QUEUE_SIZE, "2048"))
+        self._batch = int(os.environ.get(OTEL_BSP_MAX_EXPORT_BATCH_SIZE, "512"))
+        self._delay_s = float(os.environ.get(OTEL_BSP_SCHEDULE_DELAY, "5000")) / 1e3
+        self._queue: deque[Span] = deque()
+        self._counts = dict.fromkeys((SENT, FAILED, DROPPED), 0)
+        self._sending = threading.Lock()
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
+        self._thread.start()
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Spans so far, by what became of them; a trace that was not recorded counts as one."""
+        return self._counts
+
+    def has_room(self) -> bool:
+        """See ``spans.SpanSink``."""
+        if len(self._queue) < self._capacity:
+            return True
+        self._counts[DROPPED] += 1
+        return False
+
+    def put(self, span: Span, /) -> None:
+        """See ``spans.SpanSink``."""
+        if len(self._queue) >= self._capacity:
+            self._counts[DROPPED] += 1
+            return
+        self._queue.append(span)
+        if len(self._queue) >= self._batch and not self._wake.is_set():
+            self._wake.set()
+
+    def flush(self) -> None:
+        """Send what has ended so far. Blocks; gives up when the collector does not take it."""
+        with self._sending:
+            while self._queue and self._send():
+                pass
+
+    def shutdown(self) -> None:
+        """Send what is left, and end. Blocks, for seconds when the collector does not answer."""
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(_SHUTDOWN_S)
+        self._exporter.shutdown()  # what is being sent is given up
+        self._thread.join(_NOTICE_S)
+
+    def _run(self) -> None:
+        pause_s = 0.0
+        while not self._closing.wait(pause_s):
+            is_full = self._wake.wait(0 if pause_s else self._delay_s)
+            self._wake.clear()
+            is_taken = self._send_batches(least=self._batch if is_full else 1)
+            pause_s = 0.0 if is_taken else min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+            if pause_s:
+                _LOGGER.warning("no spans are sent for %.0f s; so far: %s", pause_s, self._counts)
+        if not pause_s:
+            self.flush()
+        self._capacity = 0
+        self._counts[DROPPED] += len(self._queue)
+        self._queue.clear()
+
+    def _send_batches(self, *, least: int) -> bool:
+        """While there are so many spans; whether the collector took them."""
+        with self._sending:
+            while len(self._queue) >= least and not self._closing.is_set():
+                if not self._send():
+                    return False
+        return True
+
+    def _send(self) -> bool:
+        batch = [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
+        is_taken = self._exporter.export(batch) is SpanExportResult.SUCCESS
+        self._counts[SENT if is_taken else FAILED] += len(batch)
+        return is_taken
