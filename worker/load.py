@@ -18,6 +18,7 @@ from worker.waiting_board import GatewayQueue, WaitingBoard
 # interval varies, so that of several gateways none is always the first to hear.
 _SHORTEST_INTERVAL_S = (0.015, 0.025)
 _LONGEST_INTERVAL_S = 1.0
+_LATE_S = 0.2
 
 
 class LoadFeed:
@@ -59,9 +60,11 @@ class LoadFeed:
 
     async def reports(self) -> AsyncGenerator[worker_service_pb2.LoadReport]:
         """A report at once, then on changes and at least once a second, until a drain has come to its end."""
+        loop = asyncio.get_running_loop()
         while True:
             change = self._change
             yield self._report()
+            due = loop.time() + _LONGEST_INTERVAL_S
             if self._is_draining() and not self._ledger.requests:
                 return
             pause_s = random.uniform(*_SHORTEST_INTERVAL_S)
@@ -71,6 +74,10 @@ class LoadFeed:
                     await change.wait()
             except TimeoutError:
                 pass  # no change is news, too
+            if loop.time() > due + _LATE_S:
+                # The process stood still, and has yet to hear of the steps that its engine made: without them it would
+                # look as if the engine had stalled.
+                await asyncio.sleep(pause_s)
 
     def _report(self) -> worker_service_pb2.LoadReport:
         self.sample_number += 1

@@ -95,10 +95,13 @@ async def test_deadline_before_first_response(setup: Setup) -> None:
 
 
 async def test_deadline_mid_stream(setup: Setup) -> None:
-    """What came before the deadline counts."""
+    """What came before the deadline counts; on a busy machine it may have to be a longer one for anything to come."""
     metadata = (("x-count", "1000000"), ("x-pause", "0.001"))
-    outcome = await setup.caller.call(SERVICE + "ServerStream", metadata=metadata, timeout_s=1)
-    assert StatusCode.DEADLINE_EXCEEDED is outcome.code
+    for timeout_s in (0.2, 2, 20):
+        outcome = await setup.caller.call(SERVICE + "ServerStream", metadata=metadata, timeout_s=timeout_s)
+        assert StatusCode.DEADLINE_EXCEEDED is outcome.code
+        if outcome.received:
+            break
     assert outcome.received
     await setup.seen.until(lambda: setup.seen.cancelled == setup.seen.started)
 

@@ -81,8 +81,11 @@ async def running_gateway(
     telemetry: Telemetry | None = None,
     **settings: Any,
 ) -> AsyncIterator[RunningGateway]:
-    """Start a gateway, wait until ``ready`` workers (all, unless said otherwise) take jobs, and end it afterwards."""
-    settings = {"listen": "127.0.0.1:0", "admin_listen": ""} | settings
+    """Start a gateway, wait until ``ready`` workers (all, unless said otherwise) take jobs, and end it afterwards.
+
+    On a busy machine a request may have to wait for a report: in tests that are not about it, no wait is too long.
+    """
+    settings = dict[str, Any](listen="127.0.0.1:0", admin_listen="", max_wait_s=PATIENCE_S) | settings
     gateway = Gateway(GatewaySettings(workers=workers, **settings), telemetry or Telemetry.silent(tracer))
     life = asyncio.create_task(gateway.run())
     listening = asyncio.create_task(gateway.listening.wait())

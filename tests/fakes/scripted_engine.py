@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from worker.engine import (
     ConstraintKind,
@@ -36,14 +37,23 @@ FACTS = EngineFacts(
 
 
 class ScriptedEngine:
-    """Streams ``script`` for every job, and then raises ``error``, or hangs while ``hangs``."""
+    """Streams ``script`` for every job, and then raises ``error``, or hangs while ``hangs``.
+
+    It obeys constraints where it says so: its worker starts a compiler then, which takes seconds.
+    """
 
     def __init__(
-        self, script: Sequence[EngineOutput] = (STOPPED,), *, error: Exception | None = None, hangs: bool = False
+        self,
+        script: Sequence[EngineOutput] = (STOPPED,),
+        *,
+        error: Exception | None = None,
+        hangs: bool = False,
+        obeys_constraints: bool = False,
     ) -> None:
         self.script = script
         self.error = error
         self.hangs = hangs
+        self.facts = FACTS if obeys_constraints else replace(FACTS, constraint_kinds=())
         self.is_dead = False
         self.jobs: list[GenerationJob] = []
         self.aborted: list[str] = []
@@ -53,7 +63,7 @@ class ScriptedEngine:
         self._after_step: Callable[[], None] = lambda: None
 
     async def start(self) -> EngineFacts:
-        return FACTS
+        return self.facts
 
     async def generate(self, job: GenerationJob, take: TakeOutput) -> None:
         if job.job_id.startswith("warm-up"):

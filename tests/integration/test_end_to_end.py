@@ -30,12 +30,14 @@ LANGUAGE = SimLanguage(Path("worker/sim_model/tokenizer.json").read_bytes(), see
 
 
 async def start(
-    stack: AsyncExitStack, *, workers: int = 1, **settings: Any
+    stack: AsyncExitStack, *, workers: int = 1, max_wait_s: float = PATIENCE_S, **settings: Any
 ) -> tuple[RunningGateway, list[RunningWorker]]:
     """A gateway and sim workers, with ``settings`` for the workers."""
     settings = dict[str, Any](engine="sim", listen="127.0.0.1:0", drain_grace_s=1, sim_time_scale=0.01) | settings
     running = [await stack.enter_async_context(running_worker(WorkerSettings(**settings))) for _ in range(workers)]
-    gateway = await stack.enter_async_context(running_gateway(*(worker.worker.address for worker in running)))
+    gateway = await stack.enter_async_context(
+        running_gateway(*(worker.worker.address for worker in running), max_wait_s=max_wait_s)
+    )
     return gateway, running
 
 
@@ -123,7 +125,7 @@ async def test_a_request_waits_until_another_ends(stack: AsyncExitStack) -> None
 
 async def test_a_full_fleet_refuses_with_a_time_to_come_back(stack: AsyncExitStack) -> None:
     """At once if the wait is foreseen, otherwise after it; the stream that is in keeps its blocks."""
-    gateway, _ = await start(stack, kv_block_count=24, sim_time_scale=10)
+    gateway, _ = await start(stack, max_wait_s=1.5, kv_block_count=24, sim_time_scale=10)
     held = gateway.stub.Generate(text_request(model="sim", max_output_tokens=360))  # 14 s
     await held.read()
     error = await gateway.error(text_request(model="sim", max_output_tokens=110))

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -19,10 +20,12 @@ from tidegate.client.health import GATEWAY, check_health
 from tidegate.inference.v1 import inference_service_pb2_grpc
 from tidegate.rpc.server import CHANNEL_OPTIONS
 from tidegate.rpc.status import RpcError
+from worker.sim_language import SimLanguage
 
 pytestmark = pytest.mark.usefixtures("data_plane")
 
 SIM = ("--engine", "sim")
+LANGUAGE = SimLanguage(Path("worker/sim_model/tokenizer.json").read_bytes(), seed=0, mean_output_tokens=None)
 
 # The goal is 6,000; the default keeps a run of all tests short.
 BURST = int(os.environ.get("TIDEGATE_TEST_BURST", "2000"))
@@ -90,31 +93,39 @@ async def test_a_gateway_with_100_streams_stays_small(stack: AsyncExitStack) -> 
         call.cancel()
 
 
+def promised(seed: int, begun: Response, count: int) -> tuple[list[int], str]:
+    """The tokens of the sim engine behind the prompt of ``begun``, and their text."""
+    begin = begun.started.prompt_token_count
+    tokens = [LANGUAGE.token(seed, position) for position in range(begin, begin + count)]
+    return tokens, "".join(map(LANGUAGE.text, tokens))
+
+
 async def test_a_worker_killed_in_the_middle_is_replaced_in_its_streams(stack: AsyncExitStack) -> None:
-    """The clients get the tokens that they would have got, each of them once."""
-    workers = [await stack.enter_async_context(service_process("worker", *SIM)) for _ in range(2)]
-    gateway = await stack.enter_async_context(running_gateway(*(worker.address for worker in workers)))
-    request = text_request(model="sim", max_output_tokens=300, seed=7)
-    expected, _ = await gateway.generate(request)
-    calls = [aiter(gateway.stub.Generate(request)) for _ in range(8)]
-    seen = [[await anext(call) for _ in range(5)] for call in calls]
-    workers[0].process.kill()
-    await asyncio.gather(*(take(call, responses) for call, responses in zip(calls, seen, strict=True)))
-    for responses in seen:
-        assert tokens_of(expected) == tokens_of(responses)
-        assert text_of(expected) == text_of(responses)
-        assert expected[-1].finished.usage.output_token_count == responses[-1].finished.usage.output_token_count
-    assert {0, 1} == {responses[-1].finished.continuation_count for responses in seen}
+    """The clients get the tokens that they would have got, each of them once.
+
+    The worker kills itself, when one of its streams has 20 tokens: this process may come too late for the middle.
+    """
+    fault = ("--sim-fault-text", "doom", "--sim-fault", "kill", "--sim-fault-after-tokens", "20")
+    doomed = await stack.enter_async_context(service_process("worker", *SIM, *fault))
+    other = await stack.enter_async_context(service_process("worker", *SIM))
+    gateway = await stack.enter_async_context(running_gateway(doomed.address, other.address))
+    request = text_request("doom", model="sim", max_output_tokens=300, seed=7)
+    answers = await asyncio.gather(*(gateway.generate(request) for _ in range(8)))
+    for responses, error in answers:
+        assert error is None
+        assert promised(7, responses[0], 300) == (tokens_of(responses), text_of(responses))
+        assert 300 == responses[-1].finished.usage.output_token_count
+    assert {0, 1} == {responses[-1].finished.continuation_count for responses, _ in answers}
 
 
 async def test_a_worker_stopped_in_the_middle_is_replaced_in_its_streams(stack: AsyncExitStack) -> None:
     """It is out of rotation within 3 seconds, and the clients get each token once, also when it goes on afterwards."""
-    workers = [await stack.enter_async_context(service_process("worker", *SIM)) for _ in range(2)]
+    slow = (*SIM, "--sim-time-scale", "4")  # 3 seconds for 200 tokens
+    workers = [await stack.enter_async_context(service_process("worker", *slow)) for _ in range(2)]
     gateway = await stack.enter_async_context(running_gateway(*(worker.address for worker in workers)))
-    request = text_request(model="sim", max_output_tokens=300, seed=7)
-    expected, _ = await gateway.generate(request)
+    request = text_request(model="sim", max_output_tokens=200, seed=7)
     calls = [aiter(gateway.stub.Generate(request)) for _ in range(8)]
-    seen = [[await anext(call) for _ in range(5)] for call in calls]
+    seen = [[await anext(call)] for call in calls]
     workers[0].process.send_signal(signal.SIGSTOP)
     try:
         async with asyncio.timeout(PATIENCE_S):
@@ -124,8 +135,7 @@ async def test_a_worker_stopped_in_the_middle_is_replaced_in_its_streams(stack: 
         workers[0].process.send_signal(signal.SIGCONT)
     await gateway.until_workers(2)
     for responses in seen:
-        assert tokens_of(expected) == tokens_of(responses)
-        assert text_of(expected) == text_of(responses)
+        assert promised(7, responses[0], 200) == (tokens_of(responses), text_of(responses))
     assert {0, 1} == {responses[-1].finished.continuation_count for responses in seen}
 
 

@@ -180,7 +180,8 @@ async def test_a_call_without_a_deadline_gets_the_longest_duration() -> None:
     ):
         error = await gateway.error(text_request())
         assert ("DEADLINE_EXCEEDED", grpc.StatusCode.DEADLINE_EXCEEDED) == (error.reason, error.code)
-        await worker.cancelled.wait()
+        if worker.jobs:  # on a busy machine the time may be over before one is there
+            await worker.cancelled.wait()
 
 
 async def test_a_bad_request_makes_no_worker_call(stack: AsyncExitStack) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.replay import replay
+from tests.fakes.clock import leap
 from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_gateway import RunningGateway, running_gateway, text_of, text_request
 from tests.fakes.scripted_worker import HANG, ScriptedWorker, answer, at_capacity, load_report, serving
@@ -127,10 +128,12 @@ async def test_who_waits_for_a_worker_that_goes_waits_for_the_next(stack: AsyncE
 async def test_who_waits_for_a_worker_that_stays_away_is_told_so(stack: AsyncExitStack) -> None:
     """At the end of its wait: the blocks were not the reason."""
     worker = ScriptedWorker()
-    gateway = await start(stack, worker, max_wait_s=1)
+    gateway = await start(stack, worker, max_wait_s=60)
     call = asyncio.create_task(gateway.error(text_request()))
     await until_waiting(gateway, 1)
     await worker.push(is_draining=True)
+    await gateway.until_workers(0)
+    leap(60)
     assert "NO_WORKER_AVAILABLE" == (await call).reason
 
 
@@ -165,6 +168,10 @@ async def test_what_was_not_served_counts_against_no_quota(stack: AsyncExitStack
     gateway = await start(stack, worker, max_wait_s=0.2, tenants={"default": {"requests_per_minute": 1}})
     assert "KV_EXHAUSTED" == (await gateway.error(text_request())).reason
     await worker.push()
+    (seat,) = gateway.gateway.fleet.seats
+    async with asyncio.timeout(PATIENCE_S):
+        while seat.load.reserved_blocks:  # noqa: ASYNC110 - a window for tests alone is none
+            await asyncio.sleep(0.005)
     assert (await gateway.generate(text_request()))[1] is None
     assert "QUOTA_EXCEEDED" == (await gateway.error(text_request())).reason
 

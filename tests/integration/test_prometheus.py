@@ -116,7 +116,11 @@ async def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
         async with (
             running_worker(_WORKER, telemetry=of_worker) as worker,
             running_gateway(
-                worker.worker.address, telemetry=of_gateway, admin_listen="127.0.0.1:0", trust_tenant_metadata=True
+                worker.worker.address,
+                telemetry=of_gateway,
+                admin_listen="127.0.0.1:0",
+                trust_tenant_metadata=True,
+                max_wait_s=1.5,
             ) as gateway,
             running_prometheus(
                 tmp_path_factory.mktemp("prometheus"),

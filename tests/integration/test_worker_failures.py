@@ -136,6 +136,7 @@ async def test_constraint_is_checked_before_and_after_the_engine() -> None:
     """A regex with a syntax error is refused by field; a text that a good one does not match is an error."""
     engine = ScriptedEngine(
         (EngineOutput(token_ids=(7,), text="4a", finish=EngineFinish(reason=FinishReason.STOP)),),
+        obeys_constraints=True,
     )
     async with running_worker(_settings(), lambda *_: engine) as worker:
         rejected = await _error(worker.stub.Generate(worker.request(constraint={"regex": "(a"})))

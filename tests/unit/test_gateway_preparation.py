@@ -11,7 +11,7 @@ import pytest
 from gateway.errors import AdmissionQueueFullError, DeadlineExceededError
 from gateway.policy.limit import Limit
 from gateway.preparation import Preparation
-from tests.fakes.clock import ManualClock
+from tests.fakes.clock import ManualClock, leap
 from tests.fakes.patience import PATIENCE_S
 
 
@@ -50,9 +50,9 @@ def backlog() -> Limit:
     return Limit(100, clock=ManualClock(), rng=random.Random(0))
 
 
-def soon(seconds: float = 30.0) -> float:
+def soon() -> float:
     """A deadline."""
-    return asyncio.get_running_loop().time() + seconds
+    return asyncio.get_running_loop().time() + 60
 
 
 async def until_given_back(backlog: Limit) -> None:
@@ -84,8 +84,11 @@ async def test_a_deadline_ends_the_wait_and_not_the_count(
 ) -> None:
     """The thread cannot be stopped, so that its bytes count until it is done."""
     preparation = Preparation(executor, backlog)
+    waiting = asyncio.create_task(preparation.run(work, size_bytes=60, deadline_at=soon()))
+    await asyncio.sleep(0)
+    leap(60)
     with pytest.raises(DeadlineExceededError):
-        await preparation.run(work, size_bytes=60, deadline_at=soon(0.05))
+        await waiting
     assert 60 == backlog.in_use
     work.go.set()
     await until_given_back(backlog)

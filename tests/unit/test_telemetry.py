@@ -11,9 +11,14 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
+from hpack import Encoder
+from hyperframe.frame import DataFrame, HeadersFrame, SettingsFrame
 
 from tests.fakes.collector import collecting
+from tests.fakes.http2_peer import REQUEST
 from tests.fakes.patience import PATIENCE_S
+from tidegate.http2.frames import PREFACE
+from tidegate.http2.messages import framed
 from tidegate.inference.v1 import inference_service_pb2, inference_service_pb2_grpc
 from tidegate.rpc.server import ErrorInterceptor
 from tidegate.rpc.status import INFERENCE_DOMAIN, RpcError
@@ -29,7 +34,7 @@ _TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 _TRACEPARENT = f"00-{_TRACE_ID}-b7ad6b7169203331-01"
 
 _Stub = Any  # mypy-protobuf's name for the asyncio form exists for type checkers only
-_Call = Callable[[_Stub, float | None], Awaitable[None]]
+_Call = Callable[[_Stub], Awaitable[None]]
 
 
 class EndedSpans:
@@ -101,8 +106,8 @@ def _outgoing() -> tuple[tuple[str, str], ...]:
 
 
 @asynccontextmanager
-async def serving(service: ScriptedService, tracer: Tracer) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to a server of ``service`` that traces to ``tracer``."""
+async def listening(service: ScriptedService, tracer: Tracer) -> AsyncIterator[int]:
+    """The port of a server of ``service`` that traces to ``tracer``."""
     server = grpc.aio.server(
         interceptors=(
             TraceInterceptor(ServedCalls(Telemetry.silent(tracer))),
@@ -114,10 +119,19 @@ async def serving(service: ScriptedService, tracer: Tracer) -> AsyncIterator[grp
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield channel
+        yield port
     finally:
         await server.stop(0)
+
+
+@asynccontextmanager
+async def serving(service: ScriptedService, tracer: Tracer) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to it."""
+    async with (
+        listening(service, tracer) as port,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        yield channel
 
 
 @pytest.fixture
@@ -132,14 +146,14 @@ def tracer(spans: EndedSpans) -> Tracer:
     return RecordingTracer(Sampler(share=1.0, is_parent_heard=True), spans)
 
 
-async def tokenize(stub: _Stub, timeout_s: float | None) -> None:
+async def tokenize(stub: _Stub) -> None:
     """Call the unary method."""
-    await stub.Tokenize(inference_service_pb2.TokenizeRequest(), timeout=timeout_s)
+    await stub.Tokenize(inference_service_pb2.TokenizeRequest())
 
 
-async def generate(stub: _Stub, timeout_s: float | None) -> None:
+async def generate(stub: _Stub) -> None:
     """Call the streaming method and read to the end."""
-    async for _ in stub.Generate(inference_service_pb2.GenerateRequest(), timeout=timeout_s):
+    async for _ in stub.Generate(inference_service_pb2.GenerateRequest()):
         pass
 
 
@@ -158,7 +172,7 @@ async def test_finished_stream_has_a_span_with_status_ok(spans: EndedSpans, trac
     was_open: list[bool] = []
     async with serving(ScriptedService(lambda: was_open.append(spans.is_empty)), tracer) as channel:
         stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
-        await generate(stub, None)
+        await generate(stub)
     assert [True] == was_open
     assert "OK" == (await spans.next()).attributes["rpc.response.status_code"]
 
@@ -220,7 +234,7 @@ async def test_refused_call_has_the_status_it_was_refused_with(
 
     async with serving(ScriptedService(refuse), tracer) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await call(inference_service_pb2_grpc.InferenceServiceStub(channel), None)
+            await call(inference_service_pb2_grpc.InferenceServiceStub(channel))
     assert code is caught.value.code()
     span = await spans.next()
     assert (code.name, is_failure) == (span.attributes["rpc.response.status_code"], span.has_failed)
@@ -243,12 +257,16 @@ async def test_cancelled_stream_has_status_cancelled(spans: EndedSpans, tracer: 
 
 
 async def test_stream_past_its_deadline_has_status_deadline_exceeded(spans: EndedSpans, tracer: Tracer) -> None:
-    """The deadline is told from a cancel, though both cancel the handler."""
-    async with serving(ScriptedService(), tracer) as channel:
-        stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
-        with pytest.raises(grpc.aio.AioRpcError):
-            await generate(stub, timeout_s=0.2)
+    """The deadline is told from a cancel, though both cancel the handler. This client leaves it to the server."""
+    async with listening(ScriptedService(), tracer) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        fields = [(name, f"/{_GENERATE}" if name == ":path" else value) for name, value in REQUEST]
+        head = HeadersFrame(1, Encoder().encode([*fields, ("grpc-timeout", "200m")]), flags=["END_HEADERS"])
+        body = DataFrame(1, framed(b""), flags=["END_STREAM"])
+        writer.write(PREFACE + b"".join(frame.serialize() for frame in (SettingsFrame(), head, body)))
         span = await spans.next()
+        writer.close()
+        await writer.wait_closed()
     assert ("DEADLINE_EXCEEDED", True) == (
         span.attributes["rpc.response.status_code"],
         span.has_failed,

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tests.fakes.clock import leap
 from worker.deadline import Deadline
 from worker.errors import DeadlineExceededError
 
@@ -29,9 +30,10 @@ async def test_a_wait_ends_at_the_deadline() -> None:
 async def test_a_deadline_that_passes_between_waits_ends_the_next_one() -> None:
     """Whatever the caller does in between is not interrupted."""
     loop = asyncio.get_running_loop()
-    with Deadline(loop.time()) as deadline:
+    with Deadline(loop.time() + 60) as deadline:
         passed = loop.create_future()
-        loop.call_later(0.001, passed.set_result, None)
+        loop.call_later(61, passed.set_result, None)
+        leap(62)
         await passed
         with pytest.raises(DeadlineExceededError):
             await deadline.wait(asyncio.sleep(0))
@@ -56,8 +58,9 @@ async def test_another_cancellation_is_no_deadline() -> None:
 async def test_nothing_is_cancelled_after_the_last_wait() -> None:
     """The timer ends with the block."""
     loop = asyncio.get_running_loop()
-    with Deadline(loop.time() + 0.001) as deadline:
+    with Deadline(loop.time() + 60) as deadline:
         await deadline.wait(asyncio.sleep(0))
     later = loop.create_future()
-    loop.call_later(0.003, later.set_result, "undisturbed")
+    loop.call_later(61, later.set_result, "undisturbed")
+    leap(62)
     assert "undisturbed" == await later

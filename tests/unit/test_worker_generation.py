@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import worker
+from tests.fakes.clock import leap
 from tests.fakes.feeds import wide_feed
 from tests.fakes.scripted_engine import FACTS, ScriptedEngine
 from tidegate.inference.v1 import generation_pb2, inference_service_pb2
@@ -106,8 +107,12 @@ async def test_deadline_in_mid_stream_aborts_and_releases() -> None:
     engine = ScriptedEngine((EngineOutput(token_ids=(7,), text="a"),), hangs=True)
     model = _model(engine)
 
+    running = asyncio.create_task(_generation(model, _Client()).run(asyncio.get_running_loop().time() + 60))
+    while not engine.running:  # noqa: ASYNC110 - it has no event for a test
+        await asyncio.sleep(0)
+    leap(60)
     with pytest.raises(DeadlineExceededError):
-        await _generation(model, _Client()).run(asyncio.get_running_loop().time() + 0.01)
+        await running
 
     assert ["job-1"] == engine.aborted
     assert (0, 0) == (model.ledger.requests, model.ledger.reserved_blocks)
