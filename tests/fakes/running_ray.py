@@ -54,7 +54,7 @@ def install_ray(directory: Path) -> Path:
         "[vllm.platform_plugins]\ncounted_cpu = tests.fakes.running_ray:platform\n", encoding="utf-8"
     )
     install = (sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(python))
-    subprocess.run((*install, "--constraints", "constraints.txt", "ray"), cwd=_ROOT, check=True, timeout=240)
+    subprocess.run((*install, "--constraints", "constraints.txt", "ray"), cwd=_ROOT, check=True, timeout=2 * PATIENCE_S)
     return python
 
 

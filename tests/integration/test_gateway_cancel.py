@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import statistics
 import time
 from contextlib import AsyncExitStack
@@ -18,7 +19,8 @@ pytestmark = pytest.mark.usefixtures("data_plane")
 
 _LOGGER = logging.getLogger(__name__)
 
-TRIALS = 200
+# The goal is 200; the default keeps a run of all tests short.
+TRIALS = int(os.environ.get("TIDEGATE_TEST_CANCELS", "50"))
 
 
 def is_idle(load: worker_service_pb2.LoadReport) -> bool:

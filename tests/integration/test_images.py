@@ -56,7 +56,7 @@ def test_what_an_image_installs_runs(image: str, tmp_path: Path) -> None:
     arguments, program, command = _CASES[image]
     python = tmp_path / "venv/bin/python"
     venv.create(python.parents[1])
-    subprocess.run([*install_step(image, arguments, python), "--quiet"], cwd=_ROOT, check=True, timeout=240)
+    subprocess.run([*install_step(image, arguments, python), "--quiet"], cwd=_ROOT, check=True, timeout=2 * PATIENCE_S)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     for run in (["-c", program], command):
         subprocess.run([python, *run], cwd=tmp_path, env=environment, check=True, timeout=PATIENCE_S)
@@ -69,7 +69,7 @@ def test_all_that_an_image_would_get_is_pinned(case: str, tmp_path: Path) -> Non
     python = tmp_path / "venv/bin/python"
     venv.create(python.parents[1])
     step = [*install_step(image, arguments, python), "--dry-run"]
-    done = subprocess.run(step, cwd=_ROOT, check=True, timeout=240, capture_output=True)
+    done = subprocess.run(step, cwd=_ROOT, check=True, timeout=2 * PATIENCE_S, capture_output=True)
     found = set(re.findall(r"^ \+ (\S+==\S+)$", done.stderr.decode(), re.MULTILINE))
     assert {"torch", "triton"} <= {pin.split("==")[0] for pin in found}
     assert set() == {pin.split("+")[0] for pin in found} - set(_GPU_CONSTRAINTS.read_text(encoding="utf-8").split())
