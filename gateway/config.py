@@ -80,7 +80,7 @@ class GatewaySettings(ServiceSettings):
     """requests that may wait for a worker, in bytes for each model; less critical ones leave for more critical ones"""
     max_pause_s: Annotated[float, Field(ge=0)] = 10.0
     """how long a stream whose worker was lost may wait for another one to go on with it"""
-    max_lost_workers: Annotated[int, Field(ge=0)] = 4
+    max_lost_workers: Annotated[int, Field(ge=0)] = 6
     """how many workers one stream may lose; 0 never goes on with another worker"""
     max_reader_stall_s: _Seconds = 30.0
     """how long a client may take nothing of its stream before it is ended and its KV blocks are freed"""

@@ -28,7 +28,7 @@ class ContinuationLimits:
     ``max_fruitless_losses`` counts losses since the last token, the one that interrupted the output among them.
     """
 
-    max_losses: int = 4
+    max_losses: int = 6
     max_fruitless_losses: int = 2
     max_pause_s: float = 10.0
 

@@ -20,12 +20,12 @@ from gateway.policy.suspicions import Suspicion, Suspicions
 
 # For so long a death is remembered, in seconds: long enough to outlast a client's retries.
 MEMORY_S = 600.0
-# How much a death says, by (is_silent, is_faint), and how much is a sentence. So these are one: two engines that died
-# without a token; a faint one and then one without a token; three workers that went without a word, of which two gave
-# no token; three engines, or four workers that went without a word, that did.
+# How much a death says, by (is_silent, is_faint), and how much is a sentence. So these are one: an engine that died
+# before a token, and any other death; three engines that died behind tokens; three workers that went without a word,
+# two of them before a token; six that did so behind tokens, which is as many as a stream may lose.
 _SENTENCE = 24
 _SAYS: Mapping[tuple[bool, bool], int] = MappingProxyType(
-    {(False, False): 18, (False, True): 8, (True, False): 9, (True, True): 6}
+    {(False, False): 20, (False, True): 8, (True, False): 10, (True, True): 4}
 )
 # A process that is dead reports no more, apart from what was on its way.
 _LAST_REPORTS_S = 0.25

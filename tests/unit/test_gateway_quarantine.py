@@ -62,7 +62,7 @@ def test_a_faint_suspicion_and_another_one_are_a_sentence() -> None:
         [faint(1), faint(2), faint(3)],
         [silent(1), silent(2), silent(3)],
         [silent(1, is_faint=True), silent(2), silent(3)],
-        [silent(number, is_faint=True) for number in range(1, 5)],
+        [silent(number, is_faint=True) for number in range(1, 7)],
     ],
 )
 def test_so_much_is_a_sentence_and_one_death_less_is_none(deaths: list[Suspect]) -> None:
