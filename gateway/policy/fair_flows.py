@@ -29,6 +29,7 @@ class Flow:
         self.tokens = 0
         self.bytes = 0
         self.arrivals = Rate(_ARRIVALS_TIME_CONSTANT_S)  # in tokens
+        self.asked = Rate(_ARRIVALS_TIME_CONSTANT_S)  # those refused among them
         # Ascending, so that the first to leave stands last, where taking it costs nothing.
         self._waiters: list[tuple[float, int, Waiter]] = []
 
@@ -190,9 +191,13 @@ class FairFlows:
             if flow:
                 self._enter(tenant, flow)
 
-    def _arrive(self, waiter: Waiter, now: float) -> Flow:
+    def ask(self, waiter: Waiter, now: float) -> None:
+        """A request comes; whether it may wait is not decided yet."""
         if len(self._flows) > _FLOWS_TO_TIDY:
             self._forget_idle(now)
+        self._flow_of(waiter.tenant).asked.add(waiter.tokens, now)
+
+    def _arrive(self, waiter: Waiter, now: float) -> Flow:
         flow = self._flow_of(waiter.tenant)
         if not flow:
             flow.start = max(flow.start, self.virtual_time)
@@ -211,7 +216,7 @@ class FairFlows:
         idle = [
             tenant
             for tenant, flow in self._flows.items()
-            if not flow and flow.start <= self.virtual_time and flow.arrivals.per_s(now) < 1
+            if not flow and flow.start <= self.virtual_time and flow.asked.per_s(now) < 1
         ]
         for tenant in idle:
             del self._flows[tenant]

@@ -13,21 +13,45 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from gateway.policy.queue import Queue
 from gateway.policy.wait_forecast import Supply
 from gateway.policy.waiter import CLASS_COUNT, Waiter
 
-# The chance with which one that room is kept for may find it taken by others of the kind.
-_RISK = 0.002
-# How many requests of average size room is kept for, at most and while rates are not known; and of all that is held.
-_MAX_REQUESTS, _UNKNOWN_REQUESTS = 16, 4
-_MAX_SHARE = 0.1
-# Who holds, or asks for, so much more than its share is above it.
-_GREED = 1.25
+# How many requests of average size room is kept for while rates are not known.
+_UNKNOWN_REQUESTS = 4
+# Above its share is who holds so much more, or asks for so much more: what comes in some seconds says less.
+_GREED, _GREED_ASKED = 1.6, 2.0
 # A tenant or class that has sent fewer tokens per second of late, 5 s or so, needs no room kept.
 _MIN_ARRIVALS_PER_S = 1.0
 _REFRESH_S = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Care:
+    """``risk``: the chance with which one that room is kept for may find it taken by others of the kind.
+
+    Room is kept for ``most_requests`` of average size at most, and for no more than ``most_share`` of all that is held.
+    """
+
+    risk: float
+    most_requests: int
+    most_share: float
+
+    def tokens(self, load: float | None, *, mean_tokens: float, held_tokens: int) -> int:
+        """What to keep: in a queue of such ``load`` more stand with that chance. None: it is not known."""
+        requests: float = _UNKNOWN_REQUESTS
+        if load is not None:
+            requests = self.most_requests
+            if load < 1:
+                requests = min(requests, math.log(self.risk) / math.log(load))
+        return round(min(requests * mean_tokens, self.most_share * held_tokens))
+
+
+# What is kept stands idle. Beside a tenant above its share that is worth more: it could take all of the rest.
+_FOR_CLASSES = _Care(risk=0.002, most_requests=16, most_share=0.1)
+_FOR_TENANTS = _Care(risk=0.0002, most_requests=24, most_share=0.3)
 
 
 class Headroom:
@@ -73,21 +97,18 @@ class Headroom:
         if before_per_s + modest_per_s + elsewhere_per_s < _MIN_ARRIVALS_PER_S:
             return
         mean_tokens = self._held_tokens / self._held_requests if self._held_requests else waiter.tokens
-        requests: float = _UNKNOWN_REQUESTS
+        load = None
         if rate := self.supply.tokens_per_s:
             # Of what comes free, own arrivals have the share of this gateway; all together have all.
             own = (before_per_s + modest_per_s) / max(1e-9, rate * self.supply.held_share)
-            requests = _requests(max(own, (modest_per_s + elsewhere_per_s) / rate))
+            load = max(own, (modest_per_s + elsewhere_per_s) / rate)
         held_tokens = max(self._held_tokens, sum(self.supply.held_tokens.values()))
-        waiter.headroom_tokens = round(min(requests * mean_tokens, _MAX_SHARE * held_tokens))
+        care = _FOR_TENANTS if waiter.is_above_share else _FOR_CLASSES
+        waiter.headroom_tokens = care.tokens(load, mean_tokens=mean_tokens, held_tokens=held_tokens)
 
     def _refresh(self, now: float) -> None:
         rates = [
-            {
-                tenant: rate
-                for tenant, flow in flows.known()
-                if (rate := flow.arrivals.per_s(now)) >= _MIN_ARRIVALS_PER_S
-            }
+            {tenant: rate for tenant, flow in flows.known() if (rate := flow.asked.per_s(now)) >= _MIN_ARRIVALS_PER_S}
             for flows in self._queue.classes
         ]
         held = {
@@ -101,9 +122,11 @@ class Headroom:
 
         def is_above_share(tenant: str) -> bool:
             # What it asks for tells, too: a tenant that is held down to little more than its share fills every gap.
-            share = _GREED * self._weights.get(tenant, 1.0) / weight
+            share = self._weights.get(tenant, 1.0) / weight
             asked_per_s = sum(by_tenant.get(tenant, 0.0) for by_tenant in rates) + elsewhere.get(tenant, 0.0)
-            return held.get(tenant, 0) > share * held_tokens or (rate > 0 and asked_per_s > share * rate)
+            return held.get(tenant, 0) > _GREED * share * held_tokens or (
+                rate > 0 and asked_per_s > _GREED_ASKED * share * rate
+            )
 
         above_share = frozenset(tenant for tenant in active if is_above_share(tenant))
         # Where all ask for more than there is, nobody is kept from his share by another.
@@ -123,8 +146,3 @@ class Headroom:
         self._held[waiter.tenant] += sign * waiter.tokens
         self._held_tokens += sign * waiter.tokens
         self._held_requests += sign
-
-
-def _requests(load: float) -> float:
-    """For how many to keep room, so that few find none: in a queue of such ``load`` more stand with that chance."""
-    return min(_MAX_REQUESTS, math.log(_RISK) / math.log(load)) if load < 1 else _MAX_REQUESTS

@@ -66,6 +66,7 @@ class WaitingLine:
 
     def offer(self, waiter: Waiter, supply: Supply, now: float) -> Refusal | list[Waiter]:
         """Let ``waiter`` wait, and name those that had to go for it; or say why it may not."""
+        self.queue.classes[waiter.rank].ask(waiter, now)
         self._headroom.supply = supply
         self._headroom.set_for(waiter, now)
         predicted = forecast(waiter, self.queue, supply, now)
@@ -90,6 +91,7 @@ class WaitingLine:
         self._headroom.set_for(waiter, now)
         if not fits(waiter):
             return False
+        self.queue.classes[waiter.rank].ask(waiter, now)
         self.queue.pass_through(waiter, now)
         self._headroom.take(waiter)
         return True

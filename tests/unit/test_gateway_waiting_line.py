@@ -100,7 +100,7 @@ def test_the_critical_lose_nothing_while_the_sheddable_are_shed() -> None:
 
 @pytest.mark.parametrize(
     ("capacity", "pool_tokens", "gateways"),
-    [(0.4, 330_000, 1), (0.8, 330_000, 1), (0.8, 100_000, 1), (0.8, 100_000, 4)],
+    [(0.4, 330_000, 1), (0.8, 330_000, 1), (0.8, 100_000, 1), (0.8, 100_000, 4), (0.6, 50_000, 1), (0.8, 50_000, 1)],
 )
 def test_a_greedy_tenant_does_not_slow_down_the_others(capacity: float, pool_tokens: int, gateways: int) -> None:
     """One of four, which use a part of the capacity between them, sends ten times as much; to the first token 0.1 s.
@@ -126,6 +126,21 @@ def test_a_greedy_tenant_does_not_slow_down_the_others(capacity: float, pool_tok
         )
         p99_s.append(FIRST_TOKEN_S + p99_wait_s(trips(all_trips, tenant="a")))
     assert p99_s[1] <= 1.2 * p99_s[0]
+
+
+def test_who_asks_for_more_than_its_share_is_greedy_though_most_of_it_is_refused() -> None:
+    """It holds no more than the other one, and waits with little."""
+    room = line()
+    supply = Supply(free_tokens=0, tokens_per_s=1_000, held_tokens={"greedy": 500, "modest": 500})
+    for number in range(100):
+        at = number * 0.05
+        greedy = newcomer(tenant="greedy", arrived_at=at, leaves_at=at + 1.5)
+        room.offer(greedy, supply, at)
+    modest = newcomer(tenant="modest", arrived_at=5.0, leaves_at=6.5)
+    room.offer(modest, supply, 5.0)
+
+    assert len(room.queue) < 20
+    assert (True, False) == (greedy.is_above_share, modest.is_above_share)
 
 
 def test_the_sheddable_do_not_stand_still() -> None:
