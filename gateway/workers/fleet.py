@@ -166,7 +166,7 @@ class Fleet:
         self._tell_of_room()
 
     def leave(self, seat: Seat, *, is_silent: bool = False) -> None:
-        """Take a worker out of rotation. Jobs that run there go on; those without a first token are told.
+        """Take a worker out of rotation. Jobs there go on; those without a first token are told, if it does not drain.
 
         Where it ``is_silent`` for no reason it hangs, or is out of reach: all jobs are told if others can go on with
         them. Otherwise it may come back in time, and a connection that is dead is found so by its keepalive.

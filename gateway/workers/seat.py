@@ -83,10 +83,12 @@ class Seat:
     def lose(self, *, is_silent: bool, also_begun: bool) -> None:
         """The worker is out of rotation: as ``give_up``, and for those calls, too, that are about to begin.
 
-        ``is_silent``: it only makes no sign of life.
+        ``is_silent``: it only makes no sign of life. One that drains ends its reports with its last job, whose end may
+        still be on its way, and with it the news that the engine died of that.
         """
         self.is_lost, self.is_gone = True, not is_silent
-        self.give_up(also_begun=also_begun)
+        if is_silent or not self.load.is_draining:
+            self.give_up(also_begun=also_begun)
 
     def doubt(self, *, has_refused: bool) -> None:
         """A job was refused there for want of room, or failed."""

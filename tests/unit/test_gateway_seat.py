@@ -80,6 +80,22 @@ async def test_who_was_on_a_worker_that_only_fell_silent_is_suspected_but_faintl
         fleet.refuse_poison(demand)
 
 
+async def test_a_worker_that_drains_tells_its_last_jobs_itself_what_became_of_them() -> None:
+    """Its reports end over another connection, perhaps before the word comes that the engine died."""
+    fleet, model = Fleet(random.Random(0), ManualClock()), served_model()
+    seat = fleet.join(cast("WorkerClient", Unconnected()), model, worker_load(instance_id=1))
+    lease = fleet.lease(model, Demand(prompt_tokens=1, need_tokens=1, digest=b"d"), exclude=())
+    assert lease is not None
+    async with lease:
+        lease.admit(7)
+        fleet.report(seat, worker_load(instance_id=1, is_draining=True))
+        fleet.leave(seat)
+        for _ in range(3):  # in which it would have been given up
+            await asyncio.sleep(0)
+    lease.close(Outcome.FAILED, is_lost=True, reason="ENGINE_DEAD")
+    assert b"d" in fleet.quarantine
+
+
 def test_a_worker_that_is_named_no_more_is_forgotten() -> None:
     """Addresses come and go with the pods; what is kept is the word of a model whose last worker went."""
     fleet, model = Fleet(random.Random(0), ManualClock()), served_model()
