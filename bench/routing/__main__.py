@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from bench.routing.traces import heavy_tailed, shared_prefixes, steady
-from bench.routing.world import POLICIES, Result, Setting, World, round_robin
+from bench.routing.world import IDEAL, POLICIES, Result, Setting, World, round_robin
 from worker.sim_profile import load_profile
 
 _PROFILE = "h200-llama3-8b-awq"
@@ -59,10 +59,10 @@ def prefix_rows(seed: int, scale: float) -> Iterator[Row]:
 
 
 def spread_rows(seed: int, scale: float) -> Iterator[Row]:
-    """4 workers, 3 gateways that know nothing of one another."""
+    """4 workers, 3 gateways that know nothing of one another; and one that knows everything."""
     profile = load_profile(_PROFILE)
     for rate in (60, 120, 150):
-        for name, policy in POLICIES.items():
+        for name, policy in (POLICIES | IDEAL).items():
             world = World(profile, policy, Setting(workers=4, gateways=3, seed=seed))
             result = world.run(steady(rate=rate, seconds=30 * scale, seed=seed), sample_from_s=8 * scale)
             yield {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -111,15 +111,16 @@ class SimWorker:
 class SimGateway:
     """One gateway's view of the fleet."""
 
-    def __init__(self, workers: int, rng: random.Random, clock: Callable[[], float], load: WorkerLoad) -> None:
+    def __init__(self, workers: Sequence[SimWorker], rng: random.Random, clock: Callable[[], float]) -> None:
         self.fleet = Fleet(rng, clock)
         self.rng = rng
-        self.sent = [0] * workers
-        self.next_worker = rng.randrange(workers)
+        self.workers = workers  # as they are, which no gateway sees
+        self.sent = [0] * len(workers)
+        self.next_worker = rng.randrange(len(workers))
         self.seats: list[Seat] = []
-        for number in range(workers):
+        for number, worker in enumerate(workers):
             client = cast("WorkerClient", SimpleNamespace(target=str(number)))
-            self.seats.append(self.fleet.join(client, _MODEL, load))
+            self.seats.append(self.fleet.join(client, _MODEL, worker.load(0.0)))
 
 
 Policy = Callable[[SimGateway, Job], int]
@@ -147,6 +148,11 @@ def most_free_blocks(gateway: SimGateway, job: Job) -> int:
     )
 
 
+def all_knowing(gateway: SimGateway, job: Job) -> int:
+    """The one with the fewest blocks in use at this instant: no report, no other gateway's job is unknown."""
+    return min(range(len(gateway.workers)), key=lambda number: gateway.workers[number].blocks_in_use)
+
+
 def tidegate(gateway: SimGateway, job: Job) -> int:
     """The product's own policy."""
     job.lease = gateway.fleet.lease(_MODEL, job.demand, exclude=())
@@ -161,6 +167,8 @@ POLICIES: dict[str, Policy] = {
     "most-free-blocks": most_free_blocks,
     "tidegate": tidegate,
 }
+# What no gateway can do; the measure of how much more could be had.
+IDEAL: dict[str, Policy] = {"all-knowing": all_knowing}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -211,9 +219,7 @@ class World:
             SimWorker(profile, slowness=setting.slowness.get(number, 1.0)) for number in range(setting.workers)
         ]
         self._gateways = [
-            SimGateway(
-                setting.workers, random.Random(setting.seed + number), lambda: self.now, self._workers[0].load(0.0)
-            )
+            SimGateway(self._workers, random.Random(setting.seed + number), lambda: self.now)
             for number in range(1, setting.gateways + 1)
         ]
         self._stride = prefix_stride(profile.block_size)
