@@ -15,11 +15,11 @@ from quantizer.calibration.histogram import Histogram
 from quantizer.manifest import FILE_NAME, describe
 from worker.checkpoint import CheckpointError, open_checkpoint
 
-_CALIBRATION = Histogram.of([(40, 1), (600, 3), (600, 3)]).to_json()
+_CALIBRATION = Histogram.of([(40, 1), (600, 3), (600, 3)])
 
 
 def _write_manifest(directory: Path, change: Callable[[dict[str, Any]], object] = lambda _: None) -> None:
-    content = describe(directory) | {"calibration": {"histogram": _CALIBRATION}}
+    content = describe(directory) | {"calibration": {"histogram": _CALIBRATION.to_json()}}
     change(content)
     (directory / FILE_NAME).write_text(json.dumps(content), encoding="utf-8")
 
@@ -44,7 +44,7 @@ def test_a_checkpoint_as_it_was_published_is_served(checkpoint: Path) -> None:
     opened = open_checkpoint(checkpoint)
     assert describe(checkpoint)["checkpoint_sha256"] == opened.checkpoint_sha256
     assert opened.calibration is not None
-    assert _CALIBRATION["counts"] == [list(row) for row in opened.calibration.counts]
+    assert _CALIBRATION.to_json()["counts"] == [list(row) for row in opened.calibration.counts]
 
 
 def test_without_a_manifest_it_is_served_unmeasured(checkpoint: Path) -> None:
