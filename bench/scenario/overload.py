@@ -10,16 +10,20 @@ import argparse
 import asyncio
 import os
 import random
+import shutil
 import signal
 import sys
+import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc.aio
 
-from tidegate.client.child import Child
+from deploy import panels
+from tidegate.client.child import Child, ChildFailedError
 from tidegate.client.health import GATEWAY, check_health
 from tidegate.client.stack import free_port
 from tidegate.inference.v1 import generation_pb2, inference_service_pb2, inference_service_pb2_grpc
@@ -31,6 +35,21 @@ _WORKERS = 4
 _BLOCKS = 150  # of 16 tokens for each worker: few, so that a small machine can fill them
 _TIME_SCALE = 4.0  # slower than the machine imitated, so that few calls a second are many
 _PROMPT = "word " * 150
+_TARGET = "127.0.0.1:50051"
+_CONFIG = Path(__file__).parents[2] / "deploy/telemetry/prometheus-local.yml"
+_LAST_S = 5.0  # before the end of the load the panels are shown
+
+_PLACES = """\
+  the status page     http://127.0.0.1:9464/
+  in a terminal       .venv/bin/tidegate top
+"""
+_PROMETHEUS = """\
+  Prometheus          http://127.0.0.1:9090/alerts
+  the dashboards      .venv/bin/python -m deploy.panels "who is refused"
+"""
+_NO_PROMETHEUS = """\
+  Prometheus          is not installed; make system-tools does that on Debian
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,54 +69,82 @@ _LOADS = (
 
 
 async def run(duration_s: float, logs: Path) -> None:
-    """Start all, send load, print what became of it, stop all."""
+    """Start all, send load, print what the dashboards show of it and what became of it, stop all.
+
+    Raises ``ChildFailedError`` when something does not start.
+    """
     workers = [f"127.0.0.1:{free_port()}" for _ in range(_WORKERS)]
     async with AsyncExitStack() as stack:
+        started = Started(stack, logs)
         for number, address in enumerate(workers):
-            arguments: tuple[str, ...] = (
-                "--engine",
-                "sim",
-                "--kv-block-count",
-                str(_BLOCKS),
-                "--sim-mean-output-tokens",
-                "300",
-            )
-            arguments += ("--sim-time-scale", str(_TIME_SCALE))
             admin = f"127.0.0.1:{9465 + number}"
-            await _start(
-                stack, "worker", logs / f"worker-{number}.log", "--listen", address, "--admin-listen", admin, *arguments
-            )
-        target = "127.0.0.1:50051"
-        await _start(
-            stack,
-            "gateway",
-            logs / "gateway.log",
-            "--workers",
-            ",".join(workers),
-            "--listen",
-            target,
-            "--trust-tenant-metadata",
-        )
-        channel = await stack.enter_async_context(grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS))
+            sim = ["--engine=sim", f"--kv-block-count={_BLOCKS}", "--sim-mean-output-tokens=300"]
+            flags = [f"--listen={address}", f"--admin-listen={admin}", *sim, f"--sim-time-scale={_TIME_SCALE}"]
+            await started.service("worker", f"worker-{number}.log", *flags)
+        workers_flag = f"--workers={','.join(workers)}"
+        await started.service("gateway", "gateway.log", workers_flag, f"--listen={_TARGET}", "--trust-tenant-metadata")
+        has_prometheus = await started.prometheus()
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(_TARGET, options=CHANNEL_OPTIONS))
         async with asyncio.timeout(60):
-            while not await _is_serving(channel):  # noqa: ASYNC110 - other processes
+            while not await _is_serving(channel):
+                started.raise_for_the_ended()
                 await asyncio.sleep(0.2)
-        print(
-            f"Overload for {duration_s:.0f} s. Look at it: http://127.0.0.1:9464/ or `.venv/bin/tidegate top`",
-            flush=True,
-        )
+        sys.stdout.write(f"Overload for {duration_s:.0f} s. Look at it:\n{_PLACES}")
+        sys.stdout.write(_PROMETHEUS if has_prometheus else _NO_PROMETHEUS)
+        sys.stdout.flush()
         stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
         ends: dict[str, Counter[str]] = {load.tenant: Counter() for load in _LOADS}
         async with asyncio.TaskGroup() as tasks:
             for load in _LOADS:
                 tasks.create_task(_arrivals(stub, load, ends[load.tenant], duration_s))
+            if has_prometheus:
+                tasks.create_task(_show_panels(after_s=duration_s - _LAST_S))
+        print("\nWhat became of the calls")
         for tenant, counts in ends.items():
-            print(f"{tenant:10} " + ", ".join(f"{end} {count}" for end, count in counts.most_common()))
+            print(f"  {tenant:10} " + ", ".join(f"{end} {count}" for end, count in counts.most_common()))
 
 
-async def _start(stack: AsyncExitStack, module: str, log_path: Path, *arguments: str) -> None:
-    child = await Child.start(module, [sys.executable, "-m", module, *arguments], log_path=log_path, grace_s=5)
-    stack.push_async_callback(child.stop, hurry=True)
+class Started:
+    """What runs, until ``stack`` ends."""
+
+    def __init__(self, stack: AsyncExitStack, logs: Path) -> None:
+        self._stack = stack
+        self._logs = logs
+        self._children: list[Child] = []
+
+    async def service(self, module: str, log: str, *flags: str) -> None:
+        """A service of ours."""
+        await self._start(module, [sys.executable, "-m", module, *flags], log)
+
+    async def prometheus(self) -> bool:
+        """Prometheus, where it is installed; whether it is."""
+        command = shutil.which("prometheus")
+        if command is None:
+            return False
+        data = self._stack.enter_context(tempfile.TemporaryDirectory())
+        flags = [f"--config.file={_CONFIG}", f"--storage.tsdb.path={data}", "--web.listen-address=127.0.0.1:9090"]
+        await self._start("prometheus", [command, *flags, "--enable-feature=exemplar-storage"], "prometheus.log")
+        return True
+
+    def raise_for_the_ended(self) -> None:
+        """Raises ``ChildFailedError`` for what has ended by itself."""
+        for child in self._children:
+            if child.has_ended:
+                raise child.failure("has ended")
+
+    async def _start(self, name: str, command: Sequence[str], log: str) -> None:
+        child = await Child.start(name, command, log_path=self._logs / log, grace_s=5)
+        self._stack.push_async_callback(child.stop, hurry=True)
+        self._children.append(child)
+
+
+async def _show_panels(*, after_s: float) -> None:
+    await asyncio.sleep(after_s)
+    try:
+        lines = await asyncio.to_thread(lambda: list(panels.shown(panels.prometheus(panels.LOCAL), "who is refused")))
+    except OSError as error:
+        lines = [f"Prometheus does not answer: {error}"]
+    print("\nWhat the dashboards show", *lines, sep="\n", flush=True)
 
 
 async def _is_serving(channel: grpc.aio.Channel) -> bool:
@@ -136,7 +183,10 @@ def main() -> None:
     arguments = parser.parse_args()
     logs = Path(os.environ.get("TIDEGATE_HOME") or ".tidegate").absolute() / "logs"
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    asyncio.run(run(arguments.seconds, logs))
+    try:
+        asyncio.run(run(arguments.seconds, logs))
+    except ChildFailedError as error:
+        sys.exit("\n".join((str(error), *error.tail, f"Its log: {error.log_path}")))
 
 
 if __name__ == "__main__":

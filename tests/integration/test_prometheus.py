@@ -16,6 +16,8 @@ import pytest_asyncio
 import yaml
 
 from deploy.dashboards import ALL
+from deploy.panels import prometheus
+from deploy.panels import shown as panels_shown
 from tests.fakes.collector import collecting
 from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_gateway import RunningGateway, running_gateway, text_request
@@ -75,6 +77,7 @@ class Seen:
     rules: Mapping[str, Mapping[str, Any]]
     exemplar_traces: set[str]
     sent_traces: set[str]
+    who_is_refused: Mapping[str, Sequence[str]]
 
 
 async def _ask(gateway: RunningGateway, number: int) -> None:
@@ -99,6 +102,17 @@ async def _answers(prometheus: Prometheus) -> dict[str, Sequence[Mapping[str, An
             answers[query] = await prometheus.query(query)
         await asyncio.sleep(0.5)
     return answers
+
+
+def _row(address: str, title: str) -> Mapping[str, Sequence[str]]:
+    """What ``deploy.panels`` prints of a row: the names of the series, the largest first, by the panel's title."""
+    panels: dict[str, list[str]] = {}
+    for line in panels_shown(prometheus(address), title):
+        if line.startswith("    "):
+            panels[next(reversed(panels))].append(line.split("  ")[-1].strip())
+        elif line.startswith("  "):
+            panels[line.partition(".")[0].strip()] = []
+    return panels
 
 
 async def _exemplars(prometheus: Prometheus) -> set[str]:
@@ -133,6 +147,7 @@ async def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
             rules = (await prometheus.read("rules"))["groups"]
             scraped = await prometheus.query("max_over_time(up[5m])")
             exemplars = await _exemplars(prometheus)
+            who_is_refused = await asyncio.to_thread(_row, f"http://{prometheus.address}", "who is refused")
             for task in load:
                 task.cancel()
             await asyncio.wait(load)
@@ -144,6 +159,7 @@ async def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
             rules={rule["name"]: rule for group in rules for rule in group["rules"]},
             exemplar_traces=exemplars,
             sent_traces={span.span.trace_id.hex() for span in collector.spans},
+            who_is_refused=who_is_refused,
         )
 
 
@@ -176,6 +192,14 @@ async def test_it_shows_who_is_refused_and_why(seen: Seen) -> None:
     reasons = {series["metric"]["error_type"] for series in by_reason}
     text = (Path(__file__).parents[2] / "docs/errors.md").read_text(encoding="utf-8")
     assert reasons <= set(re.findall(r"`([A-Z_]+)`", text))
+
+
+async def test_the_panels_answer_the_overload_scenarios_questions(seen: Seen) -> None:
+    """Who is shed, why, and when to retry, in a terminal as in a Grafana (docs/overload-scenario.md)."""
+    told = seen.who_is_refused
+    assert "batch" == told["Refusals by tenant"][0]
+    assert told["Refusals by reason"][0] in ("KV_EXHAUSTED", "WAIT_TOO_LONG")
+    assert "batch" in told["Told to retry after"]
 
 
 async def test_an_exemplar_leads_to_its_trace(seen: Seen) -> None:
