@@ -4,8 +4,9 @@
 
 Gateway, worker, client and collector are processes of their own, of which the first two are counted, by the kernel.
 There is one pair of gateway and worker for each variant, and all are up at once; the load goes to one pair after the
-other, in short rounds whose order rotates. Two pairs trace nothing: with their mean those of a round are compared,
-and how far the two are from it is how far equal pairs are apart.
+other, in short rounds of an order that is drawn anew for each turn. Two pairs trace nothing: how far they are apart is
+how far equal pairs are apart. What else runs on the machine makes rounds dearer and never cheaper, so that the cheapest
+of many tells most.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -41,8 +41,9 @@ _METHOD = "/tidegate.inference.v1.InferenceService/Generate"
 _PROMPT_TOKENS = 100
 # Nobody listens there.
 _DEAD = "http://127.0.0.1:1"
-# What was traced in a round is sent before its end; 5 s are the default.
-_SEND_EVERY_S, _SETTLE_S = 1.0, 1.3
+# What was traced in a round is sent before the pair's next one; 5 s are the default.
+_SEND_EVERY_S = 1.0
+_SETTLE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +57,8 @@ class Variant:
     @property
     def command(self) -> list[str]:
         """What stands before the module's name."""
-        variables = [f"OTEL_TRACES_SAMPLER={self.sampler}", f"OTEL_BSP_SCHEDULE_DELAY={_SEND_EVERY_S * 1e3:.0f}"]
-        return ["env", *variables, sys.executable, "-m"]
+        delay = f"OTEL_BSP_SCHEDULE_DELAY={_SEND_EVERY_S * 1e3:.0f}"
+        return ["env", "PYTHONHASHSEED=0", f"OTEL_TRACES_SAMPLER={self.sampler}", delay, sys.executable, "-m"]
 
     @property
     def flags(self) -> list[str]:
@@ -76,6 +77,11 @@ class Workload:
     tokens: int
     streams: int
     answers: int  # of each stream in a round
+
+    @property
+    def total(self) -> int:
+        """Answers in a round."""
+        return self.streams * self.answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,59 +146,85 @@ class Client:
         return request.SerializeToString()
 
 
-async def measure(pair: Pair, client: Client, workload: Workload) -> Round:
-    """One round with one pair."""
-    gateway_s, worker_s, began = pair.gateway.cpu_s(), pair.worker.cpu_s(), time.monotonic()
-    await client.load(workload)
-    took_s = time.monotonic() - began
-    await asyncio.sleep(_SETTLE_S)  # for all pairs alike: what was traced is sent
-    answers = workload.streams * workload.answers
-    return Round(
-        gateway_us=(pair.gateway.cpu_s() - gateway_s) / answers * 1e6,
-        worker_us=(pair.worker.cpu_s() - worker_s) / answers * 1e6,
-        rate=answers / took_s,
-    )
+class Meter:
+    """Reads one pair's rounds: CPU from the beginning of one to that of the next, with what is sent in between."""
+
+    def __init__(self, pair: Pair, workload: Workload) -> None:
+        """Make it inside a running event loop."""
+        self.rounds: list[Round] = []
+        self._pair = pair
+        self._workload = workload
+        self._client = Client(pair.address)
+        self._begun: tuple[float, float, float] | None = None
+
+    async def warm_up(self) -> None:
+        """Until the gateway has its worker, and one round more."""
+        await self._client.until_ready()
+        await self._client.load(self._workload)
+
+    async def turn(self) -> None:
+        """The next round."""
+        self.note()
+        began = time.monotonic()
+        cpu = self._pair.gateway.cpu_s(), self._pair.worker.cpu_s()
+        await self._client.load(self._workload)
+        self._begun = (*cpu, self._workload.total / (time.monotonic() - began))
+
+    def note(self) -> None:
+        """The last round is over, and so is what came of it."""
+        if self._begun is None:
+            return
+        gateway_s, worker_s, rate = self._begun
+        self.rounds.append(
+            Round(
+                gateway_us=(self._pair.gateway.cpu_s() - gateway_s) / self._workload.total * 1e6,
+                worker_us=(self._pair.worker.cpu_s() - worker_s) / self._workload.total * 1e6,
+                rate=rate,
+            )
+        )
+        self._begun = None
 
 
 async def measure_all(pairs: Mapping[str, Pair], workload: Workload, rounds: int) -> Mapping[str, Sequence[Round]]:
     """Of each pair, its rounds."""
-    clients = {name: Client(pair.address) for name, pair in pairs.items()}
-    warm_up = Workload(tokens=workload.tokens, streams=workload.streams, answers=max(1, workload.answers // 4))
-    for client in clients.values():
-        await client.until_ready()
-        await client.load(warm_up)
+    meters = {name: Meter(pair, workload) for name, pair in pairs.items()}
+    for meter in meters.values():
+        await meter.warm_up()
     await asyncio.sleep(_SETTLE_S)
-    found: dict[str, list[Round]] = defaultdict(list)
-    names = list(pairs)
-    for turn in range(rounds):
-        first = turn % len(names)
-        for name in (*names[first:], *names[:first]):
-            found[name].append(await measure(pairs[name], clients[name], workload))
-    return {name: found[name] for name in names}
+    order = random.Random(rounds)
+    for _ in range(rounds):
+        for meter in order.sample(list(meters.values()), k=len(meters)):
+            await meter.turn()
+    await asyncio.sleep(_SETTLE_S)
+    for meter in meters.values():
+        meter.note()
+    return {name: meter.rounds for name, meter in meters.items()}
 
 
 def rows(found: Mapping[str, Sequence[Round]]) -> Iterator[str]:
-    """A table's lines: medians over the rounds, and of what is compared round by round the quartiles."""
+    """A table's lines, by the cheapest tenth of the rounds, and the quartiles of all."""
     first, second, *_ = found.values()
-    base_us = [(one.cpu_us + other.cpu_us) / 2 for one, other in zip(first, second, strict=True)]
-    base_rate = [(one.rate + other.rate) / 2 for one, other in zip(first, second, strict=True)]
-    yield "| variant | gateway us | worker us | both, to untraced | answers/s | to untraced |"
-    yield "|---|---|---|---|---|---|"
+    base_us = (_low([one.cpu_us for one in first]) + _low([one.cpu_us for one in second])) / 2
+    base_rate = (_high([one.rate for one in first]) + _high([one.rate for one in second])) / 2
+    yield "| variant | gateway us | worker us | both (quartiles) | both, to untraced | answers/s | to untraced |"
+    yield "|---|---|---|---|---|---|---|"
     for name, taken in found.items():
-        gateway_us = statistics.median(one.gateway_us for one in taken)
-        worker_us = statistics.median(one.worker_us for one in taken)
-        rate = statistics.median(one.rate for one in taken)
-        cpu = _compared([one.cpu_us for one in taken], base_us)
+        gateway_us = _low([one.gateway_us for one in taken])
+        worker_us = _low([one.worker_us for one in taken])
+        quartiles = ", ".join(f"{value:,.0f}" for value in statistics.quantiles((one.cpu_us for one in taken), n=4))
+        cpu_us, rate = _low([one.cpu_us for one in taken]), _high([one.rate for one in taken])
         yield (
-            f"| {name} | {gateway_us:,.0f} | {worker_us:,.0f} | {cpu} | {rate:,.0f} |"
-            f" {_compared([one.rate for one in taken], base_rate)} |"
+            f"| {name} | {gateway_us:,.0f} | {worker_us:,.0f} | {cpu_us:,.0f} ({quartiles}) |"
+            f" {cpu_us / base_us - 1:+.1%} | {rate:,.0f} | {rate / base_rate - 1:+.1%} |"
         )
 
 
-def _compared(values: Sequence[float], base: Sequence[float]) -> str:
-    shares = [value / to - 1 for value, to in zip(values, base, strict=True)]
-    low, middle, high = statistics.quantiles(shares, n=4)
-    return f"{middle:+.1%} ({low:+.1%} to {high:+.1%})"
+def _low(values: Sequence[float]) -> float:
+    return statistics.quantiles(values, n=10)[0]
+
+
+def _high(values: Sequence[float]) -> float:
+    return statistics.quantiles(values, n=10)[-1]
 
 
 def run_pair(stack: ExitStack, variant: Variant, folder: Path, options: argparse.Namespace) -> Pair:
@@ -209,11 +241,11 @@ def run_pair(stack: ExitStack, variant: Variant, folder: Path, options: argparse
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--time-scale", type=float, default=0.05, help="of the simulated engine; below 1 is faster")
     options = parser.parse_args()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    workloads = (Workload(tokens=200, streams=48, answers=4), Workload(tokens=1, streams=16, answers=40))
+    workloads = (Workload(tokens=200, streams=48, answers=2), Workload(tokens=1, streams=16, answers=16))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         collector = [sys.executable, "-m", "bench.tracing_collector"]
