@@ -68,7 +68,8 @@ test-native: $(INSTALLED) ## Compile, and run the tests of the data plane on com
 	@$(BIN)/python -m tidegate.native --require
 	@TIDEGATE_NATIVE=1 $(BIN)/python -m pytest -m "not vllm" tests/unit/test_http2_*.py tests/unit/test_gateway_*.py \
 	  tests/properties/test_http2_*.py tests/properties/test_slow_reader.py tests/integration/test_end_to_end*.py \
-	  tests/integration/test_gateway_*.py tests/integration/test_worker_*.py tests/integration/test_http2_*.py
+	  tests/integration/test_gateway_*.py tests/integration/test_worker_*.py tests/integration/test_http2_*.py \
+	  tests/integration/test_images.py::test_what_an_image_compiles_is_what_it_runs
 
 SEED ?= 7
 RATE ?= 34
