@@ -1,0 +1,156 @@
+"""What tracing adds to a request in CPU time: in the event loop, and in the thread that writes what is sent.
+
+    python -m bench.tracing_stages
+
+The code of gateway and worker that records one request, in this process: best of several rounds, so that the figures
+hold on a busy machine, as far as its caches do. What whole processes take is ``bench.tracing``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import partial
+
+from grpc import StatusCode
+from opentelemetry.sdk.resources import Resource
+
+from bench.data_plane import handshake
+from bench.request_cost import Site, best_us
+from gateway.call import Call
+from gateway.journal import Journal
+from gateway.model import ServedModel
+from gateway.passage import Passage
+from gateway.policy.outcomes import Outcome
+from gateway.records import Records
+from gateway.renderer import Renderer
+from tidegate.rpc.telemetry import ServedCalls
+from tidegate.telemetry import conventions as names
+from tidegate.telemetry.labels import BoundedLabels
+from tidegate.telemetry.metrics import Metrics
+from tidegate.telemetry.otlp import export_request
+from tidegate.telemetry.sampling import Sampler
+from tidegate.telemetry.setup import Telemetry
+from tidegate.telemetry.spans import RecordingTracer, Span
+from worker.engine import EngineFinish, FinishReason
+from worker.records import Records as WorkerRecords
+
+_GATEWAY, _WORKER = "tidegate.inference.v1.InferenceService/Generate", "tidegate.worker.v1.WorkerService/Generate"
+_PARENT = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0")
+_RESOURCE = Resource({"service.name": "bench"})
+
+
+class LastSpans:
+    """A sink that keeps those of the last request."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+
+    def has_room(self) -> bool:
+        """See ``SpanSink``."""
+        self.spans.clear()
+        return True
+
+    def put(self, span: Span, /) -> None:
+        """See ``SpanSink``."""
+        self.spans.append(span)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """Of tracing: ``share`` of the traces, or None where there is no collector."""
+
+    name: str
+    share: float | None
+
+    def telemetry(self, sink: LastSpans) -> Telemetry:
+        """For one service."""
+        if self.share is None:
+            return Telemetry.silent()
+        tracer = RecordingTracer(Sampler(share=self.share, is_parent_heard=True), sink)
+        return Telemetry(tracer=tracer, metrics=Metrics(exemplars=True))
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What the gateway sends to the worker."""
+        return () if self.share is None else ((_PARENT[0], f"{_PARENT[1]}{int(self.share)}"),)
+
+
+_WAYS = (Way(name="no tracing", share=None), Way(name="0 % sampled", share=0.0), Way(name="100 %", share=1.0))
+
+
+def of_gateway(telemetry: Telemetry, site: Site) -> Callable[[], None]:
+    """What records one request."""
+    calls, records = ServedCalls(telemetry), Records(telemetry, Journal(), BoundedLabels())
+    lease = site.fleet.lease(site.prepared.request.model, site.prepared.demand, exclude=())
+    if lease is None:
+        raise RuntimeError
+
+    def request() -> None:
+        served = calls.begin(_GATEWAY, ())
+        record = records.begin(Call.begin((), client_s=None, max_duration_s=60.0))
+        with record.stage(names.VALIDATE):
+            passage = Passage()
+        record.prepared(site.prepared, passage)
+        record.begin_wait()
+        with record.stage(names.QUEUE):
+            pass
+        record.end_wait()
+        span = record.attempt(lease)
+        _ = span.metadata
+        record.first_token()
+        span.end(Outcome.SUCCESS, passage, None)
+        record.attempted(lease, Outcome.SUCCESS, None)
+        record.__exit__(None, None, None)
+        served.end(StatusCode.OK)
+
+    return request
+
+
+def of_worker(way: Way, telemetry: Telemetry) -> Callable[[], None]:
+    """What records one request."""
+    calls, records = ServedCalls(telemetry), WorkerRecords(telemetry, model="sim")
+    finish = EngineFinish(reason=FinishReason.STOP, queue_s=0.1, prefill_s=0.1, decode_s=1.0)
+    metadata = way.metadata
+
+    def request() -> None:
+        served = calls.begin(_WORKER, metadata)
+        record = records.begin(prompt_tokens=100)
+        record.output(1, None)
+        record.output(1, finish)
+        record.end(None)
+        served.end(StatusCode.OK)
+
+    return request
+
+
+def written_us(spans: list[Span]) -> float:
+    """What it takes to write ``spans`` into a request that holds those of many."""
+    return best_us(lambda: export_request(_RESOURCE, spans)) - best_us(lambda: export_request(_RESOURCE, ()))
+
+
+def cells(way: Way, make: Callable[[Telemetry], Callable[[], None]]) -> str:
+    """Of one service: the loop's part, and the other thread's."""
+    sink = LastSpans()
+    request = make(way.telemetry(sink))
+    loop_us = best_us(lambda: copy_context().run(request))  # each call has a context of its own
+    return f"{loop_us:.0f} | {written_us(sink.spans) if sink.spans else 0:.0f}"
+
+
+async def main() -> None:
+    """Measure and print."""
+    folder = handshake.MODEL_DIR
+    files = [folder / name for name in ("tokenizer.json", "chat_template.jinja", "tokenizer_config.json")]
+    renderer = Renderer.from_files(files[0].read_bytes(), files[1].read_text(), files[2].read_bytes())
+    site = Site(ServedModel.from_handshake(handshake.model_response(), renderer))
+    print("| CPU us a request | gateway's loop | written | worker's loop | written |\n|---|---|---|---|---|")
+    for way in _WAYS:
+        gateway = cells(way, lambda telemetry: of_gateway(telemetry, site))
+        worker = cells(way, partial(of_worker, way))
+        print(f"| {way.name} | {gateway} | {worker} |", flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
