@@ -119,7 +119,7 @@ class Http2Carrier:
         else:
             await self._open(lease, job, relay, timeout_s=timeout_s, metadata=metadata)
         self._relay = relay
-        del job  # which would last as long as the stream
+        job = b""  # which would last as long as the stream
         loop, held_bytes = asyncio.get_running_loop(), 0
         self._look_later(relay, loop.time() + timeout_s)
         try:

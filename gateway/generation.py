@@ -64,7 +64,7 @@ class Generation:
                 await asyncio.sleep(0)  # in which the one that was sent away goes
             with self._admission.admit():
                 prepared = await self._prepared(request, call, record)
-                del request  # which would last as long as the stream
+                request = b""  # which would last as long as the stream
                 self._traffic.note(prepared)
                 await self._dispatch.generate(prepared.without_text(), call, carrier, record)
 

@@ -37,6 +37,12 @@ class Guest(Waiter):
         """Whether it would rather be refused than given less output than it asks for."""
         return self.prepared.request.short_deadline_policy == generation_pb2.SHORT_DEADLINE_POLICY_REFUSE
 
+    def ask(self, exclude: Collection[str]) -> None:
+        """It waits for a worker not in ``exclude``."""
+        self.exclude = exclude
+        self.answer = asyncio.get_running_loop().create_future()
+        self.lease = None
+
     def send_away(self, error: GatewayError) -> None:
         """It has waited in vain. Does nothing where nobody waits for the answer any more."""
         if not self.answer.done():

@@ -15,7 +15,7 @@ from gateway.workers.upstreams import Upstreams
 from tidegate.http2.grpc_status import Status
 from tidegate.http2.server import Handler
 from tidegate.http2.server_call import ServerCall, time_left_s
-from tidegate.rpc.http2_calls import guarded, traced
+from tidegate.rpc.http2_calls import served
 from tidegate.rpc.telemetry import ServedCalls
 
 _LOGGER = logging.getLogger(__name__)
@@ -37,9 +37,7 @@ class Http2Service:
 
     def handlers(self, calls: ServedCalls) -> Mapping[str, Handler]:
         """By full method name."""
-        return {
-            "/tidegate.inference.v1.InferenceService/Generate": traced(guarded(self._serve, to_rpc, _LOGGER), calls)
-        }
+        return {"/tidegate.inference.v1.InferenceService/Generate": served(self._serve, calls, to_rpc, _LOGGER)}
 
     async def _serve(self, call: ServerCall) -> Status:
         begun = Call.begin(call.metadata, client_s=time_left_s(call), max_duration_s=self._max_duration_s)

@@ -103,8 +103,26 @@ class PreparedRequest:
 
     def without_text(self) -> PreparedRequest:
         """For as long as the stream lasts: what the prompt says, its tokens say."""
-        prompt = _SAID if isinstance(self.request.prompt, Chat) else ""
-        return replace(self, request=replace(self.request, prompt=prompt))
+        request = self.request
+        # Written out, since ``dataclasses.replace`` takes longer than what is made here.
+        return PreparedRequest(
+            response_id=self.response_id,
+            tenant=self.tenant,
+            request=ValidRequest(
+                model=request.model,
+                prompt=_SAID if isinstance(request.prompt, Chat) else "",
+                sampling=request.sampling,
+                constraint=request.constraint,
+                output=request.output,
+                criticality=request.criticality,
+                short_deadline_policy=request.short_deadline_policy,
+            ),
+            prompt=self.prompt,
+            max_output_tokens=self.max_output_tokens,
+            demand=self.demand,
+            resume_token=self.resume_token,
+            resumed=self.resumed,
+        )
 
     @property
     def size_bytes(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
@@ -43,9 +42,7 @@ class Place:
         ``GatewayError`` where the wait is too long, or would be.
         """
         guest = self._guest
-        guest.exclude = exclude
-        guest.answer = asyncio.get_running_loop().create_future()
-        guest.lease = None
+        guest.ask(exclude)
         self._is_served = False
         try:
             if self._lease is None:

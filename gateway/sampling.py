@@ -61,8 +61,10 @@ def check_sampling(
     _check_output_tokens(options, model, violations)
     if options.HasField("seed") and not model.supports_seed:
         violations.add("sampling.seed", "the model's engine cannot repeat its sampling")
-    _check_stops(options, model, violations)
-    _check_logit_bias(options, model, violations)
+    if "stop_strings" in given or "stop_token_ids" in given:
+        _check_stops(options, model, violations)
+    if "logit_bias" in given:
+        _check_logit_bias(options, model, violations)
     if is_constrained:
         for name in _AGAINST_CONSTRAINT:
             if given.get(name):

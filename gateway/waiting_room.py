@@ -54,6 +54,10 @@ class WaitingRoom:
         """How many requests wait."""
         return sum(len(line.queue) for line in self._lines.values())
 
+    def __bool__(self) -> bool:
+        """Whether any request waits."""
+        return len(self) > 0
+
     @property
     def lag_s(self) -> float:
         """How much later than the workers' rates foretell first tokens come of late."""

@@ -94,14 +94,16 @@ class WordCache:
         if len(self._first) + len(self._further) > _MAX_WORDS:
             self._first, self._further = {}, {}
         starts, words = self._first, self._further
-        unknown = [word for word in dict.fromkeys(further) if word not in words]
-        if not (_may_precede_a_space(first) and all(map(_is_word, unknown))):
+        fresh = [] if first in starts else [first]
+        unknown = list(dict.fromkeys([word for word in further if word not in words]))
+        if not (all(map(_may_precede_a_space, fresh)) and all(map(_is_word, unknown))):
             return None
-        ids = self._encode([first, *(f" {word}" for word in unknown)])
+        ids = self._encode([*fresh, *(f" {word}" for word in unknown)])
         if any(not self._special.isdisjoint(of_word) for of_word in ids):
             return None
-        starts[first] = tuple(ids[0])
-        words.update(zip(unknown, map(tuple, ids[1:]), strict=True))
+        known = [tuple(of_word) for of_word in ids]
+        starts.update(zip(fresh, known, strict=False))
+        words.update(zip(unknown, known[len(fresh) :], strict=True))
         return [*starts[first], *chain.from_iterable([words[word] for word in further])]
 
 

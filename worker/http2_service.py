@@ -19,7 +19,7 @@ from tidegate.http2.metadata import Metadata
 from tidegate.http2.server import Handler
 from tidegate.http2.server_call import ServerCall, time_left_s
 from tidegate.inference.v1 import inference_service_pb2
-from tidegate.rpc.http2_calls import guarded, traced
+from tidegate.rpc.http2_calls import served
 from tidegate.rpc.running_calls import RunningCalls
 from tidegate.rpc.status import Violation
 from tidegate.rpc.telemetry import ServedCalls
@@ -40,7 +40,7 @@ class Http2Service:
 
     def handlers(self, calls: ServedCalls) -> Mapping[str, Handler]:
         """By full method name."""
-        serve = traced(guarded(self._serve, to_rpc, _LOGGER), calls)
+        serve = served(self._serve, calls, to_rpc, _LOGGER)
         return {"/tidegate.worker.v1.WorkerService/Generate": serve}
 
     async def _serve(self, call: ServerCall) -> Status:

@@ -16,6 +16,8 @@ _RELATIVE_ACCURACY = 0.02
 _MIN_OUTPUTS = 20
 # Outputs after which a sketch is set aside, so that at most twice as many speak for the present.
 _WINDOW_OUTPUTS = 1_000
+# A quantile is looked up anew when this share of the outputs is new: it costs more than all else of a request here.
+_NEWS = 1 / 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,20 +38,22 @@ class _Outputs:
         self._filling = DDSketch(_RELATIVE_ACCURACY)
         self._filled = DDSketch(_RELATIVE_ACCURACY)
         self._expected: tuple[float, float | None] | None = None  # the quantile last asked for, and its value
+        self._news_until_next = 0  # outputs, until that value is out of date
 
     def add(self, output_tokens: int) -> None:
         self._filling.add(output_tokens)
         if self._filling.count >= _WINDOW_OUTPUTS:
             self._filled, self._filling = self._filling, DDSketch(_RELATIVE_ACCURACY)
-        self._expected = None
+        self._news_until_next -= 1
 
     def expect(self, quantile: float) -> float | None:
-        if self._expected is None or self._expected[0] != quantile:
+        if self._expected is None or self._expected[0] != quantile or self._news_until_next <= 0:
             latest = DDSketch(_RELATIVE_ACCURACY)
             latest.merge(self._filled)
             latest.merge(self._filling)
             is_enough = latest.count >= _MIN_OUTPUTS
             self._expected = quantile, latest.get_quantile_value(quantile) if is_enough else None
+            self._news_until_next = max(1, int(latest.count * _NEWS))
         return self._expected[1]
 
 

@@ -36,6 +36,10 @@ class Flow:
     def __len__(self) -> int:
         return len(self._waiters)
 
+    def __bool__(self) -> bool:
+        """Whether anything waits."""
+        return bool(self._waiters)
+
     def __iter__(self) -> Iterator[Waiter]:
         """The waiters, first to leave first."""
         return (waiter for _, _, waiter in reversed(self._waiters))
@@ -98,6 +102,10 @@ class FairFlows:
 
     def __len__(self) -> int:
         return self.length
+
+    def __bool__(self) -> bool:
+        """Whether anything waits."""
+        return self.length > 0
 
     def __iter__(self) -> Iterator[tuple[str, Flow]]:
         """The tenants that wait."""

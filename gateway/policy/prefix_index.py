@@ -33,6 +33,10 @@ class PrefixIndex:
     def __len__(self) -> int:
         return len(self._names)
 
+    def __bool__(self) -> bool:
+        """Whether any name is held."""
+        return bool(self._names)
+
     def held(self, prefix: Sequence[int]) -> int:
         """How many of the names in ``prefix`` are held."""
         low, high = 0, len(prefix)

@@ -69,6 +69,10 @@ class Quarantine:
     def __len__(self) -> int:
         return len(self._strong) + len(self._faint)
 
+    def __bool__(self) -> bool:
+        """Whether any request is suspected."""
+        return bool(self._strong or self._faint)
+
     def __contains__(self, digest: bytes) -> bool:
         """Whether anything is suspected of the request."""
         return bool(self._strong.of(digest) or self._faint.of(digest))

@@ -38,6 +38,10 @@ class Queue:
     def __len__(self) -> int:
         return self._length
 
+    def __bool__(self) -> bool:
+        """Whether anything waits."""
+        return self._length > 0
+
     def __iter__(self) -> Iterator[Waiter]:
         """All waiters, in no useful order."""
         return (waiter for flows in self.classes for _, flow in flows for waiter in flow)

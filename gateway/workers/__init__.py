@@ -1,0 +1,3 @@
+from tidegate.native.choice import search_path
+
+__path__ = search_path(__name__, __path__)

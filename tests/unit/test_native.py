@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import ast
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,37 @@ def test_modules_are_found_as_chosen(module: str) -> None:
     expected = ROOT if CHOICE.folder is None else CHOICE.folder
     assert (True, True) == ((ROOT / source_of(module)).exists(), file.is_relative_to(expected))
     assert (CHOICE.folder is None) == (file.suffix == ".py")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_compiled_classes_with_a_length_say_when_they_are_true(module: str) -> None:
+    """To mypyc, what may be None and is not is true, unless its class has ``__bool__``."""
+    for one in _classes(ROOT / source_of(module)):
+        methods = {method.name for method in one.body if isinstance(method, ast.FunctionDef)}
+        assert one.bases or "__len__" not in methods or "__bool__" in methods, one.name
+
+
+@pytest.mark.parametrize("package", ["bench", "gateway", "tests", "tidegate", "worker"])
+def test_nothing_inherits_from_compiled_classes_without_being_compiled(package: str) -> None:
+    """Python refuses to, once they are compiled."""
+    compiled = {(module, one.name) for module in MODULES for one in _classes(ROOT / source_of(module)) if not one.bases}
+    sources = {ROOT / source_of(module) for module in MODULES}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        if path not in sources:
+            assert [] == [bases for bases in _imported_bases(path) if bases in compiled], path
+
+
+def _classes(path: Path) -> list[ast.ClassDef]:
+    return [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]
+
+
+def _imported_bases(path: Path) -> Iterator[tuple[str, str]]:
+    """Module and name of each base of a class that is imported by its name."""
+    source = path.read_text(encoding="utf-8")
+    if "class " not in source:
+        return
+    tree = ast.parse(source)
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    origins = {name.asname or name.name: (str(node.module), name.name) for node in imports for name in node.names}
+    bases = [base for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for base in node.bases]
+    yield from (origins[base.id] for base in bases if isinstance(base, ast.Name) and base.id in origins)

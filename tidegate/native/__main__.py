@@ -23,17 +23,17 @@ from tidegate.native.modules import MODULES, source_of
 _CACHE = Path("build") / "native-cache"
 
 _SETUP = """
+import os
 import sys
 from mypyc.build import mypycify
 from setuptools import setup
 
 library, *arguments = sys.argv[1:]
-setup(
-    name=library,
-    packages=[],
-    ext_modules=mypycify(arguments[3:], opt_level="3", debug_level="0", group_name=library, target_dir=arguments[0]),
-    script_args=["--quiet", "build_ext", "--build-lib", arguments[1], "--build-temp", arguments[2]],
-)
+extensions = mypycify(arguments[3:], opt_level="2", debug_level="0", group_name=library, target_dir=arguments[0])
+for extension in extensions:
+    extension.extra_compile_args.append("-Wno-all")  # to warn of generated code takes as long as to compile it
+command = ["build_ext", "--build-lib", arguments[1], "--build-temp", arguments[2], "--parallel", str(os.cpu_count())]
+setup(name=library, packages=[], ext_modules=extensions, script_args=["--quiet", *command])
 """
 
 

@@ -19,37 +19,34 @@ from tidegate.rpc.telemetry import ServedCalls, cancelled_code
 Serve = Callable[[ServerCall], Awaitable[Status]]
 
 
-def guarded(serve: Serve, to_rpc: Callable[[Exception], RpcError], logger: logging.Logger) -> Handler:
-    """``serve``, with all that it raises turned into a google.rpc.Status by ``to_rpc``, the service's error table."""
+def served(
+    serve: Serve, calls: ServedCalls, to_rpc: Callable[[Exception], RpcError], logger: logging.Logger
+) -> Handler:
+    """``serve``, recorded by ``calls``: inside a SERVER span, which is current in it.
+
+    All that it raises is turned into a google.rpc.Status by ``to_rpc``, the service's error table. One coroutine does
+    both, since it lasts as long as the stream.
+    """
 
     async def handler(call: ServerCall) -> Status:
-        try:
-            return await serve(call)
-        except CallError as error:  # of the transport: no message, or one too many
-            return error.status
-        except Exception as error:  # the edge: everything becomes a status
-            rpc_error = to_rpc(error)
-            if rpc_error.code is StatusCode.INTERNAL:
-                logger.exception("call failed: %s", rpc_error.reason)
-            return to_status(rpc_error)
-
-    return handler
-
-
-def traced(handler: Handler, calls: ServedCalls) -> Handler:
-    """``handler`` recorded by ``calls``: inside a SERVER span, which is current in it."""
-
-    async def outer(call: ServerCall) -> Status:
-        served = calls.begin(call.head.method.removeprefix("/"), call.metadata)
+        record = calls.begin(call.head.method.removeprefix("/"), call.metadata)
         code = StatusCode.UNKNOWN
         try:
-            status = await handler(call)
+            try:
+                status = await serve(call)
+            except CallError as error:  # of the transport: no message, or one too many
+                status = error.status
+            except Exception as error:  # the edge: everything becomes a status
+                rpc_error = to_rpc(error)
+                if rpc_error.code is StatusCode.INTERNAL:
+                    logger.exception("call failed: %s", rpc_error.reason)
+                status = to_status(rpc_error)
             code = status.code
             return status
         except asyncio.CancelledError:
             code = cancelled_code(time_left_s(call))
             raise
         finally:
-            served.end(code)
+            record.end(code)
 
-    return outer
+    return handler
