@@ -94,7 +94,7 @@ async def _answers(prometheus: Prometheus) -> dict[str, Sequence[Mapping[str, An
     """The first answer to each query."""
     answers: dict[str, Sequence[Mapping[str, Any]]] = {}
     awaited = [param.values[0] for param in _QUERIES]
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + 3 * PATIENCE_S  # many queries, and a scrape may fail that comes late
     while (missing := [query for query in awaited if not answers.get(query)]) and time.monotonic() < end:
         if all(any(name in query for name in _SILENT) for query in missing):
             break
