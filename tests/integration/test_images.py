@@ -69,14 +69,14 @@ def test_what_an_image_compiles_is_what_it_runs(tmp_path: Path) -> None:
     """The step of the Dockerfile itself, with its tools; it finds the compiling done, since that takes a minute."""
     python = tmp_path / "venv/bin/python"
     venv.create(python.parents[1])
-    subprocess.run([*install_step("gateway", {}, python), "--quiet"], cwd=_ROOT, check=True, timeout=240)
+    subprocess.run([*install_step("gateway", {}, python), "--quiet"], cwd=_ROOT, check=True, timeout=2 * PATIENCE_S)
     building = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "TIDEGATE_NATIVE")}
     where = "from tidegate.native.choice import BUILT; print(BUILT)"
     found = subprocess.run([python, "-c", where], cwd=tmp_path, env=building, check=True, stdout=subprocess.PIPE)
     built = Path(found.stdout.decode().strip())
     shutil.copytree(BUILT, built)
     subprocess.run(
-        ["bash", "-euc", compile_step("gateway", tmp_path)], cwd=_ROOT, env=building, check=True, timeout=240
+        ["bash", "-euc", compile_step("gateway", tmp_path)], cwd=_ROOT, env=building, check=True, timeout=2 * PATIENCE_S
     )
     imported = "import tidegate.http2.connection as module; print(module.__file__)"
     running = building | {"TIDEGATE_NATIVE": "1"}
