@@ -44,7 +44,7 @@ setup: $(INSTALLED) ## Install everything into .venv (every other target does th
 
 # What it makes is used by itself, and only for the sources it was made of: see tidegate/native.
 .PHONY: native
-native: $(INSTALLED) ## Compile what runs for every token, where there is a C compiler (serve and bench do it, too)
+native: $(INSTALLED) ## Compile what runs for every token and request (serve and bench do it, too), where a C compiler is
 	@$(BIN)/python -m tidegate.native
 
 .PHONY: system-tools
@@ -63,13 +63,16 @@ test-fast: $(INSTALLED) ## Run all tests but those that load vLLM
 	@TIDEGATE_NATIVE=0 $(BIN)/python -m pytest -m "not vllm"
 
 # Pure Python is what the other targets test. Here run the tests of what is compiled, and of what calls it.
+NATIVE_TESTS := $(wildcard $(addprefix tests/unit/test_,http2_*.py gateway_*.py prompt_*.py request_*.py \
+  telemetry_*.py native.py)) \
+  $(wildcard $(addprefix tests/properties/test_,http2_*.py gateway_*.py rendering*.py admission.py continuation.py \
+  ledger_fleet.py segment_cache.py slow_reader.py traffic.py word_cache.py)) \
+  $(wildcard $(addprefix tests/integration/test_,end_to_end*.py gateway_*.py worker_*.py http2_*.py resume.py \
+  trace_tree.py)) tests/integration/test_images.py::test_what_an_image_compiles_is_what_it_runs
 .PHONY: test-native
-test-native: $(INSTALLED) ## Compile, and run the tests of the data plane on compiled modules
+test-native: $(INSTALLED) ## Compile, and run the tests of gateway and data plane on compiled modules
 	@$(BIN)/python -m tidegate.native --require
-	@TIDEGATE_NATIVE=1 $(BIN)/python -m pytest -m "not vllm" tests/unit/test_http2_*.py tests/unit/test_gateway_*.py \
-	  tests/properties/test_http2_*.py tests/properties/test_slow_reader.py tests/integration/test_end_to_end*.py \
-	  tests/integration/test_gateway_*.py tests/integration/test_worker_*.py tests/integration/test_http2_*.py \
-	  tests/integration/test_images.py::test_what_an_image_compiles_is_what_it_runs
+	@TIDEGATE_NATIVE=1 $(BIN)/python -m pytest -m "not vllm" $(NATIVE_TESTS)
 
 SEED ?= 7
 RATE ?= 34

@@ -49,7 +49,7 @@ def main() -> int:
     if missing is not None:
         sys.stderr.write(f"nothing is compiled, and pure Python will run: there is no {missing}\n")
         return 1 if options.require else 0
-    sys.stderr.write("Compiling what runs for every token; a minute, once for each change of it.\n")
+    sys.stderr.write("Compiling what runs for every token and request; two minutes, once for each change of it.\n")
     return _build(options.into)
 
 
