@@ -3,7 +3,8 @@
     python -m bench.tracing_stages
 
 The code of gateway and worker that records one request, in this process: best of several rounds, so that the figures
-hold on a busy machine, as far as its caches do. What whole processes take is ``bench.tracing``'s.
+hold on a busy machine, as far as its caches do. Below it the same spans alone, made by OpenTelemetry's SDK and written
+by its exporter's encoder. What whole processes take is ``bench.tracing``'s.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from grpc import StatusCode
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.trace import Span as SdkSpan
+from opentelemetry.trace import SpanKind, set_span_in_context
 
 from bench.data_plane import handshake
 from bench.request_cost import Site, best_us
@@ -131,12 +136,43 @@ def written_us(spans: list[Span]) -> float:
     return best_us(lambda: export_request(_RESOURCE, spans)) - best_us(lambda: export_request(_RESOURCE, ()))
 
 
-def cells(way: Way, make: Callable[[Telemetry], Callable[[], None]]) -> str:
+def cells(way: Way, make: Callable[[Telemetry], Callable[[], None]], sink: LastSpans) -> str:
     """Of one service: the loop's part, and the other thread's."""
-    sink = LastSpans()
     request = make(way.telemetry(sink))
     loop_us = best_us(lambda: copy_context().run(request))  # each call has a context of its own
     return f"{loop_us:.0f} | {written_us(sink.spans) if sink.spans else 0:.0f}"
+
+
+class LastOfSdk(SpanProcessor):
+    """As ``LastSpans``, for the SDK's."""
+
+    def __init__(self) -> None:
+        self.spans: list[ReadableSpan] = []
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """See ``SpanProcessor``."""
+        self.spans.append(span)
+
+
+def by_sdk(spans: list[Span]) -> str:
+    """What ``spans`` take in the loop when the SDK makes them, and to write."""
+    last, provider = LastOfSdk(), TracerProvider(resource=_RESOURCE)
+    provider.add_span_processor(last)
+    tracer = provider.get_tracer("tidegate")
+    ordered = sorted(spans, key=lambda span: span.start_ns)
+
+    def request() -> None:
+        last.spans.clear()
+        made: dict[int, SdkSpan] = {}
+        for span in ordered:
+            above = made.get(span.parent_id)
+            context = set_span_in_context(above) if above else None
+            made[span.span_id] = tracer.start_span(span.name, context, SpanKind.INTERNAL, span.attributes)
+        for span in reversed(ordered):
+            made[span.span_id].end()
+
+    loop_us = best_us(request)
+    return f"{loop_us:.0f} | {best_us(lambda: encode_spans(last.spans)):.0f}"
 
 
 async def main() -> None:
@@ -146,10 +182,14 @@ async def main() -> None:
     renderer = Renderer.from_files(files[0].read_bytes(), files[1].read_text(), files[2].read_bytes())
     site = Site(ServedModel.from_handshake(handshake.model_response(), renderer))
     print("| CPU us a request | gateway's loop | written | worker's loop | written |\n|---|---|---|---|---|")
+    gateway, worker = LastSpans(), LastSpans()
     for way in _WAYS:
-        gateway = cells(way, lambda telemetry: of_gateway(telemetry, site))
-        worker = cells(way, partial(of_worker, way))
-        print(f"| {way.name} | {gateway} | {worker} |", flush=True)
+        of_both = (
+            cells(way, lambda telemetry: of_gateway(telemetry, site), gateway),
+            cells(way, partial(of_worker, way), worker),
+        )
+        print(f"| {way.name} | {' | '.join(of_both)} |", flush=True)
+    print(f"| the spans alone, by the SDK | {by_sdk(gateway.spans)} | {by_sdk(worker.spans)} |")
 
 
 if __name__ == "__main__":
