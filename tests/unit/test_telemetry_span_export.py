@@ -35,6 +35,20 @@ class Collector:
         self.has_ended = True
 
 
+class SlowCollector(Collector):
+    """One that takes a batch, and does not say so before it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = threading.Event()
+
+    def export(self, spans: Sequence[Any], /) -> SpanExportResult:
+        """See ``Collector``."""
+        result = super().export(spans)
+        self.may_answer.wait(PATIENCE_S)
+        return result
+
+
 @contextmanager
 def exporting(collector: Collector) -> Iterator[tuple[SpanExport, RecordingTracer]]:
     """An export to ``collector``, and a tracer that records all for it."""
@@ -94,36 +108,20 @@ def test_a_collector_that_takes_nothing_is_left_alone_for_a_while() -> None:
 
 def test_no_trace_begins_while_the_queue_is_full() -> None:
     """It costs nothing more than a call that is not sampled, and counts as one span that was dropped."""
-    hold = threading.Event()
-
-    class Slow(Collector):
-        def export(self, spans: Sequence[Any], /) -> SpanExportResult:
-            result = super().export(spans)
-            hold.wait(PATIENCE_S)
-            return result
-
-    collector = Slow()
+    collector = SlowCollector()
     with exporting(collector) as (export, tracer):
         ended(tracer, "a", "b")
         assert collector.was_asked.wait(PATIENCE_S)
         ended(tracer, "c", "d", "e")
         refused = tracer.begin("f", (), {})
         assert (TraceContext, False, 1) == (type(refused), refused.is_sampled, export.counts["dropped"])
-        hold.set()
+        collector.may_answer.set()
     assert {"sent": 5, "failed": 0, "dropped": 1} == export.counts
 
 
 def test_a_span_that_ends_while_the_queue_is_full_is_dropped() -> None:
     """The queue has a bound for spans that had begun before, too."""
-    hold = threading.Event()
-
-    class Slow(Collector):
-        def export(self, spans: Sequence[Any], /) -> SpanExportResult:
-            result = super().export(spans)
-            hold.wait(PATIENCE_S)
-            return result
-
-    collector = Slow()
+    collector = SlowCollector()
     with exporting(collector) as (export, tracer):
         late = tracer.begin("late", (), {})
         ended(tracer, "a", "b")
@@ -132,7 +130,7 @@ def test_a_span_that_ends_while_the_queue_is_full_is_dropped() -> None:
         assert isinstance(late, Span)
         late.end()
         assert 1 == export.counts["dropped"]
-        hold.set()
+        collector.may_answer.set()
     assert "late" not in [name for batch in collector.batches for name in batch]
 
 
