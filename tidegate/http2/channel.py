@@ -11,10 +11,10 @@ from grpc import StatusCode
 from tidegate.http2.client_call import ClientCall
 from tidegate.http2.endpoint import Endpoint
 from tidegate.http2.errors import ErrorCode, Http2StreamError
-from tidegate.http2.fields import Field, Fields, encode, list_bytes
+from tidegate.http2.fields import EncodedFields, Fields
 from tidegate.http2.grpc_status import CallError, Status
 from tidegate.http2.metadata import Metadata
-from tidegate.http2.request_head import request_fields
+from tidegate.http2.request_head import call_fields, method_fields
 from tidegate.http2.streams import Stream, StreamHandler
 from tidegate.http2.transport import Flusher, Transport
 
@@ -51,6 +51,7 @@ class Channel:
         self._endpoint = endpoint
         self._flusher = flusher
         self._tls = tls
+        self._heads: dict[str, EncodedFields] = {}  # by method: what all of its calls begin with
         self._transports: list[Transport] = []
         self._connecting: asyncio.Lock = asyncio.Lock()
         self._ticker: asyncio.TimerHandle | None = None
@@ -78,26 +79,25 @@ class Channel:
         call.start(stream, timeout_s=timeout_s)
         return call
 
-    def head(self, method: str, *, metadata: Metadata = (), timeout_s: float | None = None) -> list[Field]:
+    def head(self, method: str, *, metadata: Metadata = (), timeout_s: float | None = None) -> EncodedFields:
         """The head of a request to this target."""
-        return request_fields(
-            method,
-            authority=self.target.authority,
-            is_tls=self._tls is not None,
-            metadata=metadata,
-            timeout_s=timeout_s,
-        )
+        head = self._heads.get(method)
+        if head is None:
+            fields = method_fields(method, authority=self.target.authority, is_tls=self._tls is not None)
+            head = self._heads[method] = EncodedFields.of(fields)
+        of_call = EncodedFields.of(call_fields(metadata=metadata, timeout_s=timeout_s))
+        return EncodedFields(head.block + of_call.block, head.list_bytes + of_call.list_bytes)
 
-    def open(self, fields: Fields, handler: StreamHandler, *, end_stream: bool = False) -> Stream:
+    def open(self, head: EncodedFields, handler: StreamHandler, *, end_stream: bool = False) -> Stream:
         """Open a stream on a standing connection; ask ``can_open`` first. Raises ``CallError``."""
         transport = self._usable()
         if transport is None:
             raise CallError(Status(code=StatusCode.UNAVAILABLE, message=f"not connected to {self.target.authority}"))
         limit = transport.connection.session.peer.max_header_list_bytes
-        if limit is not None and list_bytes(fields) > limit:
+        if limit is not None and head.list_bytes > limit:
             message = f"metadata is larger than the {limit} bytes that the server takes"
             raise CallError(Status(code=StatusCode.RESOURCE_EXHAUSTED, message=message))
-        return transport.connection.open_stream(encode(fields), handler, end_stream=end_stream)
+        return transport.connection.open_stream(head.block, handler, end_stream=end_stream)
 
     def drain(self) -> None:
         """Take no more calls; close when those that run have finished."""

@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
+from typing import NamedTuple
 
-from hpack import Encoder
+from tidegate.http2.field_literals import encode_by_hpack, encode_field
 
 Field = tuple[bytes, bytes]
 Fields = Sequence[Field]
@@ -19,7 +20,6 @@ Fields = Sequence[Field]
 # the same bytes on every connection and can be kept.
 NO_DYNAMIC_TABLE = b"\x20"
 _ENTRY_OVERHEAD_BYTES = 32  # RFC 7541, section 4.1
-_ENCODER = Encoder()  # keeps no state, since every field is encoded as never indexed
 # Fields whose values come again on call after call, and are no secrets: their encoded form is kept.
 _RECURRING = frozenset(
     (
@@ -45,17 +45,24 @@ _CONNECTION_SPECIFIC = frozenset((b"connection", b"proxy-connection", b"keep-ali
 _REQUEST_PSEUDO = frozenset((b":method", b":scheme", b":path", b":authority"))
 
 
+class EncodedFields(NamedTuple):
+    """A header block, and its size as SETTINGS_MAX_HEADER_LIST_SIZE counts it."""
+
+    block: bytes
+    list_bytes: int
+
+    @classmethod
+    def of(cls, fields: Fields) -> EncodedFields:
+        """``fields``, encoded."""
+        return cls(encode(fields), list_bytes(fields))
+
+
 def encode(fields: Iterable[Field]) -> bytes:
     """A header block, encoded without a dynamic table."""
-    return b"".join([_encoded_again(*field) if field[0] in _RECURRING else _encoded(*field) for field in fields])
+    return b"".join([_encoded_again(*field) if field[0] in _RECURRING else encode_field(*field) for field in fields])
 
 
-def _encoded(name: bytes, value: bytes) -> bytes:
-    # "Sensitive" is hpack's word for never indexed. Huffman coding costs more CPU than the bytes it saves.
-    return _ENCODER.add((name, value), sensitive=True, huffman=False)
-
-
-_encoded_again = lru_cache(maxsize=1024)(_encoded)
+_encoded_again = lru_cache(maxsize=1024)(encode_by_hpack)
 
 
 def list_bytes(fields: Fields) -> int:

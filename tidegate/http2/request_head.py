@@ -86,7 +86,15 @@ def request_fields(
     timeout_s: float | None = None,
 ) -> list[Field]:
     """The head of a request."""
-    fields = [
+    return [
+        *method_fields(method, authority=authority, is_tls=is_tls),
+        *call_fields(metadata=metadata, timeout_s=timeout_s),
+    ]
+
+
+def method_fields(method: str, *, authority: str, is_tls: bool) -> list[Field]:
+    """What all calls of a method begin with."""
+    return [
         (b":method", b"POST"),
         (b":scheme", b"https" if is_tls else b"http"),
         (b":path", method.encode("ascii")),
@@ -95,7 +103,9 @@ def request_fields(
         (b"content-type", CONTENT_TYPE),
         (b"user-agent", USER_AGENT),
     ]
-    if timeout_s is not None:
-        fields.append((b"grpc-timeout", format_timeout(timeout_s)))
-    fields += encode_metadata(metadata)
-    return fields
+
+
+def call_fields(*, metadata: Iterable[tuple[str, str | bytes]], timeout_s: float | None) -> list[Field]:
+    """What is new with each call. It stands last, so that a reader can have what is before it from its memory."""
+    timeout = [] if timeout_s is None else [(b"grpc-timeout", format_timeout(timeout_s))]
+    return timeout + encode_metadata(metadata)

@@ -12,7 +12,7 @@ from grpc import StatusCode
 
 from tidegate.http2.channel import Channel
 from tidegate.http2.errors import ErrorCode
-from tidegate.http2.fields import Fields, encode
+from tidegate.http2.fields import EncodedFields, Fields, encode
 from tidegate.http2.grpc_status import Status
 from tidegate.http2.linger import Lingering
 from tidegate.http2.request_head import RequestHead
@@ -67,7 +67,8 @@ class Downstream:
         if not channel.can_open:
             self.fail(Status(code=StatusCode.UNAVAILABLE, message="no connection"))
             return
-        self._upstream = channel.open(fields, _Upstream(self, self._stream), end_stream=end_stream)
+        upstream = _Upstream(self, self._stream)
+        self._upstream = channel.open(EncodedFields.of(fields), upstream, end_stream=end_stream)
         early, self._early = self._early, []
         for payload, is_last in early:
             self.on_data(payload, end_stream=is_last)

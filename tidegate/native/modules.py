@@ -17,6 +17,8 @@ _HTTP2 = (
     "endpoint",
     "errors",
     "exchanges",
+    "field_decoder",
+    "field_literals",
     "field_sections",
     "fields",
     "flow",
