@@ -32,10 +32,10 @@ _MAX_LIST_BYTES = _LIMITS.max_decoded_header_bytes
 class _Peer:
     """Encodes sections in all ways, and damages some of what it sends."""
 
-    def __init__(self, draw: st.DrawFn) -> None:
-        self._draw = draw
+    def __init__(self, data: st.DataObject) -> None:
+        self._draw = data.draw
         self._encoder = Encoder()
-        self._opening = draw(_openings)
+        self._opening = self._draw(_openings)
 
     def blocks(self) -> Iterator[bytes]:
         """As of one sender, that has its own way, and calls the same again."""
@@ -64,7 +64,7 @@ class _Peer:
 @settings(deadline=None)
 def test_what_is_remembered_of_sections_never_changes_what_is_decoded(data: st.DataObject) -> None:
     """Whatever a peer sends, and however it is cut off or damaged: hpack alone gives the same fields, or an error."""
-    peer, plain, ours = _Peer(data.draw), Decoder(max_header_list_size=_MAX_LIST_BYTES), FieldDecoder(_LIMITS)
+    peer, plain, ours = _Peer(data), Decoder(max_header_list_size=_MAX_LIST_BYTES), FieldDecoder(_LIMITS)
     for block in chain.from_iterable(peer.blocks() for _ in range(data.draw(st.integers(1, 4)))):
         try:
             expected = [tuple(field) for field in plain.decode(block, raw=True)]
