@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import multiprocessing
 import os
 
@@ -11,11 +10,9 @@ import uvloop
 
 from gateway.app import Gateway
 from gateway.config import GatewaySettings
+from tidegate.garbage import leave_out_what_is_there
 from tidegate.telemetry.logs import set_up_logs
 from tidegate.telemetry.setup import setup
-
-# A request makes some hundred objects that end with it: after 700, the default, there is next to nothing to be found.
-_COLLECT_AFTER_OBJECTS = 20_000
 
 
 def serve(settings: GatewaySettings) -> int:
@@ -23,8 +20,7 @@ def serve(settings: GatewaySettings) -> int:
     set_up_logs(settings.log_format)
     # A text is encoded where it is needed: tokenizers would hand each to a thread of its own, and wait for that.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    gc.freeze()  # modules last
-    gc.set_threshold(_COLLECT_AFTER_OBJECTS)
+    leave_out_what_is_there()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings))
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import uvloop
 
+from tidegate.garbage import leave_out_what_is_there
 from tidegate.settings import ConfigError, read_settings
 from tidegate.telemetry.logs import set_up_logs
 from tidegate.telemetry.setup import setup
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
 async def _serve(settings: WorkerSettings) -> int:
     telemetry = setup("tidegate-worker", endpoint=settings.otlp_endpoint)
     try:
-        return await Worker(settings, telemetry=telemetry).run()
+        return await Worker(settings, telemetry=telemetry, on_loaded=leave_out_what_is_there).run()
     finally:
         await asyncio.to_thread(telemetry.shutdown)
 

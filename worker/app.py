@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -52,8 +53,9 @@ class Worker:
         settings: WorkerSettings,
         engine_factory: EngineFactory = build_engine,
         telemetry: Telemetry | None = None,
+        on_loaded: Callable[[], None] = lambda: None,
     ) -> None:
-        """``telemetry`` None tells nobody but the admin port."""
+        """``telemetry`` None tells nobody but the admin port; ``on_loaded`` is called right before it is ready."""
         self.ready = asyncio.Event()
         self.address = ""
         self.admin_address = ""  # empty while there is none
@@ -61,6 +63,7 @@ class Worker:
         self.metrics = self._telemetry.metrics
         self._settings = settings
         self._engine_factory = engine_factory
+        self._on_loaded = on_loaded
         self._exit_code = 0
         self._model: ServedModel | None = None
         self._lifecycle = Lifecycle(services=(_SERVICE,), grace_s=settings.drain_grace_s, until_idle=self._until_idle)
@@ -142,6 +145,7 @@ class Worker:
             )
             self._lifecycle.on_drain(self._model.load_feed.changed)
             observe_model(self.metrics, self._model)
+            self._on_loaded()
             facts = self._model.facts
             _LOGGER.info(
                 "ready on %s: model %s, engine %s, %d KV blocks of %d tokens; %s",

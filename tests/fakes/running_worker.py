@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -58,12 +58,13 @@ async def running_worker(
     settings: WorkerSettings | None = None,
     engine_factory: EngineFactory = build_engine,
     telemetry: Telemetry | None = None,
+    on_loaded: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[RunningWorker]:
     """Start a worker, wait until it is ready, and end it afterwards."""
     settings = settings or WorkerSettings(engine="sim", listen="127.0.0.1:0", drain_grace_s=5, sim_time_scale=0.01)
     if "admin_listen" not in settings.model_fields_set:
         settings = settings.model_copy(update={"admin_listen": ""})
-    worker = Worker(settings, engine_factory, telemetry)
+    worker = Worker(settings, engine_factory, telemetry, on_loaded)
     life = asyncio.create_task(worker.run())
     ready = asyncio.create_task(worker.ready.wait())
     await asyncio.wait((life, ready), return_when=asyncio.FIRST_COMPLETED)

@@ -38,6 +38,13 @@ async def slow_sim() -> AsyncIterator[RunningWorker]:
         yield worker
 
 
+async def test_the_process_is_told_once_that_the_model_is_loaded() -> None:
+    """By the time the worker is ready; what the process then does is in no stream's way."""
+    told: list[str] = []
+    async with running_worker(on_loaded=lambda: told.append("loaded")):
+        assert ["loaded"] == told
+
+
 async def _tokens(call: AsyncIterable[inference_service_pb2.GenerateResponse]) -> list[int]:
     return [token_id async for response in call for token_id in response.delta.token_ids]
 
