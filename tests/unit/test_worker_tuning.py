@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.fakes.clock import ManualClock
 from worker.feed import Feed
@@ -42,17 +44,56 @@ def test_preemptions_make_reservations_longer() -> None:
 
 
 def test_spare_blocks_make_reservations_shorter_when_the_ledger_is_full() -> None:
-    """Slowly, and down to a bound."""
+    """Within seconds, and down to a bound."""
     pool = _Pool()
 
-    assert 0.6 < pool.run(seconds=10, use=0.8, is_full=True) < 0.7
-    assert 0.4 == pytest.approx(pool.run(seconds=1_000, use=0.8, is_full=True))
+    assert 0.45 < pool.run(seconds=6, use=0.8, is_full=True) < 0.6
+    assert 0.3 == pytest.approx(pool.run(seconds=1_000, use=0.8, is_full=True))
+
+
+def test_reservations_shorten_by_what_there_is_to_spare() -> None:
+    """A pool that is nearly full has only a few more requests coming to it."""
+    assert _Pool().run(seconds=4, use=0.8, is_full=True) < _Pool().run(seconds=4, use=0.96, is_full=True) < 0.7
 
 
 def test_reservations_stay_when_nothing_speaks_against_them() -> None:
     """Neither a ledger with room for more nor a pool that is used well is a reason to change."""
     assert 0.7 == _Pool().run(seconds=100, use=0.3, is_full=False)
-    assert 0.7 == _Pool().run(seconds=100, use=0.97, is_full=True)
+    assert 0.7 == _Pool().run(seconds=100, use=0.995, is_full=True)
+
+
+def test_pool_that_has_only_just_been_filled_shortens_nothing() -> None:
+    """Its requests have most of their output before them."""
+    assert 0.7 == _Pool().run(seconds=1, use=0.5, is_full=True)
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0.0, 1.0), st.integers(0, 3), st.booleans(), st.floats(0.01, 3.0)), min_size=1, max_size=60
+    ),
+    st.floats(0.0, 1.0),
+)
+def test_quantile_moves_as_what_happened_says(steps: list[tuple[float, int, bool, float]], quantile: float) -> None:
+    """Up only after a preemption, down only when the ledger was full; and never out of its bounds, once inside."""
+    clock, preemptions = ManualClock(), 0
+    overcommit = Overcommit(quantile=quantile, clock=clock)
+    was_preempted, was_full = False, False  # since it moved
+    for use, new_preemptions, is_full, pause_s in steps:
+        clock.advance(pause_s)
+        preemptions += new_preemptions
+        was_preempted, was_full = was_preempted or new_preemptions > 0, was_full or is_full
+        before = overcommit.quantile
+        overcommit.observe(
+            PoolUse(used_blocks=round(use * 1_000), total_blocks=1_000, preemptions=preemptions, is_full=is_full)
+        )
+        if overcommit.quantile > before:
+            assert was_preempted
+            assert overcommit.quantile <= 0.98
+        if overcommit.quantile < before:
+            assert was_full
+            assert overcommit.quantile >= 0.3
+        if overcommit.quantile != before:
+            was_preempted, was_full = False, is_full
 
 
 def test_feed_takes_as_many_requests_as_a_step_could() -> None:
