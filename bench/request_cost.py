@@ -59,8 +59,8 @@ from tidegate.http2.server_call import RESPONSE_HEAD, ServerCall
 from tidegate.http2.streams import Stream, StreamHandler
 from tidegate.inference.v1 import chat_pb2, generation_pb2, inference_service_pb2, inference_service_pb2_grpc
 from tidegate.native.choice import CHOICE
+from tidegate.rpc.served_calls import ServedCalls
 from tidegate.rpc.server import CHANNEL_OPTIONS
-from tidegate.rpc.telemetry import ServedCalls
 from tidegate.telemetry.labels import BoundedLabels
 from tidegate.telemetry.setup import Telemetry
 

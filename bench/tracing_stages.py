@@ -1,4 +1,4 @@
-"""What tracing adds to a request in CPU time: in the event loop, and in the thread that writes what is sent.
+"""What tracing adds to a request in CPU time of the event loop: to record it, and to write its spans.
 
     python -m bench.tracing_stages
 
@@ -31,11 +31,11 @@ from gateway.passage import Passage
 from gateway.policy.outcomes import Outcome
 from gateway.records import Records
 from gateway.renderer import Renderer
-from tidegate.rpc.telemetry import ServedCalls
+from tidegate.rpc.served_calls import ServedCalls
 from tidegate.telemetry import conventions as names
 from tidegate.telemetry.labels import BoundedLabels
 from tidegate.telemetry.metrics import Metrics
-from tidegate.telemetry.otlp import export_request
+from tidegate.telemetry.otlp import write
 from tidegate.telemetry.sampling import Sampler
 from tidegate.telemetry.setup import Telemetry
 from tidegate.telemetry.spans import RecordingTracer, Span
@@ -132,12 +132,12 @@ def of_worker(way: Way, telemetry: Telemetry) -> Callable[[], None]:
 
 
 def written_us(spans: list[Span]) -> float:
-    """What it takes to write ``spans`` into a request that holds those of many."""
-    return best_us(lambda: export_request(_RESOURCE, spans)) - best_us(lambda: export_request(_RESOURCE, ()))
+    """What it takes to write ``spans`` when they end."""
+    return best_us(lambda: [write(span) for span in spans])
 
 
 def cells(way: Way, make: Callable[[Telemetry], Callable[[], None]], sink: LastSpans) -> str:
-    """Of one service: the loop's part, and the other thread's."""
+    """Of one service: what records, and what writes the spans that have ended."""
     request = make(way.telemetry(sink))
     loop_us = best_us(lambda: copy_context().run(request))  # each call has a context of its own
     return f"{loop_us:.0f} | {written_us(sink.spans) if sink.spans else 0:.0f}"
@@ -181,7 +181,7 @@ async def main() -> None:
     files = [folder / name for name in ("tokenizer.json", "chat_template.jinja", "tokenizer_config.json")]
     renderer = Renderer.from_files(files[0].read_bytes(), files[1].read_text(), files[2].read_bytes())
     site = Site(ServedModel.from_handshake(handshake.model_response(), renderer))
-    print("| CPU us a request | gateway's loop | written | worker's loop | written |\n|---|---|---|---|---|")
+    print("| CPU us a request | gateway records | writes | worker records | writes |\n|---|---|---|---|---|")
     gateway, worker = LastSpans(), LastSpans()
     for way in _WAYS:
         of_both = (

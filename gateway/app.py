@@ -63,8 +63,9 @@ from tidegate.native.choice import CHOICE
 from tidegate.rpc.lifecycle import Lifecycle
 from tidegate.rpc.port import GrpcPort, Http2Port, Port
 from tidegate.rpc.running_calls import RunningCalls
+from tidegate.rpc.served_calls import ServedCalls
 from tidegate.rpc.server import ErrorInterceptor, Keepalive, server_options
-from tidegate.rpc.telemetry import ServedCalls, TraceInterceptor
+from tidegate.rpc.telemetry import TraceInterceptor
 from tidegate.telemetry.labels import BoundedLabels
 from tidegate.telemetry.loop_lag import LoopLag
 from tidegate.telemetry.port import admin_port

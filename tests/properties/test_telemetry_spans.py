@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1 import trace_pb2
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
@@ -26,8 +27,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from tests.fakes.spans import KeptSpans
 from tidegate import __version__
-from tidegate.telemetry.conventions import SCHEMA_URL
-from tidegate.telemetry.otlp import export_request
+from tidegate.telemetry.conventions import GEN_AI_RESPONSE_ID, SCHEMA_URL
+from tidegate.telemetry.otlp import ExportRequests, write
 from tidegate.telemetry.sampling import Sampler
 from tidegate.telemetry.spans import CLIENT, INTERNAL, SERVER, Kind, Span, Value
 from tidegate.telemetry.trace_context import TraceContext, incoming
@@ -35,14 +36,14 @@ from tidegate.telemetry.trace_context import TraceContext, incoming
 _RESOURCE = Resource({"service.name": "test", "n": 3})
 _TRACE_IDS, _SPAN_IDS = st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1)
 _VALUES: st.SearchStrategy[Value] = st.one_of(
-    st.text(max_size=40),
+    st.text(max_size=200),
     st.booleans(),
     st.integers(-(2**63), 2**63 - 1),
     st.floats(allow_nan=False),
     st.lists(st.text(max_size=5), max_size=3).map(tuple),
-    st.lists(st.floats(allow_nan=False), max_size=3).map(tuple),
+    st.lists(st.floats(allow_nan=False), max_size=20).map(tuple),
 )
-_ATTRIBUTES = st.dictionaries(st.sampled_from(("a", "b", "tidegate.outcome", "x" * 200)), _VALUES)
+_ATTRIBUTES = st.dictionaries(st.sampled_from(("a", "b", GEN_AI_RESPONSE_ID, "x" * 200)), _VALUES)
 _KINDS = {INTERNAL: SpanKind.INTERNAL, SERVER: SpanKind.SERVER, CLIENT: SpanKind.CLIENT}
 
 
@@ -62,9 +63,8 @@ class Told:
 
     def span(self) -> Span:
         """It has ended."""
-        span = Span(
-            KeptSpans().tracer, TraceContext(self.trace_id, self.parent_id, 1, self.state), self.name, self.kind
-        )
+        above = TraceContext(self.trace_id, self.parent_id, 1, self.state)
+        span = Span(KeptSpans().tracer, above, self.name, self.kind, {})
         span.is_parent_remote = self.is_parent_remote and bool(self.parent_id)
         span.set(self.attributes)
         for event in self.events:
@@ -116,7 +116,8 @@ def test_spans_are_written_as_the_sdk_writes_them(told: list[Told]) -> None:
     for span in expected.resource_spans[0].scope_spans[0].spans:
         if span.status == trace_pb2.Status():
             span.ClearField("status")
-    assert expected == export_request(_RESOURCE, spans)
+    written = ExportRequests(_RESOURCE).of(map(write, spans))
+    assert expected == ExportTraceServiceRequest.FromString(written)
 
 
 @given(_TRACE_IDS, st.sampled_from((0.0, 0.1, 0.5, 0.999, 1.0)) | st.floats(0, 1), st.sampled_from((None, 0, 1)))

@@ -20,9 +20,10 @@ from tests.fakes.patience import PATIENCE_S
 from tidegate.http2.frames import PREFACE
 from tidegate.http2.messages import framed
 from tidegate.inference.v1 import inference_service_pb2, inference_service_pb2_grpc
+from tidegate.rpc.served_calls import ServedCalls
 from tidegate.rpc.server import ErrorInterceptor
 from tidegate.rpc.status import INFERENCE_DOMAIN, RpcError
-from tidegate.rpc.telemetry import ServedCalls, TraceInterceptor
+from tidegate.rpc.telemetry import TraceInterceptor
 from tidegate.telemetry.sampling import Sampler
 from tidegate.telemetry.setup import Telemetry, setup
 from tidegate.telemetry.spans import SERVER, NoTracer, RecordingTracer, Span, Tracer

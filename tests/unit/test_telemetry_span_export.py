@@ -3,9 +3,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from tests.fakes.patience import PATIENCE_S
@@ -24,9 +24,9 @@ class Collector:
         self.was_asked = threading.Event()
         self.has_ended = False
 
-    def export(self, spans: Sequence[Any], /) -> SpanExportResult:
+    def export(self, spans: Sequence[bytes], /) -> SpanExportResult:
         """See ``Exporter``."""
-        self.batches.append([span.name for span in spans])
+        self.batches.append([span.name for span in ScopeSpans.FromString(b"".join(spans)).spans])
         self.was_asked.set()
         return SpanExportResult.SUCCESS if self.takes else SpanExportResult.FAILURE
 
@@ -42,7 +42,7 @@ class SlowCollector(Collector):
         super().__init__()
         self.may_answer = threading.Event()
 
-    def export(self, spans: Sequence[Any], /) -> SpanExportResult:
+    def export(self, spans: Sequence[bytes], /) -> SpanExportResult:
         """See ``Collector``."""
         result = super().export(spans)
         self.may_answer.wait(PATIENCE_S)

@@ -123,7 +123,13 @@ MODULES = (
     *(f"gateway.{name}" for name in _GATEWAY),
     *(f"gateway.policy.{name}" for name in _POLICY),
     "tidegate.rpc.running_calls",
+    "tidegate.rpc.served_calls",
+    "tidegate.telemetry.otlp",
     "tidegate.telemetry.recorder",
+    "tidegate.telemetry.sampling",
+    "tidegate.telemetry.span_export",
+    "tidegate.telemetry.spans",
+    "tidegate.telemetry.trace_context",
 )
 
 

@@ -1,8 +1,8 @@
 """Spans as OTLP has them. Pure.
 
 Each one is written from pieces, since serialised fields laid end to end are a message, and most pieces come again with
-every request: a tenth of what messages cost that are built field by field. protobuf writes the pieces, but for numbers
-of fixed width, and reads the whole once more when it is put into a request.
+every request: a tenth of what messages cost that are built field by field. protobuf writes the pieces, but for lengths
+and for what is as long as its length says.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from struct import Struct
 
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.trace.v1 import trace_pb2
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.util.types import AttributeValue
 
 from tidegate import __version__
-from tidegate.telemetry.conventions import SCHEMA_URL
+from tidegate.telemetry.conventions import GEN_AI_RESPONSE_ID, SCHEMA_URL
 from tidegate.telemetry.spans import Span
 
 _OtlpSpan = trace_pb2.Span
@@ -29,28 +28,39 @@ _REMOTE_PARENT = _LOCAL_PARENT | int(trace_pb2.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
 # Tags of fields, with the length of those whose length is known.
 _TRACE_ID, _SPAN_ID, _PARENT_ID = b"\x0a\x10", b"\x12\x08", b"\x22\x08"
 _START, _END, _FLAGS = b"\x39", b"\x41", b"\x85\x01"
-_SPANS = b"\x12"  # of ScopeSpans
+_RESOURCE_SPANS, _SCOPE_SPANS, _SPANS = b"\x0a", b"\x12", b"\x12"  # of ExportTraceServiceRequest and those within
 _MORE = 0x80  # of a varint: there are further bytes
 # What every span has: two ids, two times, and flags.
 _FIXED = Struct("<2s 16s 2s 8s 1s Q 1s Q 2s I").pack
-_DOUBLE = Struct("<d").pack
-# Names and counts; ids are new each time, and push out what was not used for long.
+_DOUBLE, _DOUBLE_BYTES = Struct("<d").pack, 8
+# One of several: a value in a list, with its length, and the double in it.
+_LISTED_DOUBLE = Struct("<3s d").pack
+_LISTED, _LISTED_BYTES = b"\x0a\x09\x21", 11
+# Their values are new with each request, and would only push others out of what is kept.
+_UNIQUE = frozenset((GEN_AI_RESPONSE_ID,))
+# Names and counts.
 _KEPT = lru_cache(maxsize=4096, typed=True)  # 1 is no True
 
 
-def export_request(resource: Resource, spans: Iterable[Span]) -> ExportTraceServiceRequest:
-    """A request that hands over ``spans`` of the process that ``resource`` describes."""
-    request = ExportTraceServiceRequest()
-    of_process = request.resource_spans.add(schema_url=resource.schema_url)
-    of_process.resource.attributes.extend(_key_values(resource.attributes))
-    scope = of_process.scope_spans.add(schema_url=SCHEMA_URL)
-    scope.scope.name, scope.scope.version = "tidegate", __version__
-    scope.MergeFromString(b"".join(map(_written, spans)))
-    return request
+class ExportRequests:
+    """Serialised ``ExportTraceServiceRequest``s of the process that ``resource`` describes."""
+
+    def __init__(self, resource: Resource) -> None:
+        of_process = trace_pb2.ResourceSpans(schema_url=resource.schema_url)
+        of_process.resource.attributes.extend(_key_values(resource.attributes))
+        self._process = of_process.SerializeToString()
+        scope = InstrumentationScope(name="tidegate", version=__version__)
+        self._scope = trace_pb2.ScopeSpans(scope=scope, schema_url=SCHEMA_URL).SerializeToString()
+
+    def of(self, written: Iterable[bytes]) -> bytes:
+        """One that hands over spans as ``write`` has written them."""
+        of_scope = self._scope + b"".join(written)
+        of_process = self._process + _SCOPE_SPANS + _varint(len(of_scope)) + of_scope
+        return _RESOURCE_SPANS + _varint(len(of_process)) + of_process
 
 
-def _written(span: Span) -> bytes:
-    """A field of ScopeSpans."""
+def write(span: Span) -> bytes:
+    """A span that has ended, as a field of ScopeSpans."""
     pieces = [
         _FIXED(
             *(_TRACE_ID, span.trace_id.to_bytes(16, "big"), _SPAN_ID, span.span_id.to_bytes(8, "big")),
@@ -62,8 +72,14 @@ def _written(span: Span) -> bytes:
     if span.parent_id:
         pieces += (_PARENT_ID, span.parent_id.to_bytes(8, "big"))
     for key, value in span.attributes.items():
-        if type(value) is float:
+        if isinstance(value, float):
             pieces += (_double_of(key), _DOUBLE(value))
+        elif isinstance(value, str) and key in _UNIQUE:
+            text = value.encode()
+            pieces += (_text_of(key, len(text)), text)
+        elif isinstance(value, tuple) and value and isinstance(value[0], float):
+            pieces.append(_doubles_of(key, len(value)))
+            pieces += [_LISTED_DOUBLE(_LISTED, number) for number in value]
         else:
             pieces.append(_attribute(key, value))
     if span.state or span.has_failed or span.events:
@@ -84,8 +100,21 @@ def _attribute(key: str, value: AttributeValue) -> bytes:
 
 @_KEPT
 def _double_of(key: str) -> bytes:
-    """All of such an attribute but its last eight bytes."""
-    return _attribute(key, 1.0)[:-8]
+    """All of such an attribute but the number."""
+    return _attribute(key, 1.0)[:-_DOUBLE_BYTES]
+
+
+@_KEPT
+def _doubles_of(key: str, count: int) -> bytes:
+    """All of such an attribute but the numbers and what stands before each."""
+    return _attribute(key, (1.0,) * count)[: -_LISTED_BYTES * count]
+
+
+@_KEPT
+def _text_of(key: str, size: int) -> bytes:
+    """All of such an attribute but the text, of ``size`` bytes."""
+    written = _attribute(key, "x" * size)
+    return written[: len(written) - size]
 
 
 def _seldom(span: Span) -> bytes:

@@ -17,8 +17,9 @@ from tidegate import __version__
 from tidegate.telemetry import catalogue
 from tidegate.telemetry import conventions as names
 from tidegate.telemetry.metrics import Metrics
+from tidegate.telemetry.otlp_sender import OtlpSender
 from tidegate.telemetry.sampling import sampler_of_environment
-from tidegate.telemetry.span_export import OtlpSender, SpanExport
+from tidegate.telemetry.span_export import SpanExport
 from tidegate.telemetry.spans import NoTracer, RecordingTracer, Tracer
 
 # Either one makes OTLPSpanExporter know where to send.

@@ -9,58 +9,34 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.environment_variables import (
     OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
     OTEL_BSP_MAX_QUEUE_SIZE,
     OTEL_BSP_SCHEDULE_DELAY,
 )
-from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.export import SpanExportResult
 
-from tidegate.telemetry.otlp import export_request
+from tidegate.telemetry.otlp import write
 from tidegate.telemetry.spans import Span
 
 _LOGGER = logging.getLogger(__name__)
 
 SENT, FAILED, DROPPED = "sent", "failed", "dropped"
 
-# After so many spans are written, whoever else wants the interpreter may have it.
-_SPANS_AT_ONCE = 16
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 # What a shutdown waits for a collector that answers late or not at all; and then for the thread to notice.
 _SHUTDOWN_S, _NOTICE_S = 5.0, 30.0
-
-
-class OtlpSender(OTLPSpanExporter):
-    """OpenTelemetry's exporter, with its settings and retries, for spans of ours."""
-
-    def __init__(self, resource: Resource, endpoint: str | None) -> None:
-        super().__init__(endpoint=endpoint)
-        self._resource = resource
-
-    def _translate_data(self, data: Sequence[Any]) -> ExportTraceServiceRequest:
-        return export_request(self._resource, _in_pieces(data))
-
-
-def _in_pieces(spans: Sequence[Span]) -> Iterator[Span]:
-    for number, span in enumerate(spans, start=1):
-        yield span
-        if not number % _SPANS_AT_ONCE:
-            time.sleep(0)
 
 
 class Exporter(Protocol):
     """Sends a batch, with retries; blocks."""
 
     def export(self, spans: Sequence[Any], /) -> SpanExportResult:
-        """Whether the collector took it."""
+        """Whether the collector took it; ``spans`` are as ``otlp.write`` has written them."""
 
     def shutdown(self) -> None:
         """Give up what is being sent."""
@@ -75,13 +51,13 @@ class SpanExport:
         self._capacity = int(os.environ.get(OTEL_BSP_MAX_QUEUE_SIZE, "2048"))
         self._batch = int(os.environ.get(OTEL_BSP_MAX_EXPORT_BATCH_SIZE, "512"))
         self._delay_s = float(os.environ.get(OTEL_BSP_SCHEDULE_DELAY, "5000")) / 1e3
-        self._queue: deque[Span] = deque()
+        self._queue: deque[bytes] = deque()
         self._counts = dict.fromkeys((SENT, FAILED, DROPPED), 0)
         self._sending = threading.Lock()
         self._wake = threading.Event()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
-        self._thread.start()
+        self._sender = threading.Thread(target=self._run, name="spans", daemon=True)
+        self._sender.start()
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -100,7 +76,9 @@ class SpanExport:
         if len(self._queue) >= self._capacity:
             self._counts[DROPPED] += 1
             return
-        self._queue.append(span)
+        # At once, while all of it is at hand: by the other thread, later, it would take several times as long, and the
+        # interpreter from this one.
+        self._queue.append(write(span))
         if len(self._queue) >= self._batch and not self._wake.is_set():
             self._wake.set()
 
@@ -114,9 +92,9 @@ class SpanExport:
         """Send what is left, and end. Blocks, for seconds when the collector does not answer."""
         self._closing.set()
         self._wake.set()
-        self._thread.join(_SHUTDOWN_S)
+        self._sender.join(_SHUTDOWN_S)
         self._exporter.shutdown()  # what is being sent is given up
-        self._thread.join(_NOTICE_S)
+        self._sender.join(_NOTICE_S)
 
     def _run(self) -> None:
         pause_s = 0.0

@@ -1,8 +1,8 @@
 """Spans at a price that every request can pay: a tenth of what OpenTelemetry's SDK takes for one.
 
 The SDK locks, checks and copies for each attribute, and looks for the current span again and again. Here a span is made
-by the one above it, an attribute is an entry of a dictionary, and all that can be done later is done by the thread that
-sends (``span_export``). A call that is not recorded has no spans below its own.
+by the one above it, and an attribute is an entry of a dictionary. A call that is not recorded has no spans below its
+own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ Attributes = Mapping[str, Value]
 Kind: TypeAlias = OtlpSpan.SpanKind.ValueType
 
 INTERNAL, SERVER, CLIENT = OtlpSpan.SPAN_KIND_INTERNAL, OtlpSpan.SPAN_KIND_SERVER, OtlpSpan.SPAN_KIND_CLIENT
-_NONE: Attributes = {}
 
 
 class Event(NamedTuple):
@@ -44,16 +43,19 @@ class Tracer(Protocol):
     """Begins the spans of calls."""
 
     def begin(
-        self, name: str, metadata: Iterable[tuple[str, str | bytes]], attributes: Attributes
+        self, name: str, metadata: Iterable[tuple[str, str | bytes]], attributes: dict[str, Value]
     ) -> TraceContext | None:
-        """Where a call with this ``metadata`` stands; by a ``Span`` of its own, which has begun, if it is recorded."""
+        """Where a call with this ``metadata`` stands; by a ``Span`` of its own, which has begun, if it is recorded.
+
+        The span takes ``attributes`` over.
+        """
 
 
 class NoTracer:
     """Records nothing; the caller's context travels on."""
 
     def begin(
-        self, name: str, metadata: Iterable[tuple[str, str | bytes]], attributes: Attributes
+        self, name: str, metadata: Iterable[tuple[str, str | bytes]], attributes: dict[str, Value]
     ) -> TraceContext | None:
         """See ``Tracer``."""
         del name, attributes
@@ -86,14 +88,16 @@ class Span(TraceContext):
         "start_ns",
     )
 
-    def __init__(self, tracer: RecordingTracer, above: TraceContext, name: str, kind: Kind) -> None:
+    def __init__(
+        self, tracer: RecordingTracer, above: TraceContext, name: str, kind: Kind, attributes: dict[str, Value]
+    ) -> None:
         """Use ``RecordingTracer.begin`` and ``child``."""
         super().__init__(above.trace_id, new_span_id(), SAMPLED, above.state)
         self.parent_id = above.span_id  # 0 is none
         self.is_parent_remote = False
         self.name = name
         self.kind = kind
-        self.attributes: dict[str, Value] = {}
+        self.attributes = attributes
         self.events: list[Event] | None = None
         self.has_failed = False
         self.start_ns = time.time_ns()
@@ -101,11 +105,9 @@ class Span(TraceContext):
         self._tracer = tracer
         tracer.open_spans += 1
 
-    def child(self, name: str, attributes: Attributes = _NONE, *, kind: Kind = INTERNAL) -> Span:
-        """A span below this one, which begins now."""
-        span = Span(self._tracer, self, name, kind)
-        span.attributes.update(attributes)
-        return span
+    def child(self, name: str, attributes: dict[str, Value] | None = None, *, kind: Kind = INTERNAL) -> Span:
+        """A span below this one, which begins now and takes ``attributes`` over."""
+        return Span(self._tracer, self, name, kind, {} if attributes is None else attributes)
 
     def set(self, attributes: Attributes) -> None:
         """What is known of it now."""
@@ -138,15 +140,16 @@ class RecordingTracer:
         self._sampler = sampler
         self._sink = sink
 
-    def begin(self, name: str, metadata: Iterable[tuple[str, str | bytes]], attributes: Attributes) -> TraceContext:
+    def begin(
+        self, name: str, metadata: Iterable[tuple[str, str | bytes]], attributes: dict[str, Value]
+    ) -> TraceContext:
         """See ``Tracer``."""
         caller = incoming(metadata)
         above = caller or TraceContext(new_trace_id(), 0, UNSAMPLED, "")
         if not self._sampler.is_sampled(above.trace_id, caller) or not self._sink.has_room():
             # The worker's part of a trace is not recorded either, where that of the gateway is not.
             return TraceContext(above.trace_id, new_span_id(), UNSAMPLED, above.state)
-        span = Span(self, above, name, SERVER)
-        span.attributes.update(attributes)
+        span = Span(self, above, name, SERVER, attributes)
         span.is_parent_remote = caller is not None
         return span
 
