@@ -7,6 +7,7 @@ whether that seems to have room or not, and comes again when it has none.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.call import Call
@@ -24,13 +25,20 @@ from tidegate.telemetry.spans import current_span
 class Continuing:
     """One request's. Ask ``lose`` after each attempt that failed behind the first event, then ``lease``."""
 
-    __slots__ = ("_call", "_continuation", "_fleet", "_passage", "_prepared")
+    __slots__ = ("_begin", "_call", "_continuation", "_fleet", "_passage", "_prepared")
 
     def __init__(
-        self, fleet: Fleet, continuation: Continuation, prepared: PreparedRequest, call: Call, passage: Passage
+        self,
+        fleet: Fleet,
+        begin: Callable[[], Continuation],
+        prepared: PreparedRequest,
+        call: Call,
+        passage: Passage,
     ) -> None:
+        """``begin`` makes the request's course, once its first worker is lost: of most requests none is."""
         self._fleet = fleet
-        self._continuation = continuation
+        self._begin = begin
+        self._continuation: Continuation | None = None
         self._prepared = prepared
         self._call = call
         self._passage = passage
@@ -44,7 +52,7 @@ class Continuing:
         return Delivered(
             token_ids=passage.token_ids,
             text_bytes=passage.text_bytes,
-            continuations=self._continuation.count,
+            continuations=0 if self._continuation is None else self._continuation.count,
             is_started=passage.has_begun,
         )
 
@@ -52,7 +60,7 @@ class Continuing:
         """Note that the attempt with ``lease`` failed; raises what the client is told where nobody is to go on."""
         self._fleet.refuse_poison(self._prepared.demand)
         tokens, now = self._passage.tokens, asyncio.get_running_loop().time()
-        obstacle = self._continuation.lose(lease.worker_id, failure.error, tokens=tokens, now=now)
+        obstacle = self._course().lose(lease.worker_id, failure.error, tokens=tokens, now=now)
         if obstacle is None and not lease.can_continue:
             obstacle = Obstacle.NOT_SUPPORTED
         if obstacle is None and not self._passage.is_whole:
@@ -67,7 +75,7 @@ class Continuing:
 
     async def lease(self) -> Lease:
         """A worker to go on with, after a pause if need be. Raises ``GatewayError`` when the pause is too long."""
-        continuation, demand, tokens = self._continuation, self._prepared.demand, self._passage.tokens
+        continuation, demand, tokens = self._course(), self._prepared.demand, self._passage.tokens
         demand = replace(demand, prompt_tokens=demand.prompt_tokens + tokens)
         while True:
             exclude = continuation.asked.union(self._fleet.beginners)
@@ -80,3 +88,8 @@ class Continuing:
             if wait_s > self._call.remaining_s:
                 raise DeadlineExceededError("the deadline passed before the output was complete")
             await asyncio.sleep(wait_s)
+
+    def _course(self) -> Continuation:
+        if self._continuation is None:
+            self._continuation = self._begin()
+        return self._continuation

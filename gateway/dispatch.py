@@ -61,8 +61,7 @@ class Dispatch:
         self._hedging = hedging
         self._waiting_room = waiting_room
         self._fleet = fleet
-        self._limits = limits
-        self._rng = rng
+        self._begin_course = partial(Continuation, limits, rng)
 
     def generate(
         self, prepared: PreparedRequest, call: Call, carrier: Carrier, record: Record
@@ -74,7 +73,7 @@ class Dispatch:
         passage = Passage()
         if prepared.resumed is not None:
             passage.resume(prepared.resumed.token_ids, prepared.resumed.text_bytes)
-        continuing = Continuing(self._fleet, Continuation(self._limits, self._rng), prepared, call, passage)
+        continuing = Continuing(self._fleet, self._begin_course, prepared, call, passage)
         run = _Run(record, prepared, call, carrier, passage, hedging=self._hedging)
         return run.to_end(self._waiting_room.place(prepared, call), continuing)
 

@@ -16,10 +16,11 @@ from tidegate.http2.grpc_status import Status
 from tidegate.http2.server import Handler
 from tidegate.http2.server_call import ServerCall, time_left_s
 from tidegate.rpc.http2_calls import served
-from tidegate.rpc.telemetry import ServedCalls
+from tidegate.rpc.served_calls import ServedCalls
 
 _LOGGER = logging.getLogger(__name__)
 
+_GENERATE = "tidegate.inference.v1.InferenceService/Generate"
 _OK = Status(code=StatusCode.OK)
 
 
@@ -37,10 +38,11 @@ class Http2Service:
 
     def handlers(self, calls: ServedCalls) -> Mapping[str, Handler]:
         """By full method name."""
-        return {"/tidegate.inference.v1.InferenceService/Generate": served(self._serve, calls, to_rpc, _LOGGER)}
+        return {f"/{_GENERATE}": served(_GENERATE, self._serve, calls, to_rpc=to_rpc, logger=_LOGGER)}
 
     async def _serve(self, call: ServerCall) -> Status:
         begun = Call.begin(call.metadata, client_s=time_left_s(call), max_duration_s=self._max_duration_s)
+        call.forget_metadata()
         carrier = Http2Carrier(call, self._upstreams, max_stall_s=self._max_stall_s)
         await self._generation.run(await call.receive_only(), begun, carrier)
         return _OK

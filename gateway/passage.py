@@ -40,7 +40,7 @@ class Passage:
         self.finished: generation_pb2.Finished | None = None  # once the generation has ended well
         self._last_words = b""  # the latest message, if it is Finished
         self._unread = bytearray()  # messages with a Delta, without prefixes: end to end they are their merge
-        self._token_ids = array("i")
+        self._token_ids: array[int] | None = None  # none yet
         self._on_next: Callable[[], None] | None = None
         self._tokens = 0
         self._text_bytes = 0
@@ -48,7 +48,7 @@ class Passage:
 
     def resume(self, token_ids: Sequence[int], text_bytes: int) -> None:
         """The client has these tokens, and so much of their text, from an earlier call."""
-        self._token_ids.extend(token_ids)
+        self._keep(token_ids)
         self._tokens += len(token_ids)
         self._text_bytes += text_bytes
 
@@ -89,7 +89,7 @@ class Passage:
     def token_ids(self) -> array[int]:
         """The tokens that the client has been sent, if ``is_whole``."""
         self._read()
-        return self._token_ids
+        return array("i") if self._token_ids is None else self._token_ids
 
     @property
     def text_bytes(self) -> int:
@@ -128,9 +128,14 @@ class Passage:
         self._tokens += len(delta.token_ids)
         self._text_bytes += len("".join(delta.text).encode())
         if self._tokens <= self._max_kept_tokens:
-            self._token_ids.extend(delta.token_ids)
+            self._keep(delta.token_ids)
         else:
+            self._token_ids = None
+
+    def _keep(self, token_ids: Sequence[int]) -> None:
+        if self._token_ids is None:
             self._token_ids = array("i")
+        self._token_ids.extend(token_ids)
 
 
 # Each is the first byte of a response with that event.

@@ -21,14 +21,16 @@ from tidegate.http2.server_call import ServerCall, time_left_s
 from tidegate.inference.v1 import inference_service_pb2
 from tidegate.rpc.http2_calls import served
 from tidegate.rpc.running_calls import RunningCalls
+from tidegate.rpc.served_calls import ServedCalls
 from tidegate.rpc.status import Violation
-from tidegate.rpc.telemetry import ServedCalls
 from tidegate.worker.v1 import worker_service_pb2
 from worker.engine import Wait
 from worker.errors import InvalidJobError, to_rpc
 from worker.service import WorkerService, finished_trailers
 
 _LOGGER = logging.getLogger(__name__)
+
+_GENERATE = "tidegate.worker.v1.WorkerService/Generate"
 
 
 class Http2Service:
@@ -40,8 +42,7 @@ class Http2Service:
 
     def handlers(self, calls: ServedCalls) -> Mapping[str, Handler]:
         """By full method name."""
-        serve = served(self._serve, calls, to_rpc, _LOGGER)
-        return {"/tidegate.worker.v1.WorkerService/Generate": serve}
+        return {f"/{_GENERATE}": served(_GENERATE, self._serve, calls, to_rpc=to_rpc, logger=_LOGGER)}
 
     async def _serve(self, call: ServerCall) -> Status:
         def send(responses: tuple[inference_service_pb2.GenerateResponse, ...]) -> Wait | None:

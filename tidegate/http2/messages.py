@@ -38,22 +38,22 @@ class MessageReader:
     def __init__(self, max_bytes: int) -> None:
         """No message may be longer than ``max_bytes``, which bounds what is held here."""
         self._max_bytes = max_bytes
-        self._buffer = bytearray()
+        self._buffer: bytearray | None = None  # of messages that come in several parts, which most do not
 
     @property
     def has_partial(self) -> bool:
         """Whether a message has begun and not ended."""
-        return bool(self._buffer)
+        return self._buffer is not None
 
     def feed(self, payload: bytes) -> list[bytes]:
         """The messages that ``payload`` completes, without prefixes.
 
         Raises ``MessageTooLargeError`` as soon as a prefix says so, ``CompressedMessageError``.
         """
-        buffer = self._buffer
-        if not buffer and is_one_message(payload) and len(payload) <= self._max_bytes + PREFIX_BYTES:
+        if self._buffer is None and is_one_message(payload) and len(payload) <= self._max_bytes + PREFIX_BYTES:
             return [payload[PREFIX_BYTES:]]
         messages: list[bytes] = []
+        buffer = self._buffer or bytearray()
         buffer += payload
         at = 0
         while len(buffer) - at >= PREFIX_BYTES:
@@ -67,4 +67,5 @@ class MessageReader:
             messages.append(bytes(buffer[at + PREFIX_BYTES : end]))
             at = end
         del buffer[:at]
+        self._buffer = buffer or None
         return messages

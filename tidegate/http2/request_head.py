@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from sys import intern
 
 from grpc import StatusCode
 
@@ -12,7 +13,6 @@ from tidegate.http2.grpc_status import Status
 from tidegate.http2.metadata import (
     CONTENT_TYPE,
     IDENTITY,
-    decode_metadata,
     encode_metadata,
     format_timeout,
     parse_timeout,
@@ -28,11 +28,6 @@ class RequestHead:
     method: str
     fields: Fields
     timeout_s: float | None = None
-
-    @property
-    def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
-        """The caller's metadata."""
-        return decode_metadata(self.fields)
 
 
 class HttpRefusalError(Exception):
@@ -74,7 +69,8 @@ def parse_head(fields: Fields, *, max_list_bytes: int) -> RequestHead:
         timeout_s = parse_timeout(named[b"grpc-timeout"])
         if timeout_s is None:
             raise HeadRefusalError(Status(code=StatusCode.INTERNAL, message="malformed grpc-timeout"))
-    return RequestHead(method=named[b":path"].decode("latin-1"), fields=fields, timeout_s=timeout_s)
+    # Interned, since it names the call's task as long as that lasts.
+    return RequestHead(method=intern(named[b":path"].decode("latin-1")), fields=fields, timeout_s=timeout_s)
 
 
 def request_fields(

@@ -13,7 +13,7 @@ from tidegate.http2.fields import Fields, encode
 from tidegate.http2.grpc_status import CallError, Status
 from tidegate.http2.linger import Lingering
 from tidegate.http2.messages import CompressedMessageError, MessageTooLargeError
-from tidegate.http2.metadata import CONTENT_TYPE, Metadata, encode_metadata
+from tidegate.http2.metadata import CONTENT_TYPE, Metadata, decode_metadata, encode_metadata
 from tidegate.http2.request_head import RequestHead
 from tidegate.http2.streams import Stream, StreamEnd
 
@@ -32,13 +32,13 @@ class ServerCall:
     """A call in progress. After it has ended, by whomever, everything here is a no-op and the handler is cancelled."""
 
     __slots__ = (
+        "_fields",
         "_head_sent",
         "_inbox",
         "_metadata",
         "_on_end",
         "_outbox",
         "deadline_s",
-        "head",
         "is_ended",
         "peer",
         "source",
@@ -56,7 +56,7 @@ class ServerCall:
     ) -> None:
         """``on_end`` is told when the call ends other than by ``finish``."""
         self.stream = stream
-        self.head = head
+        self._fields: Fields | None = head.fields
         self.peer = peer
         # By the event loop's clock.
         timeout_s = head.timeout_s
@@ -73,10 +73,16 @@ class ServerCall:
 
     @property
     def metadata(self) -> Metadata:
-        """The caller's metadata."""
+        """The caller's metadata, until ``forget_metadata``."""
         if self._metadata is None:
-            self._metadata = self.head.metadata
+            if self._fields is None:
+                raise RuntimeError("the call's metadata has been forgotten")
+            self._metadata = decode_metadata(self._fields)
         return self._metadata
+
+    def forget_metadata(self) -> None:
+        """The handler knows all that it needs of it, and need not hold it for as long as the stream lasts."""
+        self._fields = self._metadata = None
 
     @property
     def held_bytes(self) -> int:

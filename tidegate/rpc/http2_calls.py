@@ -12,24 +12,30 @@ from tidegate.http2.grpc_status import CallError, Status
 from tidegate.http2.server import Handler
 from tidegate.http2.server_call import ServerCall, time_left_s
 from tidegate.rpc.http2_status import to_status
+from tidegate.rpc.served_calls import ServedCalls
 from tidegate.rpc.status import RpcError
-from tidegate.rpc.telemetry import ServedCalls, cancelled_code
+from tidegate.rpc.telemetry import cancelled_code
 
 # Serves a call, and returns the trailing metadata of its OK.
 Serve = Callable[[ServerCall], Awaitable[Status]]
 
 
 def served(
-    serve: Serve, calls: ServedCalls, to_rpc: Callable[[Exception], RpcError], logger: logging.Logger
+    method: str,
+    serve: Serve,
+    calls: ServedCalls,
+    *,
+    to_rpc: Callable[[Exception], RpcError],
+    logger: logging.Logger,
 ) -> Handler:
-    """``serve``, recorded by ``calls``: inside a SERVER span, which is current in it.
+    """``serve``, recorded by ``calls`` as ``method``, without its slash: inside a SERVER span, which is current in it.
 
     All that it raises is turned into a google.rpc.Status by ``to_rpc``, the service's error table. One coroutine does
     both, since it lasts as long as the stream.
     """
 
     async def handler(call: ServerCall) -> Status:
-        record = calls.begin(call.head.method.removeprefix("/"), call.metadata)
+        record = calls.begin(method, call.metadata)
         code = StatusCode.UNKNOWN
         try:
             try:
