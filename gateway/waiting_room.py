@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from gateway.call import Call
 from gateway.criticality import criticality_of
@@ -97,12 +98,16 @@ class WaitingRoom:
         """What waits for ``model``, for other gateways to know."""
         line = self._line(model)
         queue = worker_service_pb2.GatewayQueue(
-            gateway_id=self._fleet.gateway_id, waiting_token_count=line.queue.tokens
+            gateway_id=self._fleet.gateway_id,
+            waiting_token_count=line.queue.tokens,
+            above_share_token_count=line.queue.above_share_tokens,
         )
         if (head := line.queue.head()) is not None:
             queue.first_criticality = criticality_of(head.rank)
             queue.is_first_above_share = head.is_above_share
             queue.first_wait_duration.FromMilliseconds(round((self._loop.time() - head.arrived_at) * 1e3))
+        for tenant, tokens_per_s in line.asked_per_s:
+            queue.tenant_demands.add(tenant=tenant, tokens_per_second=tokens_per_s)
         return queue
 
     def make_way(self, rank: int) -> bool:
@@ -134,7 +139,7 @@ class WaitingRoom:
         if guest.insists_on_all_output:
             wait_s = line.predicted_wait_s(guest, self._supply(guest.model), now)
             self._intake.check_deadline(guest, wait_s=wait_s or 0.0)
-        if line.pass_through(guest, self._take_lease, now):
+        if line.pass_through(guest, self._take_lease, partial(self._supply, guest.model), now):
             return
         supply = self._supply(guest.model)
         answer = line.offer(guest, supply, now)
@@ -186,7 +191,7 @@ class WaitingRoom:
             )
             for seat in self._fleet.seats_for(model)
         ]
-        return supply_of(rooms, self._fleet.queues_elsewhere(model))
+        return supply_of(rooms, self._fleet.gateways_elsewhere(model))
 
     def _wake(self) -> None:
         # Once for all that happens in this turn of the loop, and not in the middle of it.
@@ -236,13 +241,7 @@ class WaitingRoom:
             return False
         if not self._may_go(guest):
             return False
-        lease = self._fleet.lease(
-            guest.model,
-            guest.prepared.demand,
-            exclude=guest.exclude,
-            expected_tokens=guest.tokens,
-            spare_tokens=guest.headroom_tokens,
-        )
+        lease = self._fleet.lease(guest.model, guest.prepared.demand, guest.fit, exclude=guest.exclude)
         if lease is not None:
             guest.lease = lease
             self._intake.predict_first_token(guest, lease)
@@ -254,13 +253,7 @@ class WaitingRoom:
         turn, elsewhere = self._line(guest.model).turn, self._fleet.queues_elsewhere(guest.model)
         if not elsewhere:
             return True
-        has_room = self._fleet.has_room(
-            guest.model,
-            guest.prepared.demand,
-            exclude=guest.exclude,
-            expected_tokens=guest.tokens,
-            spare_tokens=guest.headroom_tokens,
-        )
+        has_room = self._fleet.has_room(guest.model, guest.prepared.demand, guest.fit, exclude=guest.exclude)
         if has_room and not turn.may_go(guest, elsewhere, self._loop.time()):
             return False
         turn.end()

@@ -51,6 +51,8 @@ class LoadFeed:
                 first_criticality=queue.first_criticality,
                 is_first_above_share=queue.is_first_above_share,
                 first_wait_s=queue.first_wait_duration.ToNanoseconds() / 1e9,
+                tenant_demands=tuple((one.tenant, one.tokens_per_second) for one in queue.tenant_demands),
+                above_share_tokens=queue.above_share_token_count,
             )
         )
 
@@ -120,8 +122,11 @@ class LoadFeed:
                 waiting_token_count=queue.waiting_tokens,
                 first_criticality=queue.first_criticality,
                 is_first_above_share=queue.is_first_above_share,
+                above_share_token_count=queue.above_share_tokens,
             )
             told.first_wait_duration.FromNanoseconds(round(queue.first_wait_s * 1e9))
             told.age.FromNanoseconds(round(queue.age_s * 1e9))
+            for tenant, tokens_per_s in queue.tenant_demands:
+                told.tenant_demands.add(tenant=tenant, tokens_per_second=tokens_per_s)
         report.engine_step_age.FromNanoseconds(round(pace.step_age_s * 1e9))
         return report

@@ -20,6 +20,7 @@ class GatewayQueue:
     """What waits in one gateway, in tokens of KV cache, as it said ``age_s`` ago.
 
     Its first in line is of that ``Criticality``, and had waited for so long then; its tenant may be above its share.
+    ``tenant_demands``: who asks it for how many tokens per second. ``above_share_tokens`` wait behind all others.
     """
 
     gateway_id: int
@@ -27,6 +28,8 @@ class GatewayQueue:
     first_criticality: int
     is_first_above_share: bool
     first_wait_s: float
+    tenant_demands: tuple[tuple[str, float], ...] = ()
+    above_share_tokens: int = 0
     age_s: float = 0.0
 
 

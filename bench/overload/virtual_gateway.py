@@ -84,6 +84,8 @@ class VirtualGateway:
             arrival=arrival,
             answer=answer,
         )
+        if self._line.pass_through(caller, self._send, self._supply, now):
+            return
         outcome = self._line.offer(caller, self._supply(), now)
         if isinstance(outcome, Refusal):
             self._refuse(caller, outcome.retry_after_s, has_waited=False)
@@ -136,6 +138,8 @@ class VirtualGateway:
             first_criticality=criticality_of(head.rank) if head else 0,
             is_first_above_share=head is not None and head.is_above_share,
             first_wait_s=self._agenda.now - head.arrived_at if head else 0.0,
+            tenant_demands=tuple(self._line.asked_per_s),
+            above_share_tokens=queue.above_share_tokens,
         )
         self._worker.board.tell(told)
         try:
@@ -158,10 +162,11 @@ class VirtualGateway:
         spare_tokens = caller.headroom_tokens if load.reserved_blocks or unseen.blocks else 0
         blocks = -(-(caller.tokens + spare_tokens) // load.block_size)
         has_place = load.admissible_requests is None or unseen.requests < load.admissible_requests
+        before_tokens, most_tokens = load.pending_prefill_tokens + unseen.prefill_tokens, caller.prefill_line_tokens
         has_time = (
             load.admissible_prompt_tokens is None
             or prompt_tokens + unseen.prefill_tokens <= load.admissible_prompt_tokens
-        )
+        ) and (most_tokens is None or not before_tokens or before_tokens + prompt_tokens <= most_tokens)
         return not self._has_refused and has_place and has_time and blocks <= load.available_blocks - unseen.blocks
 
     def _close(self, caller: _Caller) -> None:
@@ -215,7 +220,7 @@ class VirtualGateway:
             unseen_prefill_tokens=self._unseen.prefill_tokens,
             own_blocks=self._in_flight_blocks,
         )
-        return supply_of([room], self._elsewhere.queues(self._agenda.now))
+        return supply_of([room], self._elsewhere.gateways(self._agenda.now))
 
     def _hear(self, load: WorkerLoad) -> None:
         self._agenda.at(self._agenda.now + HOP_S, lambda: self._receive(load))

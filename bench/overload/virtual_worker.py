@@ -97,6 +97,8 @@ class VirtualWorker:
                     is_first_above_share=queue.is_first_above_share,
                     first_came_at=self._agenda.now - queue.age_s - queue.first_wait_s,
                     told_at=self._agenda.now - queue.age_s,
+                    tenant_demands=queue.tenant_demands,
+                    above_share_tokens=queue.above_share_tokens,
                 )
                 for queue in self.board.current()
             ),

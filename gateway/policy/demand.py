@@ -18,3 +18,17 @@ class Demand:
     prefix: tuple[int, ...] = ()
     prefix_stride: int = 1
     digest: bytes = b""  # of all that the engine is asked to do; empty where it does not matter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """What a job has to find on a worker to be sent there now.
+
+    That is room for ``expected_tokens``, with ``spare_tokens`` left over for others unless the worker is idle, a place
+    in its batch or before it, and time to compute its prompt. Where other prompts wait to be computed, all with its own
+    come to ``prefill_line_tokens`` at most; None is no bound.
+    """
+
+    expected_tokens: int
+    spare_tokens: int = 0
+    prefill_line_tokens: int | None = None

@@ -1,7 +1,7 @@
-"""What waits in the other gateways for the same workers, as far as these pass it on.
+"""What waits in the other gateways for the same workers, and who asks there, as far as the workers pass it on.
 
-Each gateway tells a worker with every job what waits in it, and each worker's reports tell all gateways what it was
-told. So a gateway that waits is known to the others as of its last try at any worker, a fraction of a second ago.
+Each gateway tells a worker of itself with every job, and each worker's reports tell all gateways what it was told. So a
+gateway that waits is known to the others as of its last try at any worker, a fraction of a second ago.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ class GatewayQueue:
     """What waits in a gateway, in tokens of KV cache, as it told a worker at ``told_at``.
 
     Its first in line came at ``first_came_at``, and is of criticality ``first_rank``; its tenant may hold more than its
-    share. Times are by the clock here.
+    share. Times are by the clock here. ``tenant_demands`` are in tokens per second; under an empty name are all tenants
+    that were not told of by name. ``above_share_tokens`` of those that wait are of tenants above their share.
     """
 
     gateway_id: int
@@ -27,6 +28,8 @@ class GatewayQueue:
     is_first_above_share: bool
     first_came_at: float
     told_at: float
+    tenant_demands: tuple[tuple[str, float], ...] = ()
+    above_share_tokens: int = 0
 
 
 class Elsewhere:
@@ -44,8 +47,12 @@ class Elsewhere:
             if queue.gateway_id != self._gateway_id and (known is None or known.told_at < queue.told_at):
                 self._latest[queue.gateway_id] = queue
 
-    def queues(self, now: float) -> list[GatewayQueue]:
-        """Where something waits now."""
+    def gateways(self, now: float) -> list[GatewayQueue]:
+        """Those that were heard of late."""
         for gateway_id in [key for key, queue in self._latest.items() if now - queue.told_at > _OLD_S]:
             del self._latest[gateway_id]
-        return [queue for queue in self._latest.values() if queue.waiting_tokens]
+        return list(self._latest.values())
+
+    def queues(self, now: float) -> list[GatewayQueue]:
+        """Those in which something waits now."""
+        return [queue for queue in self.gateways(now) if queue.waiting_tokens]

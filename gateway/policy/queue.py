@@ -52,6 +52,11 @@ class Queue:
         return sum(flows.tokens for flows in self.classes)
 
     @property
+    def above_share_tokens(self) -> int:
+        """Those that wait for tenants above their share."""
+        return sum(flow.tokens for flows in self.classes for _, flow in flows if flow.head.is_above_share)
+
+    @property
     def prompt_tokens(self) -> int:
         """Those of their prompts."""
         return sum(flows.prompt_tokens for flows in self.classes)

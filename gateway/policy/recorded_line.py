@@ -66,12 +66,20 @@ class RecordedLine(WaitingLine):
         self._tell("offer", plain_offer(waiter, answer), waiter=asked, supply=asdict(supply), now=now)
         return answer
 
-    def pass_through(self, waiter: Waiter, fits: Callable[[Waiter], bool], now: float) -> bool:
+    def pass_through(
+        self, waiter: Waiter, fits: Callable[[Waiter], bool], supply: Callable[[], Supply], now: float
+    ) -> bool:
         """As ``WaitingLine.pass_through``."""
-        asked, tried = _plain(waiter), Tried(fits)
-        passes = super().pass_through(waiter, tried, now)
+        asked, tried, heard = _plain(waiter), Tried(fits), list[Supply]()
+
+        def hear() -> Supply:
+            heard.append(supply())
+            return heard[-1]
+
+        passes = super().pass_through(waiter, tried, hear, now)
         number = waiter.number if passes else None
-        self._tell("pass_through", number, waiter=asked, fits=tried.answers, now=now)
+        heard_supply = asdict(heard[-1]) if heard else None
+        self._tell("pass_through", number, waiter=asked, fits=tried.answers, supply=heard_supply, now=now)
         return passes
 
     def next(self, fits: Callable[[Waiter], bool], now: float) -> Waiter | None:

@@ -65,7 +65,7 @@ class _ReplayedLine:
 
     def _pass_through(self, record: Record) -> Any:
         waiter = Waiter(**record["waiter"])
-        if not self._line.pass_through(waiter, _recorded_fits(record), record["now"]):
+        if not self._line.pass_through(waiter, _recorded_fits(record), lambda: _supply(record), record["now"]):
             return None
         self._waiters[waiter.number] = waiter
         return waiter.number
@@ -110,6 +110,13 @@ class _ReplayedLine:
         if waiter is None:
             raise MissingRecordError(f"request {record['number']} was not let in here")
         return waiter
+
+
+def _supply(record: Record) -> Supply:
+    """What was heard then of the supply."""
+    if record["supply"] is None:
+        raise MissingRecordError("nobody asked for the supply then")
+    return Supply(**record["supply"])
 
 
 def _recorded_fits(record: Record) -> Callable[[Waiter], bool]:

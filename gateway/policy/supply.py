@@ -46,13 +46,18 @@ class WorkerRoom:
 
 
 def supply_of(workers: Sequence[WorkerRoom], elsewhere: Iterable[GatewayQueue]) -> Supply:
-    """All workers together, and what waits for them ``elsewhere``."""
+    """All workers together, and what is asked of them ``elsewhere``, in other gateways that were heard of late."""
     drains = [
         worker.load.drained_blocks_per_s * worker.load.block_size
         for worker in workers
         if worker.load.drained_blocks_per_s
     ]
     held = sum(worker.load.reserved_blocks for worker in workers)
+    gateways = list(elsewhere)
+    asked = dict[str, float]()
+    for gateway in gateways:
+        for tenant, tokens_per_s in gateway.tenant_demands:
+            asked[tenant] = asked.get(tenant, 0.0) + tokens_per_s
     held_tokens = Counter[str]()
     for worker in workers:
         for tenant, blocks in worker.load.tenant_blocks:
@@ -64,8 +69,10 @@ def supply_of(workers: Sequence[WorkerRoom], elsewhere: Iterable[GatewayQueue]) 
         free_requests=_sum(worker.free_requests for worker in workers),
         free_prompt_tokens=_sum(worker.free_prompt_tokens for worker in workers),
         prompt_tokens_per_s=sum(worker.load.prefill_tokens_per_s for worker in workers),
-        waiting_elsewhere_tokens=sum(queue.waiting_tokens for queue in elsewhere),
+        waiting_elsewhere_tokens=sum(gateway.waiting_tokens for gateway in gateways),
+        above_share_elsewhere_tokens=sum(gateway.above_share_tokens for gateway in gateways),
         held_tokens=held_tokens,
+        asked_elsewhere_per_s=asked,
         held_share=min(1.0, sum(worker.own_blocks for worker in workers) / held) if held else 1.0,
     )
 

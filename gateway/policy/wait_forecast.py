@@ -23,8 +23,10 @@ class Supply:
     while they were full; None before. ``free_requests`` and ``free_prompt_tokens`` are what they would take blocks
     aside, None without bound; prompts are computed at ``prompt_tokens_per_s``, 0 while not known.
 
-    ``waiting_elsewhere_tokens`` wait for the same in other gateways, and of all that is held ``held_share`` is held by
-    requests of this one. ``held_tokens`` is what tenants hold, through all gateways; empty where it is one tenant.
+    ``waiting_elsewhere_tokens`` wait for the same in other gateways, of which ``above_share_elsewhere_tokens`` are of
+    tenants above their share. Of all that is held ``held_share`` is held by requests of this one. ``held_tokens`` is
+    what tenants hold, through all gateways; empty where it is one tenant. ``asked_elsewhere_per_s`` is what they ask of
+    other gateways, in tokens.
     """
 
     free_tokens: int
@@ -33,12 +35,18 @@ class Supply:
     free_prompt_tokens: int | None = None
     prompt_tokens_per_s: float = 0.0
     waiting_elsewhere_tokens: int = 0
+    above_share_elsewhere_tokens: int = 0
     held_share: float = 1.0
     held_tokens: Mapping[str, int] = field(default_factory=dict)
+    asked_elsewhere_per_s: Mapping[str, float] = field(default_factory=dict)
 
     def share_of(self, own_tokens: int) -> float:
         """The part of what comes free that goes to a gateway in which ``own_tokens`` wait."""
         return own_tokens / max(1, own_tokens + self.waiting_elsewhere_tokens)
+
+    def modest_share_of(self, own_tokens: int) -> float:
+        """As ``share_of``, among those that wait for tenants not above their share. They go before all others."""
+        return own_tokens / max(1, own_tokens + self.waiting_elsewhere_tokens - self.above_share_elsewhere_tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +89,11 @@ def _forecast(waiter: Waiter, queue: Queue, supply: Supply, now: float, *, own_b
         before += sum(queue.classes[rank].tokens for rank in range(waiter.rank))
         overtaking_per_s = sum(queue.classes[rank].arrivals.per_s(now) for rank in range(waiter.rank))
     tokens_per_s = None
-    share = supply.share_of(queue.tokens + (0 if waiter.is_waiting else waiter.tokens))
+    own_tokens = queue.tokens + (0 if waiter.is_waiting else waiter.tokens)
+    if waiter.is_above_share:
+        share = supply.share_of(own_tokens)
+    else:
+        share = supply.modest_share_of(max(waiter.tokens, own_tokens - queue.above_share_tokens))
     if supply.tokens_per_s is not None:
         # However many come: a class has its guaranteed share, and a tenant its share of what the class has.
         for_class = max(supply.tokens_per_s * share - overtaking_per_s, supply.tokens_per_s * share * GUARANTEED_SHARE)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.policy.demand import Fit
+
 CLASS_COUNT = 4
 # Deadlines as far away as this make no request more urgent than another one. On the wire they are rounded, those of
 # minutes to seconds: by their order alone, of two requests that wait a second either would go first.
@@ -16,8 +18,9 @@ class Waiter:
 
     ``tokens`` are those that it is expected to hold in a KV cache: its ``prompt_tokens`` and the expected output. Times
     are by the clock of whoever drives the queue: ``leaves_at`` is when waiting is of no use, ``deadline_at`` when its
-    client gives up. ``headroom_tokens`` have to stay free beside it; ``is_above_share``: its tenant holds more than its
-    share, or asks for more. These, ``number`` and ``is_waiting`` are the queue's.
+    client gives up. ``headroom_tokens`` have to stay free beside it, ``prefill_line_tokens`` bound the prompts that may
+    wait at its worker (``demand.Fit``); ``is_above_share``: its tenant holds more than its share, or asks for more.
+    These, ``number`` and ``is_waiting`` are the queue's.
     """
 
     tenant: str
@@ -29,6 +32,7 @@ class Waiter:
     deadline_at: float
     leaves_at: float
     headroom_tokens: int = 0
+    prefill_line_tokens: int | None = None
     is_above_share: bool = False
     number: int = -1
     is_waiting: bool = False
@@ -37,6 +41,15 @@ class Waiter:
         """Refuse what has no place in a queue."""
         if not 0 <= self.rank < CLASS_COUNT or self.tokens < 1 or min(self.prompt_tokens, self.size_bytes) < 0:
             raise ValueError(f"rank {self.rank}, {self.tokens} tokens, {self.size_bytes} bytes")
+
+    @property
+    def fit(self) -> Fit:
+        """What it has to find on a worker."""
+        return Fit(
+            expected_tokens=self.tokens,
+            spare_tokens=self.headroom_tokens,
+            prefill_line_tokens=self.prefill_line_tokens,
+        )
 
     @property
     def due_at(self) -> float:

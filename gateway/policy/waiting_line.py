@@ -7,7 +7,7 @@ and ``released`` when a job has ended. The clock is the caller's: seconds, and o
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -67,7 +67,7 @@ class WaitingLine:
     def offer(self, waiter: Waiter, supply: Supply, now: float) -> Refusal | list[Waiter]:
         """Let ``waiter`` wait, and name those that had to go for it; or say why it may not."""
         self.queue.classes[waiter.rank].ask(waiter, now)
-        self._headroom.supply = supply
+        self._headroom.hear(supply, now)
         self._headroom.set_for(waiter, now)
         predicted = forecast(waiter, self.queue, supply, now)
         if not self._may_wait(waiter, predicted, now):
@@ -80,14 +80,23 @@ class WaitingLine:
         self.queue.add(waiter, now)
         return victims
 
-    def pass_through(self, waiter: Waiter, fits: Callable[[Waiter], bool], now: float) -> bool:
+    @property
+    def asked_per_s(self) -> Sequence[tuple[str, float]]:
+        """What tenants ask of this gateway, in tokens per second, for other gateways to know. Empty while it is one."""
+        return self._headroom.asked_per_s
+
+    def pass_through(
+        self, waiter: Waiter, fits: Callable[[Waiter], bool], supply: Callable[[], Supply], now: float
+    ) -> bool:
         """Whether ``waiter`` goes to a worker at once: nobody waits, and it ``fits`` now beside its headroom.
 
-        It comes to the same as ``offer`` and ``next``, at a fraction of their cost. Where the answer is no, nothing has
-        happened yet.
+        It comes to the same as ``offer`` and ``next``, at a fraction of their cost; ``supply`` is asked only now and
+        then. Where the answer is no, nothing has happened yet.
         """
         if self.queue or waiter.leaves_at <= now or waiter.size_bytes > self.queue.max_bytes:
             return False
+        if self._headroom.is_stale(now):
+            self._headroom.hear(supply(), now)
         self._headroom.set_for(waiter, now)
         if not fits(waiter):
             return False
@@ -126,7 +135,7 @@ class WaitingLine:
 
     def expire(self, supply: Supply, now: float) -> list[Waiter]:
         """Send away those whose time is over, and now and then those who can no longer be in time."""
-        self._headroom.supply = supply
+        self._headroom.hear(supply, now)
         gone = self.queue.expire(now)
         if now - self._swept_at >= _SWEEP_INTERVAL_S:
             self._swept_at = now

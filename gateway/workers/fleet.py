@@ -21,7 +21,7 @@ from gateway.policy.balancer import pick
 from gateway.policy.breaker import Breaker, BreakerLimits
 from gateway.policy.candidate import Candidate
 from gateway.policy.decision import route_record
-from gateway.policy.demand import Demand
+from gateway.policy.demand import Demand, Fit
 from gateway.policy.ejection import REPRIEVED_WEIGHT, reprieved
 from gateway.policy.elsewhere import Elsewhere, GatewayQueue
 from gateway.policy.load import WorkerLoad
@@ -209,20 +209,19 @@ class Fleet:
             )
         return seats
 
+    def gateways_elsewhere(self, model: ServedModel) -> list[GatewayQueue]:
+        """The other gateways that were heard of for ``model`` of late."""
+        peers = self._peers.get(model.name)
+        return [] if peers is None else peers.elsewhere.gateways(self._clock())
+
     def queues_elsewhere(self, model: ServedModel) -> list[GatewayQueue]:
         """What waits for ``model`` in other gateways."""
         peers = self._peers.get(model.name)
         return [] if peers is None else peers.elsewhere.queues(self._clock())
 
-    def has_room(
-        self, model: ServedModel, demand: Demand, *, exclude: Collection[str], expected_tokens: int, spare_tokens: int
-    ) -> bool:
+    def has_room(self, model: ServedModel, demand: Demand, fit: Fit, *, exclude: Collection[str]) -> bool:
         """Whether a worker not in ``exclude`` has room for a job now, as ``lease`` counts it."""
-        return any(
-            seat.worker_id not in exclude
-            and seat.has_room(demand, expected_tokens=expected_tokens, spare_tokens=spare_tokens)
-            for seat in self.seats_for(model)
-        )
+        return any(seat.worker_id not in exclude and seat.has_room(demand, fit) for seat in self.seats_for(model))
 
     def can_serve(self, model: ServedModel, *, need_tokens: int, exclude: Collection[str]) -> bool:
         """Whether a worker not in ``exclude`` takes a job of ``need_tokens`` as soon as it has room."""
@@ -235,17 +234,15 @@ class Fleet:
         self,
         model: ServedModel,
         demand: Demand,
+        fit: Fit | None = None,
         *,
         exclude: Collection[str],
-        expected_tokens: int | None = None,
-        spare_tokens: int = 0,
     ) -> Lease | None:
         """A place for a job of ``demand`` on the best worker not in ``exclude``; None when there is none now.
 
-        ``expected_tokens`` is what the job will probably fill. Where it is given, only a worker that has room for it is
-        taken, with ``spare_tokens`` left over unless it is idle; otherwise one is taken whether it has room or not.
+        Only a worker is taken that has ``fit``; where none is given, one is taken whether it has room or not.
         """
-        candidates = list(self._candidates(model, demand, expected_tokens=expected_tokens, spare_tokens=spare_tokens))
+        candidates = list(self._candidates(model, demand, fit))
         if self.on_decision is None:
             choice = pick(candidates, demand, exclude=exclude, rng=self._rng)
         else:
@@ -259,7 +256,7 @@ class Fleet:
             demand,
             self._peers[model.name],
             predictions=choice.predicted_ttft_s,
-            blocks=choice.worker.blocks_for(demand.need_tokens if expected_tokens is None else expected_tokens),
+            blocks=choice.worker.blocks_for(demand.need_tokens if fit is None else fit.expected_tokens),
         )
 
     def _breaker(self, worker_id: str, phase: Phase, limits: BreakerLimits) -> Breaker:
@@ -284,18 +281,14 @@ class Fleet:
         for listener in self._room_listeners:
             listener()
 
-    def _candidates(
-        self, model: ServedModel, demand: Demand, *, expected_tokens: int | None, spare_tokens: int
-    ) -> Iterator[Candidate]:
+    def _candidates(self, model: ServedModel, demand: Demand, fit: Fit | None) -> Iterator[Candidate]:
         """The workers that may be given a job: those that are not out, or would be too many to leave out."""
         now, seats = self._clock(), self.seats_for(model)
         out = {seat.worker_id: seat.out_for_s(now) for seat in seats if seat.is_out(now)}
         kept = reprieved(out, total=len(seats))
         slow = self._peers[model.name].outliers.weights(now) if seats else {}
         for seat in seats:
-            if expected_tokens is not None and not seat.has_room(
-                demand, expected_tokens=expected_tokens, spare_tokens=spare_tokens
-            ):
+            if fit is not None and not seat.has_room(demand, fit):
                 continue
             if seat.worker_id not in out:
                 weight = seat.standing.weight(now) * slow.get(seat.worker_id, 1.0)

@@ -113,4 +113,6 @@ def _queue(queue: worker_service_pb2.GatewayQueue, now: float) -> GatewayQueue:
         is_first_above_share=queue.is_first_above_share,
         first_came_at=told_at - queue.first_wait_duration.ToNanoseconds() / 1e9,
         told_at=told_at,
+        tenant_demands=tuple((one.tenant, one.tokens_per_second) for one in queue.tenant_demands),
+        above_share_tokens=queue.above_share_token_count,
     )

@@ -8,7 +8,7 @@ from types import TracebackType
 
 from gateway.model import ServedModel
 from gateway.policy.candidate import Candidate
-from gateway.policy.demand import Demand
+from gateway.policy.demand import Demand, Fit
 from gateway.policy.elsewhere import Elsewhere
 from gateway.policy.load import WorkerLoad
 from gateway.policy.outcomes import Outcome
@@ -95,20 +95,17 @@ class Seat:
         self._is_doubtful = True
         self._has_refused = self._has_refused or has_refused
 
-    def has_room(self, demand: Demand, *, expected_tokens: int, spare_tokens: int = 0) -> bool:
-        """Whether a job would find room now, by the last report and by what was sent since.
-
-        That is: its blocks, if it fills ``expected_tokens``, a place in the batch or before it, and time to prefill.
-        Blocks for ``spare_tokens`` have to be left over, but not on a worker that has nothing to do.
-        """
+    def has_room(self, demand: Demand, fit: Fit) -> bool:
+        """Whether a job would find its ``fit`` now, by the last report and by what was sent since."""
         load, unseen = self.load, self.unseen
         is_idle = not load.reserved_blocks and not unseen.blocks
-        blocks = -(-(expected_tokens + (0 if is_idle else spare_tokens)) // load.block_size)
+        blocks = -(-(fit.expected_tokens + (0 if is_idle else fit.spare_tokens)) // load.block_size)
         has_place = load.admissible_requests is None or unseen.requests < load.admissible_requests
+        before_tokens, most_tokens = load.pending_prefill_tokens + unseen.prefill_tokens, fit.prefill_line_tokens
         has_time = (
             load.admissible_prompt_tokens is None
             or demand.prompt_tokens + unseen.prefill_tokens <= load.admissible_prompt_tokens
-        )
+        ) and (most_tokens is None or not before_tokens or before_tokens + demand.prompt_tokens <= most_tokens)
         return not self._has_refused and has_place and has_time and blocks <= load.available_blocks - unseen.blocks
 
     def is_out(self, now: float) -> bool:

@@ -85,12 +85,26 @@ class VirtualFleet:
             free_tokens=self.free_tokens,
             tokens_per_s=self._drain.per_s or None,
             waiting_elsewhere_tokens=sum(other.queue.tokens for other in self.lines if other is not line),
+            above_share_elsewhere_tokens=sum(
+                other.queue.above_share_tokens for other in self.lines if other is not line
+            ),
             held_tokens=dict(self.tenant_tokens),
+            asked_elsewhere_per_s=self._asked_elsewhere(line),
             held_share=self.held_tokens[self.lines.index(line)] / max(1, self.used_tokens),
         )
 
+    def _asked_elsewhere(self, line: WaitingLine) -> dict[str, float]:
+        asked = dict[str, float]()
+        for other in self.lines:
+            for tenant, tokens_per_s in other.asked_per_s if other is not line else ():
+                asked[tenant] = asked.get(tenant, 0.0) + tokens_per_s
+        return asked
+
     def _offer(self, trip: Trip) -> None:
         line = self.lines[trip.gateway]
+        if line.pass_through(trip, self._has_room, lambda: self.supply(line), self.now):
+            self._start(trip)
+            return
         answer = line.offer(trip, self.supply(line), self.now)
         if isinstance(answer, Refusal):
             trip.refusal = answer
@@ -103,22 +117,25 @@ class VirtualFleet:
     def _serve(self, line: WaitingLine) -> None:
         while trip := line.next(self._has_room, self.now):
             assert isinstance(trip, Trip)
-            trip.started_at = self.now
-            self.used_tokens += trip.tokens
-            self.held_tokens[trip.gateway] += trip.tokens
-            self.tenant_tokens[trip.tenant] += trip.tokens
-            self._started += 1
-            ends_at = self.now + FIRST_TOKEN_S + _TOKEN_S * trip.output_tokens
-            heapq.heappush(self._running, (ends_at, self._started, trip))
-            still_refused = []
-            for number, refused in self._refused:
-                kin = (refused.gateway, refused.rank, refused.tenant) == (trip.gateway, trip.rank, trip.tenant)
-                if kin and number < trip.number:
-                    refused.would_have_started_at = self.now
-                else:
-                    still_refused.append((number, refused))
-            self._refused = still_refused
+            self._start(trip)
         self._drain.set_full(any(one.queue for one in self.lines))
+
+    def _start(self, trip: Trip) -> None:
+        trip.started_at = self.now
+        self.used_tokens += trip.tokens
+        self.held_tokens[trip.gateway] += trip.tokens
+        self.tenant_tokens[trip.tenant] += trip.tokens
+        self._started += 1
+        ends_at = self.now + FIRST_TOKEN_S + _TOKEN_S * trip.output_tokens
+        heapq.heappush(self._running, (ends_at, self._started, trip))
+        still_refused = []
+        for number, refused in self._refused:
+            kin = (refused.gateway, refused.rank, refused.tenant) == (trip.gateway, trip.rank, trip.tenant)
+            if kin and number < trip.number:
+                refused.would_have_started_at = self.now
+            else:
+                still_refused.append((number, refused))
+        self._refused = still_refused
 
     def _has_room(self, waiter: Waiter) -> bool:
         return not self.used_tokens or waiter.tokens + waiter.headroom_tokens <= self.free_tokens

@@ -15,6 +15,7 @@ from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_gateway import RunningGateway, running_gateway, text_of, text_request
 from tests.fakes.scripted_worker import HANG, ScriptedWorker, answer, at_capacity, load_report, serving
 from tidegate.inference.v1 import generation_pb2
+from tidegate.worker.v1 import worker_service_pb2
 
 pytestmark = pytest.mark.usefixtures("data_plane")
 
@@ -152,6 +153,31 @@ async def test_a_tenant_beyond_its_quota_is_told_what_is_left(stack: AsyncExitSt
     assert error.retry_after_s is not None
     assert (await gateway.generate(text_request(), metadata=large))[1] is None
     assert ["small", "large"] == [job.tenant for job in worker.jobs]
+
+
+async def test_gateways_tell_one_another_what_tenants_ask(stack: AsyncExitStack) -> None:
+    """By way of the worker, and where there is more than one."""
+    worker = ScriptedWorker(scripts=[[HANG], answer("yes")])
+    gateway = await start(stack, worker, load={}, trust_tenant_metadata=True)
+    running = gateway.stub.Generate(text_request(), metadata=(("x-tidegate-tenant", "a"),))
+    await worker.called.wait()
+    for _ in range(2):
+        assert (await gateway.generate(text_request(), metadata=(("x-tidegate-tenant", "b"),)))[1] is None
+        leap(1)
+    running.cancel()
+    (seat,) = gateway.gateway.fleet.seats
+    other = worker_service_pb2.GatewayQueue(gateway_id=7, waiting_token_count=90, above_share_token_count=80)
+    other.tenant_demands.add(tenant="a", tokens_per_second=2.5)
+    await worker.push(gateway_queues=[other])
+    async with asyncio.timeout(PATIENCE_S):
+        while not (heard := gateway.gateway.fleet.gateways_elsewhere(seat.model)):  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.005)
+
+    told = [[one.tenant for one in job.gateway_queue.tenant_demands] for job in worker.jobs]
+    assert [[], [], ["a", "b"]] == [sorted(tenants) for tenants in told]
+    assert [(7, 90, 80, (("a", 2.5),))] == [
+        (one.gateway_id, one.waiting_tokens, one.above_share_tokens, one.tenant_demands) for one in heard
+    ]
 
 
 async def test_a_request_larger_than_a_quota_is_told_not_to_come_back(stack: AsyncExitStack) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gateway.policy.breaker import BreakerState
-from gateway.policy.demand import Demand
+from gateway.policy.demand import Demand, Fit
 from gateway.policy.load import WorkerLoad
 from gateway.policy.outcomes import Outcome
 from gateway.workers.client import WorkerClient
@@ -112,9 +112,9 @@ class FleetMachine(RuleBasedStateMachine):
         roomy = {
             seat.worker_id
             for seat in self.fleet.seats_for(model)
-            if seat.has_room(demand(need), expected_tokens=expected)
+            if seat.has_room(demand(need), Fit(expected_tokens=expected))
         }
-        lease = self.fleet.lease(MODELS[checkpoint], demand(need), exclude=(), expected_tokens=expected)
+        lease = self.fleet.lease(MODELS[checkpoint], demand(need), Fit(expected_tokens=expected), exclude=())
         out = self.out(MODELS[checkpoint].checkpoint_sha256)
         assert (lease.worker_id in roomy) if lease else roomy <= out
         if lease:
@@ -129,14 +129,14 @@ class FleetMachine(RuleBasedStateMachine):
                 lease.begin()
             lease.close(outcome, is_lost=lost, output_tokens=9, cached_tokens=0)
             assert told < self.told
-            assert outcome is not Outcome.REFUSED or not lease._seat.has_room(demand(1), expected_tokens=1)
+            assert outcome is not Outcome.REFUSED or not lease._seat.has_room(demand(1), Fit(expected_tokens=1))
 
     @invariant()
     def some_worker_is_in_whatever_was_thought_of_them(self) -> None:
         """A gateway never loses its whole fleet by its own opinion, nor more than half of it."""
         seats = [seat for seat in self.fleet.seats if not seat.load.is_draining]
         if seats:
-            candidates = list(self.fleet._candidates(seats[0].model, demand(1), expected_tokens=None, spare_tokens=0))
+            candidates = list(self.fleet._candidates(seats[0].model, demand(1), None))
             assert len(seats) - len(candidates) <= max(1, len(seats) // 2)
             assert candidates
             open_ones = {seat.worker_id for seat in seats if BreakerState.OPEN in seat.standing.states.values()}

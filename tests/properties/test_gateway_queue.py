@@ -64,7 +64,7 @@ class LineMachine(RuleBasedStateMachine):
             deadline_at=self.now + time_s,
             leaves_at=self.now + min(10, time_s),
         )
-        if self.line.pass_through(newcomer, lambda one: one.tokens <= self.free_tokens, self.now):
+        if self.line.pass_through(newcomer, lambda one: one.tokens <= self.free_tokens, lambda: self.supply, self.now):
             assert not self.waiting
             self.free_tokens -= tokens
             self.served.append(newcomer)
@@ -171,7 +171,7 @@ def test_classes_are_served_in_order_but_for_a_fiftieth(seed: int, length: int) 
 @given(seed=st.integers(), length=st.integers(1, 60))
 def test_to_pass_through_is_to_come_and_to_be_served_at_once(seed: int, length: int) -> None:
     """What tenants and classes have had, and what they are owed, is the same whichever way requests go."""
-    rng, now = random.Random(seed), 0.0
+    rng, now, supply = random.Random(seed), 0.0, Supply(free_tokens=10**9, tokens_per_s=None)
     short, long = (
         WaitingLine(max_bytes=MAX_BYTES, max_wait_s=10, weights=WEIGHTS, rng=random.Random(0)) for _ in range(2)
     )
@@ -179,9 +179,9 @@ def test_to_pass_through_is_to_come_and_to_be_served_at_once(seed: int, length: 
         now += rng.random()
         fields = {"tenant": rng.choice("abc"), "rank": rng.randrange(4), "tokens": rng.randint(1, 300)}
         one, other = waiter(**fields), waiter(**fields)
-        assert not short.pass_through(one, lambda _: False, now)
-        assert short.pass_through(one, lambda _: True, now)
-        assert [] == long.offer(other, Supply(free_tokens=10**9, tokens_per_s=None), now)
+        assert not short.pass_through(one, lambda _: False, lambda: supply, now)
+        assert short.pass_through(one, lambda _: True, lambda: supply, now)
+        assert [] == long.offer(other, supply, now)
         assert other is long.next(lambda _: True, now)
         assert _accounts(long) == _accounts(short)
         if rng.random() < 0.5:

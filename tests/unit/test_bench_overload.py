@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.overload.greedy import others
 from bench.overload.policies import BARE, ORACLE, RESERVE_CAP, THREE_GATEWAYS, TIDEGATE, run
-from bench.overload.score import Answer, EngineFigures, score
+from bench.overload.score import Answer, EngineFigures, quantile, score
 from bench.overload.setting import CAPACITY_PER_S, DURATION_S, RATE, SEED, measured_engine
 from bench.overload.trace import Arrival, bursty, poisson, read_csv
 
@@ -59,6 +60,18 @@ def test_goodput_does_not_collapse_when_the_load_grows() -> None:
     assert double.goodput_tokens_per_s >= 0.95 * peak
     assert tenfold.goodput_tokens_per_s >= 0.9 * peak
     assert tenfold.refusal_p99_s < 0.05
+
+
+def test_a_greedy_tenant_through_three_gateways_leaves_the_others_their_first_tokens() -> None:
+    """Ten times its share raises the 99th percentile of the others' by a fifth at most, and none of them is refused."""
+    before, beside = (others(THREE_GATEWAYS, 0.6, factor=factor, seed=20, duration_s=45.0)[0] for factor in (1.0, 10.0))
+    p99_s, p99_beside_s = (
+        quantile([answer.ttft_s for answer in answers if answer.ttft_s is not None], 0.99)
+        for answers in (before, beside)
+    )
+
+    assert [] == [answer for answer in beside if answer.refused_at is not None]
+    assert p99_beside_s <= 1.2 * p99_s
 
 
 def test_a_run_can_be_repeated() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.policy.elsewhere import Elsewhere, GatewayQueue
@@ -85,6 +87,7 @@ def test_the_latest_word_of_each_other_gateway_counts() -> None:
 
     assert {1: 300, 2: 50} == {one.gateway_id: one.waiting_tokens for one in elsewhere.queues(now=2.4)}
     assert [1] == [one.gateway_id for one in elsewhere.queues(now=2.6)]
+    assert [1, 3] == [one.gateway_id for one in elsewhere.gateways(now=2.6)]
 
 
 def room(**fields: object) -> WorkerRoom:
@@ -99,6 +102,17 @@ def test_what_comes_free_is_shared_by_what_waits() -> None:
 
     assert (320.0, 200) == (supply.tokens_per_s, supply.waiting_elsewhere_tokens)
     assert 0.5 == supply.share_of(200)
+
+
+def test_what_is_asked_elsewhere_is_asked_of_all_gateways_together() -> None:
+    """Also of those in which nothing waits."""
+    first = replace(queue(1, tokens=0), tenant_demands=(("a", 10.0), ("b", 1.0)))
+    second = replace(queue(2, tokens=90), tenant_demands=(("a", 5.0), ("", 2.0)), above_share_tokens=80)
+
+    supply = supply_of([room()], [first, second])
+
+    assert {"a": 15.0, "b": 1.0, "": 2.0} == supply.asked_elsewhere_per_s
+    assert (90, 80) == (supply.waiting_elsewhere_tokens, supply.above_share_elsewhere_tokens)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,12 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from statistics import median
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.policy.wait_forecast import Supply
 from gateway.policy.waiter import Waiter
@@ -128,6 +131,28 @@ def test_a_greedy_tenant_does_not_slow_down_the_others(capacity: float, pool_tok
     assert p99_s[1] <= 1.2 * p99_s[0]
 
 
+def test_a_greedy_tenant_whose_requests_come_through_three_gateways_slows_nobody_down() -> None:
+    """Each of them sees a third of it, and of the others. These are not refused for what waits elsewhere, either."""
+    p99_s = []
+    for factor in (1, 10):
+        rate = 0.8 / 4 / 3 * 2 * CAPACITY_PER_S
+        traces = (
+            poisson(
+                random.Random(10 * gateway + number),
+                per_s=rate * (factor if tenant == "d" else 1),
+                for_s=30,
+                tenant=tenant,
+                gateway=gateway,
+            )
+            for gateway in range(3)
+            for number, tenant in enumerate("abcd")
+        )
+        others = [trip for trip in trips(run(*traces, capacity_tokens=100_000, gateways=3)) if trip.tenant != "d"]
+        assert [] == [trip for trip in others if trip.started_at is None]
+        p99_s.append(FIRST_TOKEN_S + p99_wait_s(others))
+    assert p99_s[1] <= 1.2 * p99_s[0]
+
+
 def test_who_asks_for_more_than_its_share_is_greedy_though_most_of_it_is_refused() -> None:
     """It holds no more than the other one, and waits with little."""
     room = line()
@@ -141,6 +166,70 @@ def test_who_asks_for_more_than_its_share_is_greedy_though_most_of_it_is_refused
 
     assert len(room.queue) < 20
     assert (True, False) == (greedy.is_above_share, modest.is_above_share)
+
+
+def test_what_a_tenant_asks_of_other_gateways_makes_it_greedy_here() -> None:
+    """It asks for no more here than the other one, and holds no more."""
+    room, supply = line(), Supply(free_tokens=0, tokens_per_s=1_000, held_tokens={"greedy": 500, "modest": 500})
+    told = replace(supply, asked_elsewhere_per_s={"greedy": 5_000.0, "modest": 100.0})
+    verdicts = []
+    for at, heard in ((1.0, supply), (2.0, told)):
+        newcomers = [newcomer(tenant=name, arrived_at=at, leaves_at=at + 1.5) for name in ("greedy", "modest")]
+        for one in newcomers:
+            room.offer(one, heard, at)
+        verdicts.append([one.is_above_share for one in newcomers])
+
+    assert [[False, False], [True, False]] == verdicts
+
+
+def test_a_greedy_tenant_keeps_out_of_the_others_prefill() -> None:
+    """No more prompts wait at its worker than a few; for those within their share there is no such bound."""
+    room = line()
+    supply = Supply(free_tokens=0, tokens_per_s=1_000, asked_elsewhere_per_s={"greedy": 5_000.0, "modest": 100.0})
+    for one in (newcomer(tenant="modest"), newcomer(tenant="greedy", prompt_tokens=70)):
+        assert room.pass_through(one, lambda _: True, lambda: supply, 0.0)
+    modest, greedy = newcomer(tenant="modest"), newcomer(tenant="greedy")
+    for one in (modest, greedy):
+        room.offer(one, supply, 0.5)
+
+    assert (None, 180) == (modest.prefill_line_tokens, greedy.prefill_line_tokens)
+    assert (0, True) == (modest.headroom_tokens, greedy.headroom_tokens > 0)
+
+
+def test_what_waits_elsewhere_of_greedy_tenants_delays_nobody_else() -> None:
+    """It goes behind; a newcomer of theirs shares with it."""
+    room = line()
+    supply = Supply(
+        free_tokens=0,
+        tokens_per_s=1_000,
+        waiting_elsewhere_tokens=10_000,
+        above_share_elsewhere_tokens=9_900,
+        asked_elsewhere_per_s={"greedy": 5_000.0, "modest": 100.0},
+        held_tokens={"greedy": 500, "modest": 500},
+    )
+    modest, greedy = newcomer(tenant="modest"), newcomer(tenant="greedy")
+
+    assert [] == room.offer(modest, supply, 0.0)
+    refusal = room.offer(greedy, supply, 0.0)
+    assert isinstance(refusal, Refusal)
+    assert refusal.predicted_wait_s is not None
+    assert 5.0 < refusal.predicted_wait_s
+
+
+@given(asked=st.lists(st.integers(10, 10_000), min_size=1, max_size=20))
+def test_other_gateways_are_told_of_all_that_tenants_ask(asked: list[int]) -> None:
+    """Of the eight that ask most by name, and of the others by their sum; of one alone nothing."""
+    room, supply = line(), Supply(free_tokens=0, tokens_per_s=1_000)
+    for number, tokens in enumerate([*asked, 1]):
+        one = newcomer(tenant=f"t{number % len(asked)}", tokens=tokens, leaves_at=99.0)
+        assert room.pass_through(one, lambda _: True, lambda: supply, number / 10)
+    now = len(asked) / 10 + 1
+    rates = sorted((flow.asked.per_s(now) for _, flow in room.queue.classes[1].known()), reverse=True)
+    assert room.pass_through(newcomer(tenant="t0", tokens=1, leaves_at=99.0), lambda _: True, lambda: supply, now)
+
+    expected = [*rates[:8], *([sum(rates[8:])] if rates[8:] else [])] if len(asked) > 1 else []
+    assert expected == pytest.approx([tokens_per_s for _, tokens_per_s in room.asked_per_s])
+    assert ("" in dict(room.asked_per_s)) == (len(asked) > 8)
 
 
 def test_the_sheddable_do_not_stand_still() -> None:

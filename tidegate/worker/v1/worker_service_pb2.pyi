@@ -433,6 +433,8 @@ class GatewayQueue(_message.Message):
     FIRST_WAIT_DURATION_FIELD_NUMBER: _builtins.int
     AGE_FIELD_NUMBER: _builtins.int
     IS_FIRST_ABOVE_SHARE_FIELD_NUMBER: _builtins.int
+    TENANT_DEMANDS_FIELD_NUMBER: _builtins.int
+    ABOVE_SHARE_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     gateway_id: _builtins.int
     """Made at random when the gateway starts."""
     waiting_token_count: _builtins.int
@@ -441,6 +443,8 @@ class GatewayQueue(_message.Message):
     """Of the request that is first in line. Without meaning where nothing waits."""
     is_first_above_share: _builtins.bool
     """Whether that one's tenant holds, or asks for, more than its share."""
+    above_share_token_count: _builtins.int
+    """Of all that waits, what is of tenants that hold, or ask for, more than their shares. The others go before it."""
     @_builtins.property
     def first_wait_duration(self) -> _duration_pb2.Duration:
         """For how long that one had waited when the gateway told of it."""
@@ -448,6 +452,12 @@ class GatewayQueue(_message.Message):
     @_builtins.property
     def age(self) -> _duration_pb2.Duration:
         """How long ago the gateway told of it; in a report only."""
+
+    @_builtins.property
+    def tenant_demands(self) -> _containers.RepeatedCompositeFieldContainer[Global___TenantDemand]:
+        """What tenants have asked of this gateway of late: those that ask most, and all others together under an empty name.
+        Empty while one tenant is known.
+        """
 
     def __init__(
         self,
@@ -458,14 +468,42 @@ class GatewayQueue(_message.Message):
         first_wait_duration: _duration_pb2.Duration | None = ...,
         age: _duration_pb2.Duration | None = ...,
         is_first_above_share: _builtins.bool = ...,
+        tenant_demands: _abc.Iterable[Global___TenantDemand] | None = ...,
+        above_share_token_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "first_wait_duration", b"first_wait_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "first_criticality", b"first_criticality", "first_wait_duration", b"first_wait_duration", "gateway_id", b"gateway_id", "is_first_above_share", b"is_first_above_share", "waiting_token_count", b"waiting_token_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["above_share_token_count", b"above_share_token_count", "age", b"age", "first_criticality", b"first_criticality", "first_wait_duration", b"first_wait_duration", "gateway_id", b"gateway_id", "is_first_above_share", b"is_first_above_share", "tenant_demands", b"tenant_demands", "waiting_token_count", b"waiting_token_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GatewayQueue: _TypeAlias = GatewayQueue  # noqa: Y015
+
+@_typing.final
+class TenantDemand(_message.Message):
+    """What one tenant asks of one gateway, whether or not it is let in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """GenerateRequest.tenant."""
+    tokens_per_second: _builtins.float
+    """Prompts and expected outputs, as an average over the last seconds."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        tokens_per_second: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TenantDemand: _TypeAlias = TenantDemand  # noqa: Y015
 
 @_typing.final
 class Suspect(_message.Message):
