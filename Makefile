@@ -66,7 +66,7 @@ test-fast: $(INSTALLED) ## Run all tests but those that load vLLM
 NATIVE_TESTS := $(wildcard $(addprefix tests/unit/test_,http2_*.py gateway_*.py prompt_*.py request_*.py \
   telemetry_*.py native.py)) \
   $(wildcard $(addprefix tests/properties/test_,http2_*.py gateway_*.py rendering*.py admission.py continuation.py \
-  ledger_fleet.py segment_cache.py slow_reader.py traffic.py word_cache.py)) \
+  ledger_fleet.py segment_cache.py slow_reader.py telemetry_*.py traffic.py word_cache.py)) \
   $(wildcard $(addprefix tests/integration/test_,end_to_end*.py gateway_*.py worker_*.py http2_*.py resume.py \
   trace_tree.py)) tests/integration/test_images.py::test_what_an_image_compiles_is_what_it_runs
 .PHONY: test-native

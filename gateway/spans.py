@@ -13,6 +13,12 @@ from tidegate.telemetry import conventions as names
 from tidegate.telemetry.spans import CLIENT, Span
 from tidegate.telemetry.trace_context import current
 
+# As conventions have it: ("stop",) and the like.
+_REASONS = {
+    reason: (name.removeprefix("FINISH_REASON_").lower(),) for name, reason in generation_pb2.FinishReason.items()
+}
+_UNSPECIFIED = ("unspecified",)  # a worker may know reasons that we do not
+
 
 class AttemptSpan:
     """Begins when it is made; end it once."""
@@ -65,8 +71,7 @@ class AttemptSpan:
             }
         )
         if passage.finished is not None:
-            reason = generation_pb2.FinishReason.Name(passage.finished.reason).removeprefix("FINISH_REASON_")
-            span.set({names.GEN_AI_RESPONSE_FINISH_REASONS: (reason.lower(),)})
+            span.set({names.GEN_AI_RESPONSE_FINISH_REASONS: _REASONS.get(passage.finished.reason, _UNSPECIFIED)})
         if error is not None:
             span.set({names.ERROR_TYPE: error.reason or error.code.name})
         if outcome is Outcome.FAILED:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from tidegate.telemetry import catalogue
 from tidegate.telemetry import conventions as names
 from tidegate.telemetry.setup import Telemetry
-from tidegate.telemetry.spans import Span, current_span
+from tidegate.telemetry.spans import Span, Value, current_span
 from worker.engine import EngineFinish
 from worker.errors import to_rpc
 
@@ -31,7 +31,11 @@ class Records:
         clock: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._model = model
+        self._operation = {
+            names.GEN_AI_OPERATION_NAME: names.GENERATE,
+            names.GEN_AI_PROVIDER_NAME: names.PROVIDER,
+            names.GEN_AI_REQUEST_MODEL: model,
+        }
         self._clock = clock
         self._wall_ns = wall_ns
         self._durations = telemetry.metrics.histogram(catalogue.REQUEST_DURATION)
@@ -53,12 +57,7 @@ class Records:
 
     def end(self, record: Record, error: BaseException | None) -> None:
         """The generation has ended."""
-        now = self._clock()
-        operation = {
-            names.GEN_AI_OPERATION_NAME: names.GENERATE,
-            names.GEN_AI_PROVIDER_NAME: names.PROVIDER,
-            names.GEN_AI_REQUEST_MODEL: self._model,
-        }
+        now, operation = self._clock(), self._operation
         failed = {} if error is None else {names.ERROR_TYPE: _error_type(error)}
         self._durations.under(operation | failed).record(now - record.began_at)
         if record.first_at is None:
@@ -98,19 +97,14 @@ class Record:
         span = current_span()
         if span is not None:
             self._phases(span)
-            span.set(
-                {
-                    names.GEN_AI_USAGE_INPUT_TOKENS: self._prompt_tokens,
-                    names.GEN_AI_USAGE_OUTPUT_TOKENS: self.output_tokens,
-                }
-            )
+            attributes: dict[str, Value] = {
+                names.GEN_AI_USAGE_INPUT_TOKENS: self._prompt_tokens,
+                names.GEN_AI_USAGE_OUTPUT_TOKENS: self.output_tokens,
+            }
             if self._finish is not None:
-                span.set(
-                    {
-                        names.GEN_AI_RESPONSE_FINISH_REASONS: (self._finish.reason.value,),
-                        names.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: self._finish.cached_prompt_tokens,
-                    }
-                )
+                attributes[names.GEN_AI_RESPONSE_FINISH_REASONS] = (self._finish.reason.value,)
+                attributes[names.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS] = self._finish.cached_prompt_tokens
+            span.set(attributes)
         self._records.end(self, error)
 
     def _phases(self, call: Span) -> None:
