@@ -31,6 +31,7 @@ class Http2Scout:
     def cancel(self) -> None:
         """End the call; a no-op once it has ended."""
         self.stream.reset(ErrorCode.CANCEL)
+        self.stream.let_go()
 
     def hand_over(self, relay: Relay) -> None:
         """Let ``relay`` handle the stream, and have it all that has come behind the head."""

@@ -67,6 +67,7 @@ class Relay:
     def cancel(self) -> None:
         """End the upstream call; a no-op once it has ended."""
         self.stream.reset(ErrorCode.CANCEL)
+        self.stream.let_go()
         if self.call.source is self:
             self.call.source = None
 

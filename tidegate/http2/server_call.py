@@ -166,6 +166,7 @@ class ServerCall:
         if not self.is_ended:
             self.is_ended = True
             self._on_end(self)
+        self.stream.let_go()
 
     def expire(self) -> None:
         """The deadline has passed."""
@@ -175,6 +176,7 @@ class ServerCall:
         """Once the answer is on its way, the request matters no more."""
         if self.stream.can_receive and not self.stream.backlog_bytes:
             Lingering(self.stream)
+        self.stream.let_go()
 
     def _half_close(self) -> None:
         if self._inbox.has_partial:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from tidegate.http2.flow import ReceiveWindow, widened
 from tidegate.http2.frames import (
@@ -90,6 +90,25 @@ class StreamHandler(Protocol):
 
     def on_end(self, end: StreamEnd) -> None:
         """The stream ended early; nothing follows."""
+
+
+class _Nobody:
+    """Handles a stream on which nothing happens any more."""
+
+    def on_headers(self, fields: Fields, *, end_stream: bool) -> None:
+        """As ``StreamHandler.on_headers``."""
+
+    def on_data(self, payload: bytes, *, end_stream: bool) -> None:
+        """As ``StreamHandler.on_data``."""
+
+    def on_sent(self, size: int) -> None:
+        """As ``StreamHandler.on_sent``."""
+
+    def on_end(self, end: StreamEnd) -> None:
+        """As ``StreamHandler.on_end``."""
+
+
+_NOBODY: Final = _Nobody()
 
 
 class Stream:
@@ -215,6 +234,15 @@ class Stream:
         self._backlog = self._ending = None
         self.backlog_bytes = 0
         self.advance(Signal.RESET)
+
+    def let_go(self) -> None:
+        """Forget the handler of a stream that is closed.
+
+        It keeps the stream, too: all that a request has made would stay until the garbage collector comes, and the
+        next one be made in memory that no cache holds.
+        """
+        if self.state is State.CLOSED:
+            self.handler = _NOBODY
 
     def widen(self, increment: int) -> None:
         """The peer has widened our window, or narrowed it by SETTINGS. Raises ``WindowOverflowError``."""
