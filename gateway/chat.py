@@ -24,7 +24,7 @@ class ToolCall:
     arguments: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, init=False)
 class Message:
     """One message. ``role`` is "system", "user", "assistant" or "tool"."""
 
@@ -33,6 +33,21 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
     name: str = ""
+
+    def __init__(
+        self,
+        *,
+        role: str,
+        content: str | None,
+        tool_calls: tuple[ToolCall, ...] = (),
+        tool_call_id: str = "",
+        name: str = "",
+    ) -> None:
+        self.role = role
+        self.content = content
+        self.tool_calls = tool_calls
+        self.tool_call_id = tool_call_id
+        self.name = name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +59,7 @@ class Tool:
     parameters: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, init=False)
 class Chat:
     """A valid conversation (gateway/chat_prompt.py)."""
 
@@ -53,13 +68,30 @@ class Chat:
     add_generation_prompt: bool = True
     continue_final_message: bool = False
 
+    def __init__(
+        self,
+        *,
+        messages: tuple[Message, ...],
+        tools: tuple[Tool, ...] = (),
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+    ) -> None:
+        self.messages = messages
+        self.tools = tools
+        self.add_generation_prompt = add_generation_prompt
+        self.continue_final_message = continue_final_message
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(slots=True, kw_only=True, init=False)
 class TemplateInput:
     """What a template is given of a chat. ``tools`` is None when there are none, as in transformers."""
 
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None
+
+    def __init__(self, *, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> None:
+        self.messages = messages
+        self.tools = tools
 
 
 class CallerText(NamedTuple):
@@ -79,6 +111,37 @@ def template_input(chat: Chat, spelling: Spelling = str, answer_spelling: Spelli
     return TemplateInput(
         messages=[_message(message, answers if message.role == "assistant" else spelling) for message in chat.messages],
         tools=[_tool(tool, spelling) for tool in chat.tools] or None,
+    )
+
+
+def plain_roles(chat: Chat) -> tuple[str, ...] | None:
+    """The roles of a chat that is to be answered and has nothing but roles and contents; None for others."""
+    if chat.tools or chat.continue_final_message:
+        return None
+    roles: list[str] = []
+    for message in chat.messages:
+        if message.content is None or message.tool_calls or message.tool_call_id or message.name:
+            return None
+        roles.append(message.role)
+    return tuple(roles)
+
+
+def form_of(chat: Chat, spelling: Spelling) -> tuple[object, ...]:
+    """All that a template sees of the chat, as a key: equal for two chats whose texts ``spelling`` makes equal."""
+    flags = (chat.add_generation_prompt, chat.continue_final_message)
+    if chat.tools or any(message.tool_calls for message in chat.messages):
+        return (*flags, repr(template_input(chat, spelling)))
+    return (
+        *flags,
+        *[
+            (
+                message.role,
+                None if message.content is None else spelling(message.content),
+                spelling(message.tool_call_id) if message.tool_call_id else "",
+                spelling(message.name) if message.name else "",
+            )
+            for message in chat.messages
+        ],
     )
 
 

@@ -8,6 +8,7 @@ from anybody, so that what a template makes of one is bounded in size and time.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -19,8 +20,9 @@ from jinja2 import meta, nodes, parser
 from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from gateway.chat import Chat, Spelling, TemplateInput, template_input
+from gateway.chat import Chat, Spelling, TemplateInput, plain_roles, template_input
 from gateway.errors import ChatTemplateRejectedError
+from gateway.plain_template import constants, is_plain
 from gateway.violations import quoted
 from tidegate.rpc.status import Violation
 
@@ -34,6 +36,11 @@ MAX_NAMED_FIELDS = 16
 # What transformers marks the end of a message with that is to be continued. A template that trims the message takes
 # the mark's blank too, which is how the two cases are told apart.
 _CONTINUE_MARK = "CONTINUE_FINAL_MESSAGE_TAG "
+
+# Between these stands the number of a content that is still to be put in. No template writes them.
+_PLACE = "\ue000{}\ue001"
+_PLACES = re.compile("\ue000([0-9]+)\ue001")
+_MAX_OUTLINES, _MAX_OUTLINED_MESSAGES = 256, 64
 
 
 class ChatTemplate:
@@ -59,7 +66,8 @@ class ChatTemplate:
         environment.globals["strftime_now"] = lambda form: clock().strftime(form)
         try:
             self._template = environment.from_string(source)
-            variables = meta.find_undeclared_variables(environment.parse(source))
+            tree = environment.parse(source)
+            variables = meta.find_undeclared_variables(tree)
         except jinja2.TemplateError as error:
             raise ValueError(f"the chat template cannot be compiled: {error}") from error
         self._source = source
@@ -68,6 +76,10 @@ class ChatTemplate:
         self._monotonic = monotonic
         self._knows_tools = "tools" in variables
         self._knows_tool_calls = "tool_calls" in source
+        written = "".join([*special_tokens.values(), *map(str, constants(tree))])
+        self._is_plain = is_plain(tree) and not any(mark in written for mark in _PLACE.format(""))
+        # What it writes for plain chats, by their roles: texts of its own, between them the numbers of the contents.
+        self._outlines: dict[tuple[bool, tuple[str, ...]], list[str]] = {}
 
     def with_clock(self, clock: Callable[[], datetime]) -> ChatTemplate:
         """The same template, with another clock behind ``strftime_now``."""
@@ -78,6 +90,8 @@ class ChatTemplate:
 
         Raises ``ChatTemplateRejectedError`` when the template refuses the conversation or fails on it.
         """
+        if self._is_plain and spelling is str and (roles := plain_roles(chat)) is not None:
+            return self._outlined(chat, roles)
         self._check_tools(chat)
         given = template_input(chat, spelling, answer_spelling)
         if not chat.continue_final_message:
@@ -85,6 +99,23 @@ class ChatTemplate:
         final = given.messages[-1]["content"]
         given.messages[-1]["content"] = final + _CONTINUE_MARK
         return self._opened(self._render(given, add_generation_prompt=False), final)
+
+    def _outlined(self, chat: Chat, roles: tuple[str, ...]) -> str:
+        """A plain chat, as the template writes every chat of these roles (gateway/plain_template.py)."""
+        outline = self._outlines.get((chat.add_generation_prompt, roles))
+        if outline is None:
+            messages = [{"role": role, "content": _PLACE.format(at)} for at, role in enumerate(roles)]
+            given = TemplateInput(messages=messages, tools=None)
+            outline = _PLACES.split(self._render(given, add_generation_prompt=chat.add_generation_prompt))
+            if len(self._outlines) < _MAX_OUTLINES and len(roles) <= _MAX_OUTLINED_MESSAGES:
+                self._outlines[chat.add_generation_prompt, roles] = outline
+        pieces = outline.copy()
+        for at in range(1, len(pieces), 2):
+            pieces[at] = chat.messages[int(pieces[at])].content or ""
+        rendered = "".join(pieces)
+        if len(rendered) > _MAX_RENDERED_CHARACTERS:
+            raise rejected("the conversation is too much for the chat template")
+        return rendered
 
     def _render(self, given: TemplateInput, *, add_generation_prompt: bool) -> str:
         give_up_at = self._monotonic() + _MAX_RENDER_S

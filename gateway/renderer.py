@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from gateway.chat import Chat, caller_texts, template_input
+from gateway.chat import Chat, caller_texts, form_of
 from gateway.chat_template import MAX_NAMED_FIELDS, ChatTemplate, rejected
 from gateway.control_tokens import has_escaped_marks, uses_reserved_characters
 from gateway.errors import InvalidRequestError
@@ -24,12 +24,16 @@ from tidegate.rpc.status import Violation
 _MAX_KEPT_FORMS, _MAX_KEPT_FORM_CHARACTERS = 1024, 4096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, init=False)
 class Prompt:
     """What a worker is given. ``rendered_prompt`` is empty where there was no template to render."""
 
     token_ids: Sequence[int]
     rendered_prompt: str = ""
+
+    def __init__(self, *, token_ids: Sequence[int], rendered_prompt: str = "") -> None:
+        self.token_ids = token_ids
+        self.rendered_prompt = rendered_prompt
 
 
 class Renderer:
@@ -39,7 +43,7 @@ class Renderer:
         """``template`` is None for a model that knows no conversations."""
         self._tokenizer = tokenizer
         self._template = template
-        self._expected_of: dict[str, list[int]] = {}  # by the form of the conversation
+        self._expected_of: dict[tuple[object, ...], list[int]] = {}  # by the form of the conversation
 
     @classmethod
     def from_files(
@@ -103,11 +107,11 @@ class Renderer:
         They follow from the conversation's form, and most conversations have one of a few forms.
         """
         silencer = self._tokenizer.control_tokens.silencer
-        form = repr((template_input(chat, silencer()), chat.add_generation_prompt, chat.continue_final_message))
+        form = form_of(chat, silencer())
         expected = self._expected_of.get(form)
         if expected is None:
             expected = self._tokenizer.find_specials(template.render(chat, silencer()))
-            if len(form) <= _MAX_KEPT_FORM_CHARACTERS and len(self._expected_of) < _MAX_KEPT_FORMS:
+            if len(self._expected_of) < _MAX_KEPT_FORMS and len(repr(form)) <= _MAX_KEPT_FORM_CHARACTERS:
                 self._expected_of[form] = expected
         return expected
 
