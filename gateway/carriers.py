@@ -121,7 +121,7 @@ class Http2Carrier:
         self._relay = relay
         job = b""  # which would last as long as the stream
         loop, held_bytes = asyncio.get_running_loop(), 0
-        self._look_later(relay, loop.time() + timeout_s)
+        self._look_later(relay, loop.time() + timeout_s, now=loop.time())
         try:
             status = await relay.ended()
             held_bytes = self._call.stream.backlog_bytes
@@ -142,9 +142,9 @@ class Http2Carrier:
         except CallError as error:
             raise WorkerCallError(from_status(error.status)) from error
 
-    def _look_later(self, relay: Relay, expires_at: float) -> None:
+    def _look_later(self, relay: Relay, expires_at: float, *, now: float) -> None:
         """One alarm for both: how the client reads, and the deadline."""
-        at = min(expires_at, asyncio.get_running_loop().time() + self._reader.look_again_s)
+        at = min(expires_at, now + self._reader.look_again_s)
         self._look = self._upstreams.alarms.call_at(at, partial(self._look_at_reader, relay, expires_at))
 
     def _look_at_reader(self, relay: Relay, expires_at: float) -> None:
@@ -155,7 +155,7 @@ class Http2Carrier:
             self._look = None
             relay.expire()
         else:
-            self._look_later(relay, expires_at)
+            self._look_later(relay, expires_at, now=now)
 
 
 def too_slow(passage: Passage, *, held_bytes: int, stalled_s: float) -> ClientTooSlowError:

@@ -71,19 +71,21 @@ def _check_order(prompt: chat_pb2.ChatPrompt, violations: Violations) -> None:
     open_calls: list[str] = []  # ids of the nearest assistant's calls that no tool message has answered
     before = chat_pb2.CHAT_ROLE_UNSPECIFIED
     for index, message in enumerate(prompt.messages):
-        path, role = f"chat.messages[{index}]", message.role
+        role = message.role
         if role == chat_pb2.CHAT_ROLE_SYSTEM and index > 0:
-            violations.add(f"{path}.role", "a system message can only come first")
+            violations.add(f"chat.messages[{index}].role", "a system message can only come first")
         elif role == chat_pb2.CHAT_ROLE_USER and before == chat_pb2.CHAT_ROLE_USER:
-            violations.add(f"{path}.role", "two user messages in a row")
+            violations.add(f"chat.messages[{index}].role", "two user messages in a row")
         elif role == chat_pb2.CHAT_ROLE_ASSISTANT:
             open_calls = [call.id for call in message.tool_calls[:_MAX_TOOL_CALLS]]
         elif role == chat_pb2.CHAT_ROLE_TOOL and not open_calls:
-            violations.add(f"{path}.role", "a tool message has to answer a tool call of the assistant before it")
+            description = "a tool message has to answer a tool call of the assistant before it"
+            violations.add(f"chat.messages[{index}].role", description)
         elif role == chat_pb2.CHAT_ROLE_TOOL and message.tool_call_id in open_calls:
             open_calls.remove(message.tool_call_id)
         elif role == chat_pb2.CHAT_ROLE_TOOL:
-            violations.add(f"{path}.tool_call_id", "answers no open tool call of the assistant before it")
+            description = "answers no open tool call of the assistant before it"
+            violations.add(f"chat.messages[{index}].tool_call_id", description)
         before = role
 
 

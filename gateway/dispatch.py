@@ -164,21 +164,21 @@ class _Run:
         ``second`` is the same job on another worker that was asked while this one waited, and has answered; returns it
         where it is to go on in place of this one.
         """
-        call, passage = self._call, self._passage
+        passage, remaining_s = self._passage, self._call.remaining_s
         tokens = passage.tokens
         span = self._record.attempt(lease, delivered_tokens=tokens) if second is None else second.span
         hedge = self._hedge(lease, place) if second is None and delivered is None else None
         passage.expect(lambda: self._begin(lease, hedge))
         outcome, error = Outcome.IGNORED, None  # unless it ends by itself, the client is gone
         try:
-            if not call.remaining_s:
+            if not remaining_s:
                 raise DeadlineExceededError("the deadline passed before a worker was asked")
-            async with lease:
+            with lease:
                 await self._carrier.carry(
                     lease,
-                    self._job(lease, delivered, place) if second is None else b"",
+                    self._job(lease, delivered, place, remaining_s=remaining_s) if second is None else b"",
                     passage,
-                    timeout_s=call.remaining_s,
+                    timeout_s=remaining_s,
                     metadata=span.metadata,
                 )
             passage.end()
@@ -205,12 +205,14 @@ class _Run:
             self._record.attempted(lease, outcome, error)
         return None
 
-    def _job(self, lease: Lease, delivered: Delivered | None, place: Place) -> bytes:
+    def _job(self, lease: Lease, delivered: Delivered | None, place: Place, *, remaining_s: float) -> bytes:
         """What the worker is asked; serialised, since nobody keeps that for as long as the stream."""
         prepared, tokens = self._prepared, self._passage.tokens
-        remaining_s = max(0.0, self._call.remaining_s - place.lag_s)  # the rest goes by without a token
         budget = prepared.budget(
-            lease.load, remaining_s=remaining_s, delivered_tokens=tokens, on_decision=place.on_decision
+            lease.load,
+            remaining_s=max(0.0, remaining_s - place.lag_s),  # the rest goes by without a token
+            delivered_tokens=tokens,
+            on_decision=place.on_decision,
         )
         return prepared.job(budget, place.queue, delivered).SerializeToString()
 

@@ -19,6 +19,7 @@ from tidegate.inference.v1 import generation_pb2
 class Guest(Waiter):
     """A request that waits for a worker. ``answer`` is its lease, or None when no worker is left that could take it."""
 
+    model: ServedModel  # what it asks for
     prepared: PreparedRequest
     answer: asyncio.Future[Lease | None]
     quota: Reservation
@@ -26,11 +27,6 @@ class Guest(Waiter):
     exclude: Collection[str] = ()
     predicted_first_token_s: float = 0.0  # by the worker that it went to
     retry_hint_s: float | None = None  # the shortest that a worker gave
-
-    @property
-    def model(self) -> ServedModel:
-        """What it asks for."""
-        return self.prepared.request.model
 
     @property
     def insists_on_all_output(self) -> bool:

@@ -59,7 +59,7 @@ class Sender(Protocol):
         """Send nothing more of the call that is being carried."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, init=False)
 class Hedged:
     """A request, as far as hedging needs it."""
 
@@ -67,6 +67,12 @@ class Hedged:
     call: Call
     sender: Sender
     record: Record
+
+    def __init__(self, *, prepared: PreparedRequest, call: Call, sender: Sender, record: Record) -> None:
+        self.prepared = prepared
+        self.call = call
+        self.sender = sender
+        self.record = record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +89,7 @@ class Hedging:
 
     def __init__(self, fleet: Fleet, *, share: float, is_anybody_waiting: Callable[[], bool]) -> None:
         """``share`` of the first tokens may be hedged, as long as nobody waits for a worker."""
+        self.loop = asyncio.get_running_loop()
         self.fleet = fleet
         self.budget = HedgeBudget(share)
         self.is_anybody_waiting = is_anybody_waiting
@@ -107,7 +114,7 @@ class Hedge:
         self._hedged = hedged
         self._lease = lease
         self._second: Second | None = None
-        self._timer: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(after_s, self._fire)
+        self._timer: asyncio.TimerHandle | None = hedging.loop.call_later(after_s, self._fire)
 
     def first_token(self) -> None:
         """It has come, from either one."""

@@ -71,6 +71,7 @@ class Intake:
             arrived_at=now,
             deadline_at=call.deadline_at,
             leaves_at=self._leaves_at(prepared, call.deadline_at),
+            model=model,
             prepared=prepared,
             answer=self._loop.create_future(),
             quota=quota,

@@ -46,7 +46,7 @@ class Delivered:
     is_started: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, init=False)
 class PreparedRequest:
     """A valid request with its prompt's tokens. ``max_output_tokens`` is resolved, and fits context and KV pool."""
 
@@ -58,6 +58,27 @@ class PreparedRequest:
     demand: Demand
     resume_token: str = ""
     resumed: Resumed | None = None
+
+    def __init__(  # noqa: PLR0913 - its fields
+        self,
+        *,
+        response_id: str,
+        tenant: str,
+        request: ValidRequest,
+        prompt: Prompt,
+        max_output_tokens: int,
+        demand: Demand,
+        resume_token: str = "",
+        resumed: Resumed | None = None,
+    ) -> None:
+        self.response_id = response_id
+        self.tenant = tenant
+        self.request = request
+        self.prompt = prompt
+        self.max_output_tokens = max_output_tokens
+        self.demand = demand
+        self.resume_token = resume_token
+        self.resumed = resumed
 
     @classmethod
     def from_public(
@@ -77,14 +98,15 @@ class PreparedRequest:
         valid = parse_generate(parsed, models)
         resumed = resume_tokens.check(parsed, valid, tenant=tenant)
         # All that is needed of it from here on, in the form that takes least memory for as long as the stream lasts.
-        prompt = Prompt(token_ids=array("i", prepare(valid).token_ids))
+        token_ids = array("i", prepare(valid).token_ids)
+        prompt = Prompt(token_ids=token_ids)
         max_output_tokens = fit(valid, len(prompt.token_ids))
         resumed_tokens = len(resumed.token_ids) if resumed else 0
         if resumed_tokens > max_output_tokens:
             description = f"are more than the {max_output_tokens} output tokens of the request"
             raise InvalidRequestError([Violation(field="resume.token_ids", description=description)])
         stride = prefix_stride(valid.model.block_size)
-        return cls(
+        return PreparedRequest(
             response_id=response_id,
             tenant=tenant,
             request=valid,
@@ -95,7 +117,7 @@ class PreparedRequest:
                 need_tokens=len(prompt.token_ids) + max_output_tokens,
                 prefix=prefix_names(prompt.token_ids, stride),
                 prefix_stride=stride,
-                digest=_digest(valid, prompt),
+                digest=_digest(valid, token_ids),
             ),
             resume_token=resume_tokens.issue(parsed, tenant=tenant),
             resumed=resumed,
@@ -214,17 +236,19 @@ def light(request: bytes) -> inference_service_pb2.GenerateRequest | None:
     return None if parsed.HasField("constraint") else parsed
 
 
-def _digest(request: ValidRequest, prompt: Prompt) -> bytes:
+def _digest(request: ValidRequest, prompt: array[int]) -> bytes:
     """Names all that decides what an engine does, except for the seed: a poison is not one for its luck.
 
     Nobody must be able to have another one's request quarantined, so that this is a cryptographic digest.
     """
-    sampling = generation_pb2.SamplingOptions()
-    sampling.CopyFrom(request.sampling)
-    sampling.ClearField("seed")
+    sampling = request.sampling
+    if sampling.HasField("seed"):
+        sampling = generation_pb2.SamplingOptions()
+        sampling.CopyFrom(request.sampling)
+        sampling.ClearField("seed")
     digest = hashlib.blake2b(request.model.checkpoint_sha256.encode(), digest_size=16)
     for message in (sampling, request.constraint, request.output):
         part = b"" if message is None else message.SerializeToString(deterministic=True)
         digest.update(len(part).to_bytes(8, "big") + part)
-    digest.update(array("i", prompt.token_ids))
+    digest.update(prompt)
     return digest.digest()

@@ -15,7 +15,7 @@ _KEPT = 512
 _RECENT_S = 60.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, init=False)
 class Entry:
     """How one generation ended, and why."""
 
@@ -34,6 +34,41 @@ class Entry:
     duration_s: float = 0.0
     output_tokens: int = 0
     retry_after_s: float | None = None
+
+    def __init__(  # noqa: PLR0913 - its fields
+        self,
+        *,
+        ended_at: float,
+        response_id: str,
+        model: str,
+        tenant: str,
+        criticality: str,
+        outcome: str,
+        explanation: str,
+        worker: str = "",
+        attempts: int = 0,
+        continuations: int = 0,
+        waited_s: float = 0.0,
+        first_token_s: float | None = None,
+        duration_s: float = 0.0,
+        output_tokens: int = 0,
+        retry_after_s: float | None = None,
+    ) -> None:
+        self.ended_at = ended_at
+        self.response_id = response_id
+        self.model = model
+        self.tenant = tenant
+        self.criticality = criticality
+        self.outcome = outcome
+        self.explanation = explanation
+        self.worker = worker
+        self.attempts = attempts
+        self.continuations = continuations
+        self.waited_s = waited_s
+        self.first_token_s = first_token_s
+        self.duration_s = duration_s
+        self.output_tokens = output_tokens
+        self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

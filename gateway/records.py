@@ -7,7 +7,6 @@ worker's call (``spans.AttemptSpan``). However a generation ends, all of them ha
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
@@ -64,18 +63,20 @@ class Records:
         self.clock = clock
         self.tenants = tenants
         self.journal = journal
-        self._waiting: Counter[tuple[str, str]] = Counter()
+        self._waiting: dict[tuple[str, str], int] = {}
 
     @property
     def waiting(self) -> Mapping[tuple[str, str], int]:
         """Generations in the waiting room, by criticality and tenant. From any thread."""
-        return {key: count for key, count in tuple(self._waiting.items()) if count}
+        return dict(self._waiting)
 
     def wait(self, criticality: str, tenant: str, change: int) -> None:
         """One more, or one less, waits."""
         key = (criticality, tenant)
-        self._waiting[key] += change
-        if not self._waiting[key]:
+        waiting = self._waiting.get(key, 0) + change
+        if waiting:
+            self._waiting[key] = waiting
+        else:
             del self._waiting[key]
 
     def begin(self, call: Call) -> Record:

@@ -30,7 +30,7 @@ _SHORT_DEADLINE_POLICIES = frozenset(generation_pb2.ShortDeadlinePolicy.values()
 PromptSource = Chat | str | tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, init=False)
 class ValidRequest:
     """A request to generate. ``sampling`` has the model's defaults filled in, ``max_output_tokens`` excepted.
 
@@ -44,6 +44,25 @@ class ValidRequest:
     output: generation_pb2.OutputOptions
     criticality: generation_pb2.Criticality.ValueType
     short_deadline_policy: generation_pb2.ShortDeadlinePolicy.ValueType
+
+    def __init__(  # noqa: PLR0913 - its fields
+        self,
+        *,
+        model: ServedModel,
+        prompt: PromptSource,
+        sampling: generation_pb2.SamplingOptions,
+        constraint: generation_pb2.OutputConstraint | None,
+        output: generation_pb2.OutputOptions,
+        criticality: generation_pb2.Criticality.ValueType,
+        short_deadline_policy: generation_pb2.ShortDeadlinePolicy.ValueType,
+    ) -> None:
+        self.model = model
+        self.prompt = prompt
+        self.sampling = sampling
+        self.constraint = constraint
+        self.output = output
+        self.criticality = criticality
+        self.short_deadline_policy = short_deadline_policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

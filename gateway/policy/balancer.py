@@ -25,12 +25,16 @@ _TOLERANCE_S = 0.02
 _CHOICES = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, init=False)
 class Choice:
     """The worker chosen, with the prediction for each worker that took part, in seconds to the first token."""
 
     worker: Candidate
     predicted_ttft_s: Mapping[str, float]
+
+    def __init__(self, *, worker: Candidate, predicted_ttft_s: Mapping[str, float]) -> None:
+        self.worker = worker
+        self.predicted_ttft_s = predicted_ttft_s
 
 
 def pick(

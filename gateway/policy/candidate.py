@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gateway.policy.load import WorkerLoad
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, init=False)
 class Candidate:
     """A worker in rotation, as this gateway sees it at one instant.
 
@@ -28,6 +28,31 @@ class Candidate:
     weight: float = 1.0
     is_probe: bool = False
     is_doubtful: bool = False
+
+    def __init__(  # noqa: PLR0913 - its fields
+        self,
+        *,
+        worker_id: str,
+        load: WorkerLoad,
+        load_age_s: float,
+        unseen_blocks: int = 0,
+        unseen_prefill_tokens: int = 0,
+        in_flight: int = 0,
+        cached_tokens: int = 0,
+        weight: float = 1.0,
+        is_probe: bool = False,
+        is_doubtful: bool = False,
+    ) -> None:
+        self.worker_id = worker_id
+        self.load = load
+        self.load_age_s = load_age_s
+        self.unseen_blocks = unseen_blocks
+        self.unseen_prefill_tokens = unseen_prefill_tokens
+        self.in_flight = in_flight
+        self.cached_tokens = cached_tokens
+        self.weight = weight
+        self.is_probe = is_probe
+        self.is_doubtful = is_doubtful
 
     @property
     def room_blocks(self) -> int:

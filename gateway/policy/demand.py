@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, init=False)
 class Demand:
     """Tokens that a job brings and may grow to.
 
@@ -19,8 +19,23 @@ class Demand:
     prefix_stride: int = 1
     digest: bytes = b""  # of all that the engine is asked to do; empty where it does not matter
 
+    def __init__(
+        self,
+        *,
+        prompt_tokens: int,
+        need_tokens: int,
+        prefix: tuple[int, ...] = (),
+        prefix_stride: int = 1,
+        digest: bytes = b"",
+    ) -> None:
+        self.prompt_tokens = prompt_tokens
+        self.need_tokens = need_tokens
+        self.prefix = prefix
+        self.prefix_stride = prefix_stride
+        self.digest = digest
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(slots=True, kw_only=True, init=False)
 class Fit:
     """What a job has to find on a worker to be sent there now.
 
@@ -32,3 +47,8 @@ class Fit:
     expected_tokens: int
     spare_tokens: int = 0
     prefill_line_tokens: int | None = None
+
+    def __init__(self, *, expected_tokens: int, spare_tokens: int = 0, prefill_line_tokens: int | None = None) -> None:
+        self.expected_tokens = expected_tokens
+        self.spare_tokens = spare_tokens
+        self.prefill_line_tokens = prefill_line_tokens

@@ -20,7 +20,7 @@ _WINDOW_OUTPUTS = 1_000
 _NEWS = 1 / 32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, init=False)
 class ReportedOutput:
     """What the workers go by: the share of outputs that shall be no longer than expected, and what that is on average.
 
@@ -29,6 +29,10 @@ class ReportedOutput:
 
     quantile: float
     usual_tokens: int | None
+
+    def __init__(self, *, quantile: float, usual_tokens: int | None) -> None:
+        self.quantile = quantile
+        self.usual_tokens = usual_tokens
 
 
 class _Outputs:

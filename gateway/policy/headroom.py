@@ -52,9 +52,9 @@ class _Care:
 
         Requests of any length come at random, and so does room: that is M/M/1, whose work is exponentially distributed.
         """
-        requests: float = _UNKNOWN_REQUESTS
+        requests = float(_UNKNOWN_REQUESTS)
         if load is not None:
-            requests = self.most_requests
+            requests = float(self.most_requests)
             if load < 1:
                 requests = min(requests, -math.log(self.risk) / (1 - load))
         return round(min(requests * mean_tokens, self.most_share * held_tokens))

@@ -12,7 +12,7 @@ from gateway.policy.load import WorkerLoad
 _RESERVED_SHARE = 0.1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, init=False)
 class OutputDemand:
     """What a request asks for, in tokens. ``may_clamp``: whether less than ``max_output_tokens`` will do."""
 
@@ -22,13 +22,32 @@ class OutputDemand:
     may_clamp: bool
     has_begun: bool = False  # there is output already, which an error would take back
 
+    def __init__(
+        self,
+        *,
+        prompt_tokens: int,
+        min_output_tokens: int,
+        max_output_tokens: int,
+        may_clamp: bool,
+        has_begun: bool = False,
+    ) -> None:
+        self.prompt_tokens = prompt_tokens
+        self.min_output_tokens = min_output_tokens
+        self.max_output_tokens = max_output_tokens
+        self.may_clamp = may_clamp
+        self.has_begun = has_begun
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(slots=True, kw_only=True, init=False)
 class OutputBudget:
     """The most tokens to generate, and whether the deadline made them fewer than asked for."""
 
     max_output_tokens: int
     is_clamped: bool
+
+    def __init__(self, *, max_output_tokens: int, is_clamped: bool) -> None:
+        self.max_output_tokens = max_output_tokens
+        self.is_clamped = is_clamped
 
 
 def output_budget(demand: OutputDemand, load: WorkerLoad, *, remaining_s: float) -> OutputBudget:

@@ -30,13 +30,18 @@ class QuotaRefusal:
     retry_after_s: float | None
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(slots=True, eq=False, kw_only=True, init=False)
 class Reservation:
     """What one request has taken from its tenant's buckets. ``settle`` it once."""
 
     tenant: str
     tokens: int
     is_settled: bool = False
+
+    def __init__(self, *, tenant: str, tokens: int, is_settled: bool = False) -> None:
+        self.tenant = tenant
+        self.tokens = tokens
+        self.is_settled = is_settled
 
 
 def judge_quota(levels: Mapping[str, Level], *, tokens: int) -> QuotaRefusal | None:

@@ -63,7 +63,7 @@ class Traffic:
         self._offered += 1
         place = len(self._reservoir)
         if place == self._reservoir_size:
-            place = self._rng.randrange(max(self._offered, self._reservoir_size))
+            place = int(self._rng.random() * max(self._offered, self._reservoir_size))
             if place >= self._reservoir_size:
                 return
         taken = document()

@@ -9,13 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(slots=True, eq=False, kw_only=True, init=False)
 class Sent:
     """A job's work, as long as it ``is_unseen``."""
 
     blocks: int
     prefill_tokens: int
     is_unseen: bool = True
+
+    def __init__(self, *, blocks: int, prefill_tokens: int, is_unseen: bool = True) -> None:
+        self.blocks = blocks
+        self.prefill_tokens = prefill_tokens
+        self.is_unseen = is_unseen
 
 
 class UnseenWork:

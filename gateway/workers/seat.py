@@ -209,24 +209,18 @@ class Lease:
         seat.in_flight += 1
         seat.in_flight_blocks += blocks
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         """Around the worker's call: ends it with ``WorkerCallError`` when the worker is given up."""
-        self._seat.hold(self)
         if self._seat.is_lost:  # since it was leased; nobody else would tell the job
             self.call.give_up()
-        try:
-            await self.call.begin()
-        except BaseException:
-            self._seat.release(self)
-            raise
+        self.call.begin()
+        self._seat.hold(self)
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            await self.call.end(kind, error, trace)
-        finally:
-            self._seat.release(self)
+        self._seat.release(self)
+        self.call.end(error)
 
     @property
     def has_begun(self) -> bool:

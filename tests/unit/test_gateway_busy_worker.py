@@ -60,7 +60,7 @@ def pass_second(fleet: Fleet, clock: ManualClock, seat: Seat, *, step_age_s: flo
 async def test_a_worker_in_a_prefill_of_half_a_minute_is_never_left_out() -> None:
     """Its engine makes no step for thirty seconds, and owes none before."""
     fleet, clock, seat, lease = fleet_at_work()
-    async with lease:
+    with lease:
         for second in range(int(PREFILL_S)):
             pass_second(fleet, clock, seat, step_age_s=second + 1, pending=round(PREFILL_S * RATE))
             assert not seat.is_out(clock.now_s)
@@ -72,7 +72,7 @@ async def test_a_worker_that_owes_a_step_loses_its_jobs() -> None:
     fleet, clock, seat, lease = fleet_at_work()
 
     async def job() -> None:
-        async with lease:
+        with lease:
             for second in range(7):
                 pass_second(fleet, clock, seat, step_age_s=second + 1, pending=round(RATE))
             assert seat.is_out(clock.now_s)

@@ -32,9 +32,8 @@ async def test_a_job_is_not_sent_to_a_worker_that_was_lost_after_it_was_leased()
     lease = fleet.lease(model, Demand(prompt_tokens=1, need_tokens=1, digest=b"d"), exclude=())
     assert lease is not None
     fleet.leave(seat)
-    with pytest.raises(WorkerCallError, match="no sign of life"):
-        async with lease:
-            pytest.fail("the job was sent")
+    with pytest.raises(WorkerCallError, match="no sign of life"), lease:
+        pytest.fail("the job was sent")
     lease.close(Outcome.FAILED, is_lost=True)
     assert not len(fleet.quarantine)
 
@@ -62,7 +61,7 @@ async def test_who_was_on_a_worker_that_only_fell_silent_is_suspected_but_faintl
     assert lease is not None
 
     async def job() -> None:
-        async with lease:
+        with lease:
             lease.admit(7)
             fleet.leave(seat, is_silent=is_silent)
             await asyncio.Event().wait()
@@ -86,7 +85,7 @@ async def test_a_worker_that_drains_tells_its_last_jobs_itself_what_became_of_th
     seat = fleet.join(cast("WorkerClient", Unconnected()), model, worker_load(instance_id=1))
     lease = fleet.lease(model, Demand(prompt_tokens=1, need_tokens=1, digest=b"d"), exclude=())
     assert lease is not None
-    async with lease:
+    with lease:
         lease.admit(7)
         fleet.report(seat, worker_load(instance_id=1, is_draining=True))
         fleet.leave(seat)

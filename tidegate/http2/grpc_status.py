@@ -36,13 +36,18 @@ _OF_RESET: dict[int, StatusCode] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, init=False)
 class Status:
     """The end of a call: code, message for people, and trailing metadata."""
 
     code: StatusCode
     message: str = ""
     metadata: Metadata = ()
+
+    def __init__(self, *, code: StatusCode, message: str = "", metadata: Metadata = ()) -> None:
+        self.code = code
+        self.message = message
+        self.metadata = metadata
 
     @property
     def is_ok(self) -> bool:
@@ -65,21 +70,21 @@ class Status:
         message = unquote(named.get(_MESSAGE, b"").decode("ascii", "replace"), errors="replace")
         metadata = decode_metadata(fields)
         if number.isdigit() and len(number) <= 3:  # noqa: PLR2004 - no code is longer
-            return cls(code=_CODES.get(int(number), StatusCode.UNKNOWN), message=message, metadata=metadata)
+            return Status(code=_CODES.get(int(number), StatusCode.UNKNOWN), message=message, metadata=metadata)
         if http_status != b"200":
             code = _OF_HTTP.get(http_status, StatusCode.UNKNOWN)
-            return cls(code=code, message=f"HTTP status {http_status.decode('ascii', 'replace')}", metadata=metadata)
-        return cls(code=StatusCode.UNKNOWN, message="the call ended without a status", metadata=metadata)
+            return Status(code=code, message=f"HTTP status {http_status.decode('ascii', 'replace')}", metadata=metadata)
+        return Status(code=StatusCode.UNKNOWN, message="the call ended without a status", metadata=metadata)
 
     @classmethod
     def from_end(cls, end: StreamEnd) -> Status:
         """What an early end of the stream means to a caller."""
         if end.cause is EndCause.RESET_BY_PEER:
             code = _OF_RESET.get(end.code, StatusCode.INTERNAL)
-            return cls(code=code, message=f"stream reset with HTTP/2 code {end.code}")
+            return Status(code=code, message=f"stream reset with HTTP/2 code {end.code}")
         if end.cause is EndCause.PEER_FAULT:
-            return cls(code=StatusCode.INTERNAL, message=end.cause.value)
-        return cls(code=StatusCode.UNAVAILABLE, message=end.cause.value)
+            return Status(code=StatusCode.INTERNAL, message=end.cause.value)
+        return Status(code=StatusCode.UNAVAILABLE, message=end.cause.value)
 
 
 class CallError(Exception):

@@ -21,13 +21,18 @@ from tidegate.http2.metadata import (
 USER_AGENT = b"grpc-python-tidegate"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, init=False)
 class RequestHead:
     """What a server needs to know before it looks at a message."""
 
     method: str
     fields: Fields
     timeout_s: float | None = None
+
+    def __init__(self, *, method: str, fields: Fields, timeout_s: float | None = None) -> None:
+        self.method = method
+        self.fields = fields
+        self.timeout_s = timeout_s
 
 
 class HttpRefusalError(Exception):

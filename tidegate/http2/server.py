@@ -55,6 +55,7 @@ class GrpcServer:
         self._fallback = fallback
         self._to_status = to_status or _to_status
         self._tasks: dict[ServerCall, asyncio.Task[None]] = {}
+        self._loop = asyncio.get_running_loop()
         self._listeners: list[asyncio.Server] = []
         self._all_closed = asyncio.Event()
         self._all_closed.set()
@@ -64,8 +65,7 @@ class GrpcServer:
 
     async def listen(self, host: str, port: int, *, tls: ssl.SSLContext | None = None, reuse_port: bool = False) -> int:
         """Serve on a TCP port; 0 chooses one. Returns the port."""
-        loop = asyncio.get_running_loop()
-        listener = await loop.create_server(
+        listener = await self._loop.create_server(
             self._protocol, host, port, ssl=tls, reuse_port=reuse_port or None, backlog=_BACKLOG
         )
         self._started(listener)
@@ -75,8 +75,7 @@ class GrpcServer:
 
     async def listen_unix(self, path: str) -> None:
         """Serve on a Unix socket."""
-        loop = asyncio.get_running_loop()
-        self._started(await loop.create_unix_server(self._protocol, path, backlog=_BACKLOG))
+        self._started(await self._loop.create_unix_server(self._protocol, path, backlog=_BACKLOG))
 
     def send_away(self) -> None:
         """Take no more connections, and tell clients to open new calls elsewhere. Running calls go on."""
@@ -153,7 +152,6 @@ class GrpcServer:
         return self._serve(transport, stream, head, handler)
 
     def _serve(self, transport: Transport, stream: Stream, head: RequestHead, handler: Handler) -> ServerCall:
-        loop = asyncio.get_running_loop()
         call = ServerCall(
             stream,
             head,
@@ -163,7 +161,7 @@ class GrpcServer:
         )
         if not stream.can_receive:
             call.on_headers((), end_stream=True)
-        self._tasks[call] = loop.create_task(self._run(call, handler), name=head.method)
+        self._tasks[call] = self._loop.create_task(self._run(call, handler), name=head.method)
         return call
 
     async def _run(self, call: ServerCall, handler: Handler) -> None:
@@ -201,7 +199,7 @@ class GrpcServer:
     def _tick(self) -> None:
         for transport in list(self.transports):
             transport.tick()
-        self._ticker = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
+        self._ticker = self._loop.call_later(_TICK_S, self._tick)
 
 
 def _to_status(error: Exception) -> Status:

@@ -1,9 +1,10 @@
 """What is compiled: what runs for every relayed message and for every request, and what these are made of.
 
 A module fits here when it is free of what mypyc does not compile, or compiles to something else: classes with bases
-that are not compiled, or with heirs that are not (so ``gateway.policy.waiter`` and its ``guest`` stay out), attributes
-that are put on objects from outside, a local that is deleted in a coroutine, an attribute that is read where mypy has
-just seen it set to None. All make one library, in which they call one another in C.
+that are not compiled, or with heirs that are not (so ``gateway.policy.waiter`` and its ``guest`` stay out), objects
+that somebody has a weak reference to (so does ``gateway.renderer``), attributes that are put on objects from outside,
+a local that is deleted in a coroutine, an attribute that is read where mypy has just seen it set to None. All make
+one library, in which they call one another in C.
 """
 
 from __future__ import annotations
@@ -48,9 +49,12 @@ _GATEWAY = (
     "chat",
     "chat_prompt",
     "continuing",
+    "control_tokens",
+    "criticality",
     "dispatch",
     "generation",
     "hedging",
+    "http2_service",
     "intake",
     "jobs",
     "journal",
@@ -60,6 +64,7 @@ _GATEWAY = (
     "prefix",
     "preparation",
     "prompt",
+    "prompt_histogram",
     "prompt_tokenizer",
     "records",
     "request",
@@ -89,6 +94,8 @@ _POLICY = (
     "elsewhere",
     "expected_output",
     "fair_flows",
+    "headroom",
+    "hedge",
     "lag",
     "limit",
     "load",
@@ -107,6 +114,7 @@ _POLICY = (
     "retry_budget",
     "silence",
     "slow_reader",
+    "stall",
     "standing",
     "supply",
     "tenants",
@@ -122,6 +130,7 @@ MODULES = (
     *(f"tidegate.http2.{name}" for name in _HTTP2),
     *(f"gateway.{name}" for name in _GATEWAY),
     *(f"gateway.policy.{name}" for name in _POLICY),
+    "tidegate.rpc.http2_calls",
     "tidegate.rpc.running_calls",
     "tidegate.rpc.served_calls",
     "tidegate.telemetry.otlp",

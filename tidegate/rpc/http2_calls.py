@@ -40,8 +40,8 @@ def served(
         try:
             try:
                 status = await serve(call)
-            except CallError as error:  # of the transport: no message, or one too many
-                status = error.status
+            except CallError as call_error:  # of the transport; to mypyc a name has one type
+                status = call_error.status
             except Exception as error:  # the edge: everything becomes a status
                 rpc_error = to_rpc(error)
                 if rpc_error.code is StatusCode.INTERNAL:
