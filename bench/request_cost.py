@@ -3,8 +3,9 @@
     python -m bench.request_cost
 
 The stages run in this process, on the gateway's own code, best of several rounds: the figures hold on a busy machine,
-as far as its caches do. The whole is that of a gateway between `sim` and a client, by the kernel's count; what is left
-of it beside the stages are the event loop's tasks and timers, and the sockets, which no policy can avoid.
+as far as its caches do. The whole is that of a gateway between `sim` and a client, by the kernel's count. What is left
+of it beside the stages is for the smaller part tasks, timers and sockets; for the larger one it is the same stages,
+which take longer where each comes once for a request, between others, than over and over in a loop of its own.
 """
 
 from __future__ import annotations
@@ -312,7 +313,7 @@ def main() -> None:
     stages = asyncio.run(stages_us())
     whole = min(asyncio.run(whole_us(options.requests)) for _ in range(3))
     print(f"{CHOICE.words}; CPU microseconds for a request")
-    for name, cost in (*stages.items(), ("event loop, tasks, timers, sockets: the rest", whole - sum(stages.values()))):
+    for name, cost in (*stages.items(), ("the rest: sockets, tasks, cold caches", whole - sum(stages.values()))):
         print(f"| {name} | {cost:.0f} |")
     print(f"| a whole gateway, {_AT_ONCE} at a time | {whole:.0f} |")
 

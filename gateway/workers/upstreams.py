@@ -22,7 +22,7 @@ from tidegate.http2.transport import Flusher
 from tidegate.rpc.http2_status import from_status
 
 # In a burst, a worker begins with the first jobs while others are still prepared; but each write costs as much as a
-# tenth of a request.
+# twentieth of a request.
 _JOBS_PER_WRITE = 4
 # A worker in the fleet has shown that it can be reached; what takes long then is a burst of requests on this side.
 _CONNECT_TIMEOUT_S = 10.0
