@@ -84,10 +84,11 @@ class WordCache:
     def encode(self, text: str) -> list[int] | None:
         """The ids of ``text``, in which no added token stands. None: it has to be encoded as a whole."""
         first, *further = text.split(" ")
-        try:
-            return [*self._first[first], *chain.from_iterable([self._further[word] for word in further])]
-        except KeyError:
-            return self._learned(first, further)
+        start, words = self._first.get(first, ()), self._further
+        ids = [words.get(word, ()) for word in further]
+        if start and all(ids):  # every word has ids
+            return [*start, *chain.from_iterable(ids)]
+        return self._learned(first, further)
 
     def _learned(self, first: str, further: Sequence[str]) -> list[int] | None:
         """As ``encode``; all words are known afterwards, unless one of them cannot stand for itself."""

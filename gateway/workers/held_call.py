@@ -17,8 +17,8 @@ _LOST = RpcError(code=StatusCode.UNAVAILABLE, reason="", domain="", message="the
 class HeldCall:
     """Give it up at any time: a message that came from the worker is sent to the client whole, or not at all.
 
-    It cancels the task that makes the call, and takes that back where the call ends, as ``asyncio.timeout`` does; but it
-    makes nothing for that as long as nobody gives the call up.
+    It cancels the task that makes the call, and takes that back where the call ends, as ``asyncio.timeout`` does; but
+    it makes nothing for that as long as nobody gives the call up.
     """
 
     __slots__ = ("_cancel", "_cancelled_before", "_has_cancelled", "_is_given_up", "_is_sending", "_task")

@@ -67,7 +67,7 @@ class Status:
         """Read trailers, or a head that has to do for them."""
         named = dict(fields)
         number = named.get(_STATUS, b"")
-        message = unquote(named.get(_MESSAGE, b"").decode("ascii", "replace"), errors="replace")
+        message = unquote(named[_MESSAGE].decode("ascii", "replace"), errors="replace") if _MESSAGE in named else ""
         metadata = decode_metadata(fields)
         if number.isdigit() and len(number) <= 3:  # noqa: PLR2004 - no code is longer
             return Status(code=_CODES.get(int(number), StatusCode.UNKNOWN), message=message, metadata=metadata)
