@@ -27,6 +27,9 @@ _LOGGER = logging.getLogger(__name__)
 
 SENT, FAILED, DROPPED = "sent", "failed", "dropped"
 
+# So many spans are written one after the other, in a fraction of a millisecond: what writes them then stands in the
+# processor's cache, and takes half of what it takes for one span between two requests.
+_WRITTEN_AT_ONCE = 64
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 # What a shutdown waits for a collector that answers late or not at all; and then for the thread to notice.
 _SHUTDOWN_S, _NOTICE_S = 5.0, 30.0
@@ -51,7 +54,9 @@ class SpanExport:
         self._capacity = int(os.environ.get(OTEL_BSP_MAX_QUEUE_SIZE, "2048"))
         self._batch = int(os.environ.get(OTEL_BSP_MAX_EXPORT_BATCH_SIZE, "512"))
         self._delay_s = float(os.environ.get(OTEL_BSP_SCHEDULE_DELAY, "5000")) / 1e3
-        self._queue: deque[bytes] = deque()
+        self._written_at_once = min(_WRITTEN_AT_ONCE, self._batch)
+        self._ended: deque[Span] = deque()
+        self._queue: deque[bytes] = deque()  # those that are written
         self._counts = dict.fromkeys((SENT, FAILED, DROPPED), 0)
         self._sending = threading.Lock()
         self._wake = threading.Event()
@@ -66,24 +71,37 @@ class SpanExport:
 
     def has_room(self) -> bool:
         """See ``spans.SpanSink``."""
-        if len(self._queue) < self._capacity:
+        if len(self._queue) + len(self._ended) < self._capacity:
             return True
         self._counts[DROPPED] += 1
         return False
 
     def put(self, span: Span, /) -> None:
         """See ``spans.SpanSink``."""
-        if len(self._queue) >= self._capacity:
+        if len(self._queue) + len(self._ended) >= self._capacity:
             self._counts[DROPPED] += 1
             return
-        # At once, while all of it is at hand: by the other thread, later, it would take several times as long, and the
-        # interpreter from this one.
-        self._queue.append(write(span))
-        if len(self._queue) >= self._batch and not self._wake.is_set():
-            self._wake.set()
+        self._ended.append(span)
+        if len(self._ended) >= self._written_at_once:
+            self._write()
+            if len(self._queue) >= self._batch and not self._wake.is_set():
+                self._wake.set()
+
+    def _write(self) -> None:
+        """From either thread; but while there is much to do, from the one in which spans end.
+
+        The two would take the interpreter from one another, which costs more than the writing.
+        """
+        while self._ended:
+            try:
+                span = self._ended.popleft()
+            except IndexError:  # the other thread has taken it
+                return
+            self._queue.append(write(span))
 
     def flush(self) -> None:
         """Send what has ended so far. Blocks; gives up when the collector does not take it."""
+        self._write()
         with self._sending:
             while self._queue and self._send():
                 pass
@@ -101,6 +119,8 @@ class SpanExport:
         while not self._closing.wait(pause_s):
             is_full = self._wake.wait(0 if pause_s else self._delay_s)
             self._wake.clear()
+            if not is_full:
+                self._write()
             is_taken = self._send_batches(least=self._batch if is_full else 1)
             pause_s = 0.0 if is_taken else min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
             if pause_s:
@@ -108,8 +128,9 @@ class SpanExport:
         if not pause_s:
             self.flush()
         self._capacity = 0
-        self._counts[DROPPED] += len(self._queue)
+        self._counts[DROPPED] += len(self._queue) + len(self._ended)
         self._queue.clear()
+        self._ended.clear()
 
     def _send_batches(self, *, least: int) -> bool:
         """While there are so many spans; whether the collector took them."""
