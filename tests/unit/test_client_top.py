@@ -113,9 +113,10 @@ def test_a_terminal_of_80_columns_is_wide_enough(expected: str) -> None:
     assert expected in shown(width=80)
 
 
-async def test_json_is_the_status_itself(admin: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """One object a line, for programs."""
-    assert ExitCode.OK is await top(admin, interval_s=1, is_once=True, json_lines=True)
+@pytest.mark.parametrize("address", ["{}", "http://{}/"])
+async def test_json_is_the_status_itself(admin: str, address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One object a line, for programs; the address may be as a browser shows it."""
+    assert ExitCode.OK is await top(address.format(admin), interval_s=1, is_once=True, json_lines=True)
     assert STATUS == json.loads(capsys.readouterr().out)
 
 

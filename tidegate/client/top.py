@@ -50,17 +50,21 @@ async def top(admin: str, *, interval_s: float, is_once: bool, json_lines: bool)
 
 
 async def read_status(admin: str) -> Status:
-    """The status document of the gateway whose admin port is ``admin``, host:port. Raises ``NoStatusError``."""
+    """The status document of the gateway whose admin port is ``admin``, host:port or as a browser shows it.
+
+    Raises ``NoStatusError``.
+    """
+    url = f"http://{admin.removeprefix('http://').rstrip('/')}/status.json"
 
     def read() -> Status:
-        with urllib.request.urlopen(f"http://{admin}/status.json", timeout=_TIMEOUT_S) as response:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:
             status: Status = json.load(response)
         return status
 
     try:
         return await asyncio.to_thread(read)
     except (urllib.error.URLError, OSError, ValueError) as error:
-        raise NoStatusError(f"no status at http://{admin}/status.json: {error}") from error
+        raise NoStatusError(f"no status at {url}: {error}") from error
 
 
 def view(status: Status) -> RenderableType:
