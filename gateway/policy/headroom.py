@@ -27,6 +27,8 @@ _TOLD_TENANTS = 8
 OTHERS = ""  # all the rest of them
 # How many requests of average size room is kept for while rates are not known.
 _UNKNOWN_REQUESTS = 4
+# A load is known as the mean of some seconds. For as long as room is short for, it is half as high again by chance.
+_MOST_LOAD = 1.5
 # Above its share is who holds so many times as much, or asks for it: by chance, too, a tenant holds half as much again.
 _GREED = 2.0
 # A tenant or class that has sent fewer tokens per second of late, 5 s or so, needs no room kept.
@@ -55,14 +57,14 @@ class _Care:
         requests = float(_UNKNOWN_REQUESTS)
         if load is not None:
             requests = float(self.most_requests)
-            if load < 1:
-                requests = min(requests, -math.log(self.risk) / (1 - load))
+            if _MOST_LOAD * load < 1:
+                requests = min(requests, -math.log(self.risk) / (1 - _MOST_LOAD * load))
         return round(min(requests * mean_tokens, self.most_share * held_tokens))
 
 
 # What is kept stands idle. Beside a tenant above its share that is worth more: it could take all of the rest.
-_FOR_CLASSES = _Care(risk=0.01, most_requests=16, most_share=0.1)
-_FOR_TENANTS = _Care(risk=0.001, most_requests=24, most_share=0.3)
+_FOR_CLASSES = _Care(risk=0.05, most_requests=16, most_share=0.1)
+_FOR_TENANTS = _Care(risk=0.003, most_requests=24, most_share=0.3)
 
 
 class Headroom:
