@@ -2,7 +2,8 @@
 
 Every admitted request holds a reservation for the blocks that prompt and expected output will fill. Admission never
 promises more blocks than the pool has. A request that outgrows its reservation is not stopped: the reservation grows
-with it, if need be beyond the pool, and then nothing is admitted until others have ended.
+with it. Where all is promised, it grows into blocks that others have reserved and not filled, which is counted apart;
+then nothing is admitted until as many have come back.
 
 Blocks that prompts have in common are reserved once (``worker.shared_blocks``).
 """
@@ -117,13 +118,18 @@ class Ledger:
 
     @property
     def reserved_blocks(self) -> int:
-        """Blocks promised, those that requests share counted once."""
-        return self._own_blocks + self._shared.blocks
+        """Blocks promised, those that requests share counted once: never more than the pool has."""
+        return min(self._needed_blocks, self.capacity.total_blocks)
+
+    @property
+    def outgrown_blocks(self) -> int:
+        """What is needed beyond the pool when all requests fill what they have, for some have outgrown it."""
+        return self._needed_blocks - self.reserved_blocks
 
     @property
     def unreserved_blocks(self) -> int:
-        """Blocks that can still be promised; 0 when requests have outgrown the pool."""
-        return max(0, self.capacity.total_blocks - self.reserved_blocks)
+        """Blocks that can still be promised."""
+        return self.capacity.total_blocks - self.reserved_blocks
 
     @property
     def tenant_blocks(self) -> list[tuple[str, int]]:
@@ -238,13 +244,13 @@ class Ledger:
         if reservation.is_released:
             return
         reservation.is_released = True
-        reserved = self.reserved_blocks
+        needed = self._needed_blocks
         self._hold(reservation.tenant, -reservation.blocks)
         self._shared.let_go(reservation.shared_names)
         self.requests -= 1
         self._end_prefill(reservation)
-        self._released.add(reserved - self.reserved_blocks)
-        self._drain.release(reserved - self.reserved_blocks)
+        self._released.add(needed - self._needed_blocks)
+        self._drain.release(needed - self._needed_blocks)
         self._note_fullness()
         if is_complete:
             self._lengths.learn(
@@ -252,6 +258,10 @@ class Ledger:
                 prompt_tokens=reservation.prompt_tokens,
                 output_tokens=reservation.output_tokens,
             )
+
+    @property
+    def _needed_blocks(self) -> int:
+        return self._own_blocks + self._shared.blocks
 
     def _hold(self, tenant: str, blocks: int) -> None:
         self._own_blocks += blocks

@@ -44,6 +44,7 @@ def observe_model(metrics: Metrics, model: ServedModel) -> None:
         yield facts.total_blocks, {STATE: "total"}
         yield load.free_blocks, {STATE: "free"}
         yield ledger.reserved_blocks, {STATE: "reserved"}
+        yield ledger.outgrown_blocks, {STATE: "outgrown"}
         yield load.reclaimable_blocks, {STATE: "reclaimable"}
 
     def utilization(load: EngineLoad) -> Iterator[Reading]:

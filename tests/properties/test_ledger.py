@@ -55,7 +55,7 @@ class LedgerMachine(RuleBasedStateMachine):
         except AtCapacityError as error:
             refusal = error.refusal
         else:
-            assert self.ledger.reserved_blocks <= 40
+            assert not self.ledger.outgrown_blocks
             assert prompt_tokens // 16 < reservation.blocks + len(reservation.shared_names) <= most
             assert held.issuperset(reservation.shared_names)
             self.open.append(reservation)
@@ -100,9 +100,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def books_add_up(self) -> None:
-        """The totals are what is open: a request's own blocks, and each shared block once."""
-        shared = Counter(name for reservation in self.open for name in reservation.shared_names)
-        assert sum(reservation.blocks for reservation in self.open) + len(shared) == self.ledger.reserved_blocks
+        """The totals are what is open: a request's own blocks, and each shared block once; never above the pool."""
+        shared = {name for reservation in self.open for name in reservation.shared_names}
+        needed = sum(reservation.blocks for reservation in self.open) + len(shared)
+        assert (min(40, needed), max(0, needed - 40)) == (self.ledger.reserved_blocks, self.ledger.outgrown_blocks)
         assert all(reservation.blocks >= 0 for reservation in self.open)
         held = Counter[str]()
         for reservation in self.open:

@@ -112,7 +112,8 @@ class _Fleet:
                 gateway.seen_room[caller.worker] = 0  # until the next report
                 gateway.line.put_back(caller, tokens=error.refusal.needed_blocks * _BLOCK_SIZE)
                 continue
-            assert ledger.reserved_blocks <= _BLOCKS
+            assert caller.reservation.blocks <= _BLOCKS - before
+            assert not ledger.outgrown_blocks
             self.running.append((gateway, caller))
 
     def _place(self, gateway: _Gateway, waiter: Waiter) -> bool:

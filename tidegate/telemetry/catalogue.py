@@ -231,7 +231,8 @@ KV_BLOCKS = Metric(
     kind=Kind.OBSERVED_GAUGE,
     unit="{block}",
     description="KV cache blocks: total, free (held by no running request, the reclaimable ones included), reserved"
-    " (promised to admitted requests, in use or not), reclaimable (free, with a reusable prefix).",
+    " (promised to admitted requests, in use or not), outgrown (needed beyond the pool by requests that have outgrown"
+    " their reservations), reclaimable (free, with a reusable prefix).",
     attributes=(names.STATE,),
 )
 KV_BLOCK_SIZE = Metric(
