@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tests.fakes.clock import ManualClock, leap
+from tests.fakes.engine_loads import IDLE
 from tests.fakes.feeds import wide_feed
 from tidegate.worker.v1 import worker_service_pb2
 from worker.engine import EngineLoad
@@ -12,18 +13,6 @@ from worker.ledger import Capacity, Ledger
 from worker.load import LoadFeed
 from worker.output_lengths import OutputLengths
 from worker.pace import Pace
-
-IDLE = EngineLoad(
-    free_blocks=100,
-    reclaimable_blocks=0,
-    running_requests=0,
-    waiting_requests=0,
-    preemptions=0,
-    step_count=0,
-    last_step_at=0.0,
-    prompt_tokens_computed=0,
-    output_tokens_generated=0,
-)
 
 
 def books(figures: Callable[[], EngineLoad], clock: Callable[[], float]) -> tuple[Ledger, Pace]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.fakes.clock import ManualClock
+from tests.fakes.engine_loads import IDLE
 from tests.fakes.feeds import wide_feed
 from worker.engine import EngineLoad
 from worker.health import is_stalled
@@ -19,17 +20,7 @@ class _Engine:
 
     def __init__(self, clock: ManualClock) -> None:
         self.clock = clock
-        self.figures = EngineLoad(
-            free_blocks=100,
-            reclaimable_blocks=0,
-            running_requests=0,
-            waiting_requests=0,
-            preemptions=0,
-            step_count=0,
-            last_step_at=clock(),
-            prompt_tokens_computed=0,
-            output_tokens_generated=0,
-        )
+        self.figures = replace(IDLE, last_step_at=clock())
 
     def load(self) -> EngineLoad:
         return self.figures
