@@ -1,18 +1,21 @@
-"""What tracing costs: CPU of the gateway and of the worker for an answer, and answers a second, traced and not.
+"""What tracing costs: answers a second, and CPU of the gateway and of the worker for an answer, traced and not.
 
     python -m bench.tracing
 
-Gateway, worker, client and collector are processes of their own, of which the first two are counted, by the kernel.
-There is one pair of gateway and worker for each variant, and all are up at once; the load goes to one pair after the
-other, in short rounds of an order that is drawn anew for each turn. Two pairs trace nothing: how far they are apart is
-how far equal pairs are apart. What else runs on the machine makes rounds dearer and never cheaper, so that the cheapest
-of many tells most.
+Gateway, worker, client and collector are processes of their own. There is one pair of gateway and worker, which is
+switched from one way of tracing to another between rounds of less than a tenth of a second (``bench.tracing_service``).
+In a block, rounds of one way and of no tracing alternate; the ratio of the two sums is one value. The order of the ways
+is drawn anew for each turn, and a pair is started anew several times, since a process has its luck with memory and
+cores. What is told is the median of the values with its 95 % interval. One of the ways is none, again: what it differs
+by is nothing.
+
+Spans are sent when there are enough for a batch, and never before: what a round leaves waits for the next one of its
+way, so that all that is sent is sent in rounds that are traced.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import random
 import statistics
@@ -20,54 +23,29 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvloop
-
 from bench.data_plane import handshake
-from bench.data_plane.accounting import ProcessTree
 from bench.data_plane.processes import announced
-from tidegate.http2.channel import Channel, Target
-from tidegate.http2.endpoint import Endpoint, Role
-from tidegate.http2.grpc_status import CallError
-from tidegate.http2.limits import Limits
-from tidegate.http2.transport import Flusher
+from bench.paired import change, ratio, verdict
+from bench.tracing_client import CallFailedError, Client
+from bench.tracing_service import AGAIN, ALL, DEAD, UNSAMPLED, UNTRACED, signal_of
 from tidegate.inference.v1 import chat_pb2, inference_service_pb2
 from tidegate.native.choice import CHOICE
 
 _METHOD = "/tidegate.inference.v1.InferenceService/Generate"
 _PROMPT_TOKENS = 100
-# Nobody listens there.
-_DEAD = "http://127.0.0.1:1"
-# What was traced in a round is sent before the pair's next one; 5 s are the default.
-_SEND_EVERY_S = 1.0
-_SETTLE_S = 2.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
-    """A way of tracing; ``sends_to`` is the collector's address, or none."""
-
-    name: str
-    sends_to: str = ""
-    sampler: str = "parentbased_always_on"
-
-    @property
-    def command(self) -> list[str]:
-        """What stands before the module's name."""
-        delay = f"OTEL_BSP_SCHEDULE_DELAY={_SEND_EVERY_S * 1e3:.0f}"
-        return ["env", "PYTHONHASHSEED=0", f"OTEL_TRACES_SAMPLER={self.sampler}", delay, sys.executable, "-m"]
-
-    @property
-    def flags(self) -> list[str]:
-        """Of gateway and worker."""
-        return [
-            "--listen=127.0.0.1:0",
-            "--admin-listen=",
-            *([f"--otlp-endpoint={self.sends_to}"] * bool(self.sends_to)),
-        ]
+# The share of throughput that a way may cost, as a change.
+_GOALS = {AGAIN: 0.0, UNSAMPLED: 0.0, ALL: -0.05, DEAD: 0.0}
+# Longer than a run takes.
+_SEND_EVERY_S = 3600.0
+# Of the gateway to read its worker's load and to shake hands, and of both to end what is left of a round.
+_SETTLE_S = 1.0
+_BREATH_S = 0.006
+_ROUNDS_IN_BLOCK = 7
+_SEED = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,67 +54,83 @@ class Workload:
 
     tokens: int
     streams: int
-    answers: int  # of each stream in a round
+    answers: int  # in a round
+    turns: int  # of each start
 
     @property
-    def total(self) -> int:
-        """Answers in a round."""
-        return self.streams * self.answers
+    def words(self) -> str:
+        """As a heading."""
+        return f"{self.streams} streams, {self.answers} answers of {self.tokens} tokens in a round"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """A gateway and its worker."""
-
-    address: str
-    gateway: ProcessTree
-    worker: ProcessTree
+# Its spans are more than the queue for a dead collector holds.
+_WARM_UP = Workload(tokens=1, streams=16, answers=1024, turns=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """What a round took: microseconds of CPU for an answer, and answers a second."""
+    """What a round took: seconds of CPU, and of time."""
 
-    gateway_us: float
-    worker_us: float
-    rate: float
+    gateway_s: float
+    worker_s: float
+    client_s: float
+    wall_s: float
 
     @property
-    def cpu_us(self) -> float:
-        """Of both."""
-        return self.gateway_us + self.worker_us
+    def cpu_s(self) -> float:
+        """Of both services."""
+        return self.gateway_s + self.worker_s
 
 
-class Client:
-    """Asks one gateway."""
+class Pair:
+    """A gateway and its worker, and the client that asks them."""
 
-    def __init__(self, address: str) -> None:
-        """Make it inside a running event loop."""
-        host, _, port = address.rpartition(":")
-        endpoint = Endpoint(role=Role.CLIENT, clock=time.monotonic, limits=Limits())
-        flusher = Flusher(asyncio.get_running_loop())
-        self._channel = Channel(endpoint, Target(host=host, port=int(port)), flusher=flusher)
+    def __init__(self, stack: ExitStack, collector: str, folder: Path, options: argparse.Namespace) -> None:
+        """Started; it ends with the stack."""
+        delay = f"OTEL_BSP_SCHEDULE_DELAY={_SEND_EVERY_S * 1e3:.0f}"
+        command = ["env", delay, sys.executable, "-m", "bench.tracing_service", f"http://{collector}"]
+        flags = ["--listen=127.0.0.1:0", "--admin-listen="]
+        sim = ["worker", "--engine=sim", f"--sim-time-scale={options.time_scale}"]
+        worker_pid, worker = stack.enter_context(announced([*command, *sim, *flags], folder / "worker.log"))
+        ahead = ["gateway", f"--workers={worker}"]
+        gateway_pid, address = stack.enter_context(announced([*command, *ahead, *flags], folder / "gateway.log"))
+        self._pids = gateway_pid, worker_pid
+        self._client = stack.enter_context(closing(Client(address, _METHOD)))
         self._words = handshake.prompt(_PROMPT_TOKENS).split(" ")
-        self._rng = random.Random(7)
+        self._rng = random.Random(_SEED)
 
-    async def load(self, workload: Workload) -> None:
-        """One round."""
-        await asyncio.gather(*(self._stream(workload) for _ in range(workload.streams)))
-
-    async def until_ready(self) -> None:
-        """A gateway listens before it has shaken hands with its worker."""
+    def warm_up(self) -> None:
+        """Until the gateway has its worker, and the queue for the dead collector is full."""
+        give_up_at = time.monotonic() + 30.0
         while True:
             try:
-                return await self.load(Workload(tokens=1, streams=1, answers=1))
-            except CallError:
-                await asyncio.sleep(0.1)
+                self._client.load(self._requests(1, tokens=1), 1)
+                break
+            except CallFailedError:
+                if time.monotonic() > give_up_at:
+                    raise
+                time.sleep(0.1)
+        for way in (UNTRACED, UNSAMPLED, ALL, DEAD):
+            self.round(way, _WARM_UP)
 
-    async def _stream(self, workload: Workload) -> None:
-        for _ in range(workload.answers):
-            call = await self._channel.call(_METHOD, timeout_s=60.0)
-            call.send(self._request(workload.tokens), half_close=True)
-            while await call.receive() is not None:
-                pass
+    def round(self, way: str, workload: Workload) -> Round:
+        """One round."""
+        for pid in self._pids:
+            os.kill(pid, signal_of(way))
+        requests = self._requests(workload.answers, tokens=workload.tokens)
+        time.sleep(_BREATH_S)
+        gateway_s, worker_s = map(_cpu_s, self._pids)
+        client, began = time.process_time(), time.perf_counter()
+        self._client.load(requests, workload.streams)
+        wall_s, client_s = time.perf_counter() - began, time.process_time() - client
+        time.sleep(_BREATH_S)
+        gateway_end_s, worker_end_s = map(_cpu_s, self._pids)
+        return Round(
+            gateway_s=gateway_end_s - gateway_s, worker_s=worker_end_s - worker_s, client_s=client_s, wall_s=wall_s
+        )
+
+    def _requests(self, count: int, *, tokens: int) -> list[bytes]:
+        return [self._request(tokens) for _ in range(count)]
 
     def _request(self, tokens: int) -> bytes:
         self._rng.shuffle(self._words)  # or the worker would have the prompt in its cache
@@ -146,125 +140,112 @@ class Client:
         return request.SerializeToString()
 
 
-class Meter:
-    """Reads one pair's rounds: CPU from the beginning of one to that of the next, with what is sent in between."""
-
-    def __init__(self, pair: Pair, workload: Workload) -> None:
-        """Make it inside a running event loop."""
-        self.rounds: list[Round] = []
-        self._pair = pair
-        self._workload = workload
-        self._client = Client(pair.address)
-        self._begun: tuple[float, float, float] | None = None
-
-    async def warm_up(self) -> None:
-        """Until the gateway has its worker, and one round more."""
-        await self._client.until_ready()
-        await self._client.load(self._workload)
-
-    async def turn(self) -> None:
-        """The next round."""
-        self.note()
-        began = time.monotonic()
-        cpu = self._pair.gateway.cpu_s(), self._pair.worker.cpu_s()
-        await self._client.load(self._workload)
-        self._begun = (*cpu, self._workload.total / (time.monotonic() - began))
-
-    def note(self) -> None:
-        """The last round is over, and so is what came of it."""
-        if self._begun is None:
-            return
-        gateway_s, worker_s, rate = self._begun
-        self.rounds.append(
-            Round(
-                gateway_us=(self._pair.gateway.cpu_s() - gateway_s) / self._workload.total * 1e6,
-                worker_us=(self._pair.worker.cpu_s() - worker_s) / self._workload.total * 1e6,
-                rate=rate,
-            )
-        )
-        self._begun = None
+def _cpu_s(pid: int) -> float:
+    """CPU seconds of all threads of a process so far, those that have ended among them, to the nanosecond."""
+    return time.clock_gettime(~pid << 3 | 2)  # what clock_getcpuclockid(3) gives
 
 
-async def measure_all(pairs: Mapping[str, Pair], workload: Workload, rounds: int) -> Mapping[str, Sequence[Round]]:
-    """Of each pair, its rounds."""
-    meters = {name: Meter(pair, workload) for name, pair in pairs.items()}
-    for meter in meters.values():
-        await meter.warm_up()
-    await asyncio.sleep(_SETTLE_S)
-    order = random.Random(rounds)
-    for _ in range(rounds):
-        for meter in order.sample(list(meters.values()), k=len(meters)):
-            await meter.turn()
-    await asyncio.sleep(_SETTLE_S)
-    for meter in meters.values():
-        meter.note()
-    return {name: meter.rounds for name, meter in meters.items()}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Rounds of one way, and those of no tracing before, between and after them."""
+
+    taken: Sequence[Round]
+    beside: Sequence[Round]
+
+    @property
+    def rate(self) -> float:
+        """To that of no tracing."""
+        return 1 / ratio([one.wall_s for one in self.taken], [one.wall_s for one in self.beside])
+
+    @property
+    def cpu(self) -> float:
+        """To that of no tracing."""
+        return ratio([one.cpu_s for one in self.taken], [one.cpu_s for one in self.beside])
 
 
-def rows(found: Mapping[str, Sequence[Round]]) -> Iterator[str]:
-    """A table's lines, by the cheapest tenth of the rounds, and the quartiles of all."""
-    first, second, *_ = found.values()
-    base_us = (_low([one.cpu_us for one in first]) + _low([one.cpu_us for one in second])) / 2
-    base_rate = (_high([one.rate for one in first]) + _high([one.rate for one in second])) / 2
-    yield "| variant | gateway us | worker us | both (quartiles) | both, to untraced | answers/s | to untraced |"
-    yield "|---|---|---|---|---|---|---|"
-    for name, taken in found.items():
-        gateway_us = _low([one.gateway_us for one in taken])
-        worker_us = _low([one.worker_us for one in taken])
-        quartiles = ", ".join(f"{value:,.0f}" for value in statistics.quantiles((one.cpu_us for one in taken), n=4))
-        cpu_us, rate = _low([one.cpu_us for one in taken]), _high([one.rate for one in taken])
+def block(pair: Pair, way: str, workload: Workload) -> Block:
+    """One block."""
+    taken, beside = [], [pair.round(UNTRACED, workload)]
+    for _ in range(_ROUNDS_IN_BLOCK):
+        taken.append(pair.round(way, workload))
+        beside.append(pair.round(UNTRACED, workload))
+    return Block(taken=taken, beside=beside)
+
+
+Starts = Sequence[Mapping[str, Sequence[Block]]]  # of each, the blocks by their way
+
+
+def rows(starts: Starts, workload: Workload) -> Iterator[str]:
+    """A table's lines."""
+    yield "| way | gateway us | worker us | CPU of both | answers/s | throughput | of each start | goal |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for way, least in _GOALS.items():
+        blocks = [one for start in starts for one in start[way]]
+        taken = [one for each in blocks for one in each.taken]
+        rates = change([one.rate for one in blocks], seed=_SEED)
+        of_each = ", ".join(f"{statistics.median(one.rate for one in start[way]) - 1:+.1%}" for start in starts)
         yield (
-            f"| {name} | {gateway_us:,.0f} | {worker_us:,.0f} | {cpu_us:,.0f} ({quartiles}) |"
-            f" {cpu_us / base_us - 1:+.1%} | {rate:,.0f} | {rate / base_rate - 1:+.1%} |"
+            f"| {way} | {_us([one.gateway_s for one in taken], workload):,.0f}"
+            f" | {_us([one.worker_s for one in taken], workload):,.0f}"
+            f" | {change([one.cpu for one in blocks], seed=_SEED).words}"
+            f" | {workload.answers / statistics.median(one.wall_s for one in taken):,.0f}"
+            f" | {rates.words} | {of_each} | {least:+.0%}: {verdict(rates, least)} |"
         )
 
 
-def _low(values: Sequence[float]) -> float:
-    return statistics.quantiles(values, n=10)[0]
+def busy(starts: Starts) -> str:
+    """What limits the rate, in words."""
+    found = [one for start in starts for blocks in start.values() for each in blocks for one in each.beside]
+    wall_s = sum(one.wall_s for one in found)
+    shares = {
+        "gateway": sum(one.gateway_s for one in found) / wall_s,
+        "worker": sum(one.worker_s for one in found) / wall_s,
+        "client": sum(one.client_s for one in found) / wall_s,
+    }
+    return "Busy untraced, of one core: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
 
 
-def _high(values: Sequence[float]) -> float:
-    return statistics.quantiles(values, n=10)[-1]
-
-
-def run_pair(stack: ExitStack, variant: Variant, folder: Path, options: argparse.Namespace) -> Pair:
-    """Started; it ends with the stack."""
-    sim = ["worker", "--engine=sim", f"--sim-time-scale={options.time_scale}", *variant.flags]
-    log = folder / f"{variant.name}.worker.log"
-    worker_pid, worker = stack.enter_context(announced([*variant.command, *sim], log))
-    gateway = ["gateway", f"--workers={worker}", *variant.flags]
-    log = folder / f"{variant.name}.gateway.log"
-    gateway_pid, address = stack.enter_context(announced([*variant.command, *gateway], log))
-    return Pair(address=address, gateway=ProcessTree(pid=gateway_pid), worker=ProcessTree(pid=worker_pid))
+def _us(seconds: Sequence[float], workload: Workload) -> float:
+    return statistics.median(seconds) / workload.answers * 1e6
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--time-scale", type=float, default=0.05, help="of the simulated engine; below 1 is faster")
+    parser.add_argument("--starts", type=int, default=5, help="of the pair")
+    parser.add_argument("--tokens", type=int, nargs="*", default=(200, 1), help="of the answers")
+    parser.add_argument("--turns", type=float, default=1.0, help="times the usual number of turns")
+    parser.add_argument("--time-scale", type=float, default=0.02, help="of the simulated engine; below 1 is faster")
     options = parser.parse_args()
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    workloads = (Workload(tokens=200, streams=48, answers=2), Workload(tokens=1, streams=16, answers=16))
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        collector = [sys.executable, "-m", "bench.tracing_collector"]
-        _, live = stack.enter_context(announced(collector, folder / "collector.log"))
-        variants = (
-            Variant(name="no tracing"),
-            Variant(name="no tracing, again"),
-            Variant(name="0 % sampled", sends_to=f"http://{live}", sampler="parentbased_always_off"),
-            Variant(name="100 %, collector alive", sends_to=f"http://{live}"),
-            Variant(name="100 %, collector dead", sends_to=_DEAD),
-        )
-        pairs = {variant.name: run_pair(stack, variant, folder, options) for variant in variants}
-        for workload in workloads:
-            found = uvloop.run(measure_all(pairs, workload, options.rounds))
-            print(
-                f"\n{workload.streams} streams, answers of {workload.tokens} tokens, {options.rounds} rounds;",
-                CHOICE.words,
-            )
-            print(*rows(found), sep="\n", flush=True)
+    known = (
+        Workload(tokens=200, streams=12, answers=24, turns=round(8 * options.turns)),
+        Workload(tokens=1, streams=16, answers=96, turns=round(8 * options.turns)),
+    )
+    workloads = [workload for workload in known if workload.tokens in options.tokens]
+    order, began = random.Random(_SEED), time.monotonic()
+    found: dict[Workload, list[Mapping[str, Sequence[Block]]]] = {workload: [] for workload in workloads}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for _ in range(options.starts):
+            with ExitStack() as stack:
+                collector = [sys.executable, "-m", "bench.tracing_collector"]
+                _, alive = stack.enter_context(announced(collector, folder / "collector.log"))
+                pair = Pair(stack, alive, folder, options)
+                time.sleep(_SETTLE_S)
+                pair.warm_up()
+                for workload in workloads:
+                    blocks: dict[str, list[Block]] = {way: [] for way in _GOALS}
+                    for _ in range(workload.turns):
+                        for way in order.sample(list(_GOALS), k=len(_GOALS)):
+                            blocks[way].append(block(pair, way, workload))
+                    found[workload].append(blocks)
+                    pair.round(UNTRACED, workload)
+                spans = [(folder / f"{service}.log").read_text().splitlines()[-1] for service in ("gateway", "worker")]
+    for workload, starts in found.items():
+        print(f"\n{workload.words}, {options.starts} starts of {workload.turns} blocks of each way;", CHOICE.words)
+        print(busy(starts))
+        print(*rows(starts, workload), sep="\n", flush=True)
+    print("\nspans, at the last start's end:", *spans, f"seed {_SEED}; {time.monotonic() - began:.0f} s", sep="\n")
 
 
 if __name__ == "__main__":
