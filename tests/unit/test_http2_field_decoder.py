@@ -10,6 +10,7 @@ from hpack import Decoder, Encoder, NeverIndexedHeaderTuple
 from tidegate.http2.channel import Channel, Target
 from tidegate.http2.endpoint import Endpoint, Role
 from tidegate.http2.field_decoder import FieldDecoder
+from tidegate.http2.field_literals import shared_opening
 from tidegate.http2.fields import EncodedFields, Field, encode
 from tidegate.http2.limits import Limits
 from tidegate.http2.request_head import request_fields
@@ -49,14 +50,26 @@ def test_so_it_is_with_peers_that_have_put_their_fields_into_the_table(monkeypat
     encoder, decoder = Encoder(), FieldDecoder(Limits())
 
     def block(number: int) -> bytes:
-        *fields, parent = _head(number)
-        kept = [field for field in fields if field[0] != b"grpc-timeout"]
+        *kept, parent, _timeout = _head(number)
         return encoder.encode([*kept, NeverIndexedHeaderTuple(*parent)], huffman=False)
 
     for number in (1, 2, 3):  # of which the first fills the table
         decoder.decode(block(number))
     _without_hpack(monkeypatch)
-    assert _head(4)[-1] == decoder.decode(block(4)).fields[-1]
+    assert _head(4)[-2] == decoder.decode(block(4)).fields[-1]
+
+
+def test_metadata_that_all_calls_have_is_a_part_of_how_they_begin() -> None:
+    """Such as that of calls which are not recorded: then only the deadline has to be read."""
+    decoder, metadata = FieldDecoder(Limits()), (("traceparent", "00-1-1-00"),)
+    heads = [
+        request_fields("/Service/Method", authority="a:1", is_tls=False, metadata=metadata, timeout_s=1 / number)
+        for number in (1, 2, 3)
+    ]
+    blocks = [encode(head) for head in heads]
+    assert heads == [list(decoder.decode(block).fields) for block in blocks]
+    count, _ = shared_opening(blocks[0], blocks[1])
+    assert len(heads[0]) - 1 == count
 
 
 async def test_a_channel_sends_the_heads_of_all_calls_as_they_are_written() -> None:

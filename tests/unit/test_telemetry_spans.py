@@ -4,8 +4,8 @@ import pytest
 
 from tests.fakes.spans import KeptSpans, standing_in
 from tidegate.telemetry.sampling import Sampler, sampler_of_environment
-from tidegate.telemetry.spans import CLIENT, INTERNAL, SERVER, NoTracer, Span, current_span
-from tidegate.telemetry.trace_context import TraceContext, current
+from tidegate.telemetry.spans import CLIENT, INTERNAL, SERVER, NoTracer, RecordingTracer, Span, current_span
+from tidegate.telemetry.trace_context import UNRECORDED, TraceContext, current
 
 _TRACE_ID, _CALLER_ID = 0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331
 _PARENT = f"00-{_TRACE_ID:032x}-{_CALLER_ID:016x}"
@@ -69,6 +69,38 @@ def test_what_is_not_recorded_tells_others_so() -> None:
     """Or the worker would begin a trace of its own."""
     context = KeptSpans(share=0.0).tracer.begin("call", (), {})
     assert (("traceparent", f"00-{context.trace_id:032x}-{context.span_id:016x}-00"),) == context.metadata
+
+
+def test_what_is_not_recorded_is_the_same_for_all() -> None:
+    """Nothing is drawn or written for it, here or in the services behind; nor when the sink is full."""
+    unsampled, full = KeptSpans(share=0.0), KeptSpans()
+    full.has_place = False
+    contexts = [kept.tracer.begin("call", (), {}) for kept in (unsampled, unsampled, full)]
+    behind = [KeptSpans().tracer.begin("call", context.metadata, {}) for context in contexts]
+    assert {id(UNRECORDED)} == {id(context) for context in (*contexts, *behind)}
+
+
+def test_who_hears_no_caller_begins_a_trace_of_its_own() -> None:
+    """Calls that were not recorded before have no trace in common."""
+    kept = KeptSpans()
+    tracer = RecordingTracer(Sampler(share=1.0, is_parent_heard=False), kept)
+    spans = [tracer.begin("call", UNRECORDED.metadata, {}) for _ in range(2)]
+    assert 3 == len({UNRECORDED.trace_id, *(span.trace_id for span in spans)})
+    assert [0, 0] == [span.parent_id for span in spans if isinstance(span, Span)]
+
+
+def test_a_caller_who_does_not_record_is_passed_on_as_it_came() -> None:
+    """Its own context is the last one that anybody knows."""
+    metadata = (("traceparent", f"{_PARENT}-00"), ("tracestate", "a=1"))
+    assert metadata == KeptSpans().tracer.begin("call", metadata, {}).metadata
+
+
+def test_a_trace_without_room_ends_at_its_caller() -> None:
+    """Those behind are told not to record what would stand below nothing."""
+    kept = KeptSpans()
+    kept.has_place = False
+    context = kept.tracer.begin("call", (("traceparent", f"{_PARENT}-01"),), {})
+    assert (("traceparent", f"{_PARENT}-00"),) == context.metadata
 
 
 def test_without_a_tracer_the_callers_context_travels_on() -> None:

@@ -107,6 +107,6 @@ def method_fields(method: str, *, authority: str, is_tls: bool) -> list[Field]:
 
 
 def call_fields(*, metadata: Iterable[tuple[str, str | bytes]], timeout_s: float | None) -> list[Field]:
-    """What is new with each call. It stands last, so that a reader can have what is before it from its memory."""
+    """What is new with each call, and last what always is: a reader can have what is before it from its memory."""
     timeout = [] if timeout_s is None else [(b"grpc-timeout", format_timeout(timeout_s))]
-    return timeout + encode_metadata(metadata)
+    return encode_metadata(metadata) + timeout

@@ -28,6 +28,8 @@ class Sampler:
         """Whether a trace is recorded. By its id, so that all who record the same share record the same traces."""
         if caller is not None and self.is_parent_heard:
             return caller.is_sampled
+        if self.share in (0.0, 1.0):
+            return self.share == 1.0
         return trace_id % _LOW_BITS < round(self.share * _LOW_BITS)
 
 

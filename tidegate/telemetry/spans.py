@@ -16,6 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from tidegate.telemetry.sampling import Sampler
 from tidegate.telemetry.trace_context import (
     SAMPLED,
+    UNRECORDED,
     UNSAMPLED,
     TraceContext,
     current,
@@ -144,13 +145,23 @@ class RecordingTracer:
         self, name: str, metadata: Iterable[tuple[str, str | bytes]], attributes: dict[str, Value]
     ) -> TraceContext:
         """See ``Tracer``."""
-        caller = incoming(metadata)
-        above = caller or TraceContext(new_trace_id(), 0, UNSAMPLED, "")
-        if not self._sampler.is_sampled(above.trace_id, caller) or not self._sink.has_room():
+        caller, sampler = incoming(metadata), self._sampler
+        if caller is UNRECORDED:
+            if sampler.is_parent_heard:
+                return caller
+            caller = None  # its ids are those of many
+        if caller is None:
+            trace_id = new_trace_id()
+            if not sampler.is_sampled(trace_id, None) or not self._sink.has_room():
+                return UNRECORDED
+            return Span(self, TraceContext(trace_id, 0, UNSAMPLED, ""), name, SERVER, attributes)
+        if not sampler.is_sampled(caller.trace_id, caller) or not self._sink.has_room():
             # The worker's part of a trace is not recorded either, where that of the gateway is not.
-            return TraceContext(above.trace_id, new_span_id(), UNSAMPLED, above.state)
-        span = Span(self, above, name, SERVER, attributes)
-        span.is_parent_remote = caller is not None
+            if not caller.is_sampled:
+                return caller
+            return TraceContext(caller.trace_id, caller.span_id, UNSAMPLED, caller.state)
+        span = Span(self, caller, name, SERVER, attributes)
+        span.is_parent_remote = True
         return span
 
     def end(self, span: Span) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from contextvars import ContextVar
 from random import getrandbits
+from typing import Final
 
 from tidegate.rpc.metadata import TRACEPARENT, TRACESTATE
 
@@ -32,9 +33,19 @@ class TraceContext:
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """For a call that goes out from here."""
+        if self is UNRECORDED:
+            return _UNRECORDED_METADATA
         parent = (TRACEPARENT, f"00-{self.trace_id:032x}-{self.span_id:016x}-{self.flags:02x}")
         return (parent, (TRACESTATE, self.state)) if self.state else (parent,)
 
+
+UNRECORDED = TraceContext(int.from_bytes(b"tidegateunrecord", "big"), int.from_bytes(b"tidegate", "big"), UNSAMPLED, "")
+"""Where all calls stand that began here and are not recorded: it says so to those behind, and costs them nothing.
+
+Ids of their own would have to be drawn, written, sent, read and kept, and nobody would ever look for them.
+"""
+_UNRECORDED_PARENT: Final = f"00-{UNRECORDED.trace_id:032x}-{UNRECORDED.span_id:016x}-00"
+_UNRECORDED_METADATA: Final = ((TRACEPARENT, _UNRECORDED_PARENT),)
 
 _CURRENT: ContextVar[TraceContext | None] = ContextVar("trace_context", default=None)
 
@@ -67,6 +78,8 @@ def incoming(metadata: Iterable[tuple[str, str | bytes]]) -> TraceContext | None
             parent = value
         elif key == TRACESTATE:
             states.append(str(value))
+    if parent == _UNRECORDED_PARENT:
+        return UNRECORDED
     if parent is None or (form := _FORM.fullmatch(str(parent).strip())) is None:
         return None
     version, trace_id, span_id, flags, more = form.groups()
