@@ -47,7 +47,7 @@ def change(ratios: Sequence[float], *, seed: int) -> Change:
 
 
 def verdict(change: Change, least: float) -> str:
-    """Whether a change of at least ``least`` is shown, is ruled out, or lies within the interval."""
+    """Whether a change of at least ``least`` is shown, is ruled out, or neither since it lies inside the interval."""
     if change.low >= least:
         return "holds"
-    return "does not hold" if change.high < least else "undecided"
+    return "does not hold" if change.high < least else "inside the interval"

@@ -55,7 +55,7 @@ class Workload:
     tokens: int
     streams: int
     answers: int  # in a round
-    turns: int  # of each start
+    share: float  # of the time
 
     @property
     def words(self) -> str:
@@ -64,7 +64,7 @@ class Workload:
 
 
 # Its spans are more than the queue for a dead collector holds.
-_WARM_UP = Workload(tokens=1, streams=16, answers=1024, turns=1)
+_WARM_UP = Workload(tokens=1, streams=16, answers=1024, share=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,15 +152,9 @@ class Block:
     taken: Sequence[Round]
     beside: Sequence[Round]
 
-    @property
-    def rate(self) -> float:
-        """To that of no tracing."""
-        return 1 / ratio([one.wall_s for one in self.taken], [one.wall_s for one in self.beside])
-
-    @property
-    def cpu(self) -> float:
-        """To that of no tracing."""
-        return ratio([one.cpu_s for one in self.taken], [one.cpu_s for one in self.beside])
+    def ratio(self, figure: str) -> float:
+        """Of a figure of rounds, to no tracing."""
+        return ratio([getattr(one, figure) for one in self.taken], [getattr(one, figure) for one in self.beside])
 
 
 def block(pair: Pair, way: str, workload: Workload) -> Block:
@@ -177,17 +171,21 @@ Starts = Sequence[Mapping[str, Sequence[Block]]]  # of each, the blocks by their
 
 def rows(starts: Starts, workload: Workload) -> Iterator[str]:
     """A table's lines."""
-    yield "| way | gateway us | worker us | CPU of both | answers/s | throughput | of each start | goal |"
+    yield "| way | gateway us (more) | worker us (more) | CPU of both | answers/s | throughput | of each start | goal |"
     yield "|---|---|---|---|---|---|---|---|"
     for way, least in _GOALS.items():
         blocks = [one for start in starts for one in start[way]]
         taken = [one for each in blocks for one in each.taken]
-        rates = change([one.rate for one in blocks], seed=_SEED)
-        of_each = ", ".join(f"{statistics.median(one.rate for one in start[way]) - 1:+.1%}" for start in starts)
+        rates = change([1 / one.ratio("wall_s") for one in blocks], seed=_SEED)
+        of_each = ", ".join(
+            f"{1 / statistics.median(one.ratio('wall_s') for one in start[way]) - 1:+.1%}" for start in starts
+        )
         yield (
             f"| {way} | {_us([one.gateway_s for one in taken], workload):,.0f}"
+            f" ({_more_us(blocks, 'gateway_s', workload):+.0f})"
             f" | {_us([one.worker_s for one in taken], workload):,.0f}"
-            f" | {change([one.cpu for one in blocks], seed=_SEED).words}"
+            f" ({_more_us(blocks, 'worker_s', workload):+.0f})"
+            f" | {change([one.ratio('cpu_s') for one in blocks], seed=_SEED).words}"
             f" | {workload.answers / statistics.median(one.wall_s for one in taken):,.0f}"
             f" | {rates.words} | {of_each} | {least:+.0%}: {verdict(rates, least)} |"
         )
@@ -205,6 +203,13 @@ def busy(starts: Starts) -> str:
     return "Busy untraced, of one core: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
 
 
+def _more_us(blocks: Sequence[Block], service: str, workload: Workload) -> float:
+    """Than no tracing beside it."""
+    ratios = [each.ratio(service) for each in blocks]
+    beside_us = _us([getattr(one, service) for each in blocks for one in each.beside], workload)
+    return (statistics.median(ratios) - 1) * beside_us
+
+
 def _us(seconds: Sequence[float], workload: Workload) -> float:
     return statistics.median(seconds) / workload.answers * 1e6
 
@@ -212,14 +217,14 @@ def _us(seconds: Sequence[float], workload: Workload) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--starts", type=int, default=5, help="of the pair")
+    parser.add_argument("--starts", type=int, default=4, help="of the pair")
     parser.add_argument("--tokens", type=int, nargs="*", default=(200, 1), help="of the answers")
-    parser.add_argument("--turns", type=float, default=1.0, help="times the usual number of turns")
+    parser.add_argument("--minutes", type=float, default=5.0, help="for all rounds")
     parser.add_argument("--time-scale", type=float, default=0.02, help="of the simulated engine; below 1 is faster")
     options = parser.parse_args()
     known = (
-        Workload(tokens=200, streams=12, answers=24, turns=round(8 * options.turns)),
-        Workload(tokens=1, streams=16, answers=96, turns=round(8 * options.turns)),
+        Workload(tokens=200, streams=12, answers=24, share=0.7),
+        Workload(tokens=1, streams=16, answers=96, share=0.3),
     )
     workloads = [workload for workload in known if workload.tokens in options.tokens]
     order, began = random.Random(_SEED), time.monotonic()
@@ -235,14 +240,16 @@ def main() -> None:
                 pair.warm_up()
                 for workload in workloads:
                     blocks: dict[str, list[Block]] = {way: [] for way in _GOALS}
-                    for _ in range(workload.turns):
+                    until = time.monotonic() + 60 * options.minutes * workload.share / options.starts
+                    while time.monotonic() < until:
                         for way in order.sample(list(_GOALS), k=len(_GOALS)):
                             blocks[way].append(block(pair, way, workload))
                     found[workload].append(blocks)
                     pair.round(UNTRACED, workload)
                 spans = [(folder / f"{service}.log").read_text().splitlines()[-1] for service in ("gateway", "worker")]
     for workload, starts in found.items():
-        print(f"\n{workload.words}, {options.starts} starts of {workload.turns} blocks of each way;", CHOICE.words)
+        blocks_of_each = "+".join(str(len(start[AGAIN])) for start in starts)
+        print(f"\n{workload.words}; blocks of each way by start: {blocks_of_each}; {CHOICE.words}")
         print(busy(starts))
         print(*rows(starts, workload), sep="\n", flush=True)
     print("\nspans, at the last start's end:", *spans, f"seed {_SEED}; {time.monotonic() - began:.0f} s", sep="\n")

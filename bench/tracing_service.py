@@ -53,6 +53,11 @@ class Switch:
         for way in WAYS:
             signal.signal(signal_of(way), self._turn)
 
+    @property
+    def elsewhere(self) -> TraceContext | None:
+        """See ``Tracer``."""
+        return self._tracer.elsewhere
+
     def begin(
         self, name: str, metadata: Iterable[tuple[str, str | bytes]], attributes: dict[str, Value]
     ) -> TraceContext | None:

@@ -59,6 +59,7 @@ class Records:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``clock`` is the journal's and that of loads; ``tenants`` bounds what metrics tell apart."""
+        self.tracer = telemetry.tracer
         self.measures = Measures(telemetry.metrics)
         self.clock = clock
         self.tenants = tenants
@@ -158,7 +159,14 @@ class Record:
             self._records.measures.continuation()
         if self._span is not None:
             self._route(lease, self._span)
-        return AttemptSpan(self._span, prepared, lease, number=self._attempts, delivered_tokens=delivered_tokens)
+        return AttemptSpan(
+            self._span,
+            prepared,
+            lease,
+            number=self._attempts,
+            delivered_tokens=delivered_tokens,
+            elsewhere=self._records.tracer.elsewhere,
+        )
 
     def _route(self, lease: Lease, call: Span) -> None:
         considered = sorted(lease.predictions.items(), key=lambda item: item[1])[:_SHOWN_CANDIDATES]

@@ -11,7 +11,7 @@ from tidegate.inference.v1 import generation_pb2
 from tidegate.rpc.status import RpcError
 from tidegate.telemetry import conventions as names
 from tidegate.telemetry.spans import CLIENT, Span
-from tidegate.telemetry.trace_context import current
+from tidegate.telemetry.trace_context import TraceContext, current
 
 # As conventions have it: ("stop",) and the like.
 _REASONS = {
@@ -23,15 +23,24 @@ _UNSPECIFIED = ("unspecified",)  # a worker may know reasons that we do not
 class AttemptSpan:
     """Begins when it is made; end it once."""
 
-    __slots__ = ("_delivered_tokens", "_span")
+    __slots__ = ("_delivered_tokens", "_elsewhere", "_span")
 
-    def __init__(
-        self, call: Span | None, prepared: PreparedRequest, lease: Lease, *, number: int, delivered_tokens: int = 0
+    def __init__(  # noqa: PLR0913 - each is a fact of its own
+        self,
+        call: Span | None,
+        prepared: PreparedRequest,
+        lease: Lease,
+        *,
+        number: int,
+        delivered_tokens: int = 0,
+        elsewhere: TraceContext | None = None,
     ) -> None:
         """Below ``call``'s, where that is recorded.
 
-        ``number`` counts the request's attempts from 1; ``delivered_tokens`` came from those before.
+        ``number`` counts the request's attempts from 1; ``delivered_tokens`` came from those before. ``elsewhere`` is
+        the tracer's.
         """
+        self._elsewhere = elsewhere
         self._delivered_tokens = delivered_tokens
         self._span: Span | None = None
         if call is None:
@@ -56,7 +65,7 @@ class AttemptSpan:
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """The W3C trace context of this span, for the worker's call; where it is not recorded, that of the call."""
-        context = self._span or current()
+        context = self._span or current() or self._elsewhere
         return () if context is None else context.metadata
 
     def end(self, outcome: Outcome, passage: Passage, error: RpcError | None) -> None:

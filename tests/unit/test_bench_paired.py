@@ -32,7 +32,7 @@ def test_an_outlier_moves_neither_median_nor_interval_far() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
-    [(-0.04, 0.01, "holds"), (-0.06, -0.04, "undecided"), (-0.09, -0.06, "does not hold")],
+    [(-0.04, 0.01, "holds"), (-0.06, -0.04, "inside the interval"), (-0.09, -0.06, "does not hold")],
 )
 def test_a_goal_within_the_interval_is_not_decided(low: float, high: float, expected: str) -> None:
     """Only one outside of it is."""

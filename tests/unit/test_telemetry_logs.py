@@ -6,7 +6,7 @@ import sys
 
 from tests.fakes.spans import standing_in
 from tidegate.telemetry.logs import JsonFormatter, TextFormatter
-from tidegate.telemetry.trace_context import SAMPLED, UNRECORDED, TraceContext
+from tidegate.telemetry.trace_context import SAMPLED, TraceContext
 
 _CONTEXT = TraceContext(0xABC, 0xDEF, SAMPLED, "")
 
@@ -52,11 +52,3 @@ def test_text_names_the_trace_where_there_is_one() -> None:
     with standing_in(_CONTEXT):
         traced = formatter.format(record())
     assert f"WARNING worker w1 is lost trace_id={0xABC:032x}" == traced
-
-
-def test_no_trace_is_named_that_is_not_recorded() -> None:
-    """Its ids stand for all such calls: to look for them would find strangers."""
-    formatter = TextFormatter("%(levelname)s %(message)s")
-    with standing_in(UNRECORDED):
-        assert "WARNING worker w1 is lost" == formatter.format(record())
-        assert "trace_id" not in json.loads(JsonFormatter().format(record()))

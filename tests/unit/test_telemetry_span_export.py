@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,10 +10,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from tests.fakes.patience import PATIENCE_S
+from tidegate.telemetry import span_export
 from tidegate.telemetry.sampling import Sampler
 from tidegate.telemetry.span_export import SpanExport
 from tidegate.telemetry.spans import RecordingTracer, Span
-from tidegate.telemetry.trace_context import TraceContext
 
 
 class Collector:
@@ -47,6 +48,33 @@ class SlowCollector(Collector):
         result = super().export(spans)
         self.may_answer.wait(PATIENCE_S)
         return result
+
+
+class DownCollector(SlowCollector):
+    """One that fails twice, and then does not answer."""
+
+    def export(self, spans: Sequence[bytes], /) -> SpanExportResult:
+        """See ``Collector``."""
+        if len(self.batches) > 1:
+            super().export(spans)
+        else:
+            Collector.export(self, spans)
+        return SpanExportResult.FAILURE
+
+
+class Warned(logging.Handler):
+    """Waits for the second line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.twice = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See ``logging.Handler``."""
+        self.lines.append(record.getMessage())
+        if len(self.lines) > 1:
+            self.twice.set()
 
 
 @contextmanager
@@ -114,9 +142,32 @@ def test_no_trace_begins_while_the_queue_is_full() -> None:
         assert collector.was_asked.wait(PATIENCE_S)
         ended(tracer, "c", "d", "e")
         refused = tracer.begin("f", (), {})
-        assert (TraceContext, False, 1) == (type(refused), refused.is_sampled, export.counts["dropped"])
+        assert (None, 1) == (refused, export.counts["dropped"])
         collector.may_answer.set()
     assert {"sent": 5, "failed": 0, "dropped": 1} == export.counts
+
+
+def test_next_to_nothing_is_recorded_for_a_collector_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked again with a few spans, and not with as many as a queue holds."""
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1000")
+    monkeypatch.setattr(span_export, "_FIRST_PAUSE_S", 0.001)
+    collector, warned = DownCollector(), Warned()
+    logger = logging.getLogger(span_export.__name__)
+    logger.addHandler(warned)
+    try:
+        with exporting(collector) as (export, tracer):
+            ended(tracer, "a", "b", "c", "d")
+            assert warned.twice.wait(PATIENCE_S)
+            recorded = 0
+            while (span := tracer.begin("e", (), {})) is not None:
+                assert isinstance(span, Span)
+                span.end()
+                recorded += 1
+            assert 64 <= recorded <= 66  # two may be on their way
+            assert 1 == export.counts["dropped"]
+            collector.may_answer.set()
+    finally:
+        logger.removeHandler(warned)
 
 
 def test_a_span_that_ends_while_the_queue_is_full_is_dropped() -> None:

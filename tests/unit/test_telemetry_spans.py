@@ -62,22 +62,26 @@ def test_the_caller_says_whether_its_trace_is_recorded(flags: str, *, is_recorde
     """Whatever share of its own traces a process records; and those behind it are told the same."""
     kept = KeptSpans(share=0.0 if is_recorded else 1.0)
     context = kept.tracer.begin("call", (("traceparent", f"{_PARENT}-{flags}"),), {})
+    assert context is not None
     assert (is_recorded, is_recorded, _TRACE_ID) == (isinstance(context, Span), context.is_sampled, context.trace_id)
 
 
 def test_what_is_not_recorded_tells_others_so() -> None:
     """Or the worker would begin a trace of its own."""
-    context = KeptSpans(share=0.0).tracer.begin("call", (), {})
+    tracer = KeptSpans(share=0.0).tracer
+    context = tracer.elsewhere
+    assert context is not None
     assert (("traceparent", f"00-{context.trace_id:032x}-{context.span_id:016x}-00"),) == context.metadata
+    assert NoTracer().elsewhere is None
 
 
-def test_what_is_not_recorded_is_the_same_for_all() -> None:
-    """Nothing is drawn or written for it, here or in the services behind; nor when the sink is full."""
+def test_what_is_not_recorded_stands_nowhere() -> None:
+    """Nothing is drawn or kept for it, here or in the services behind; nor when the sink is full."""
     unsampled, full = KeptSpans(share=0.0), KeptSpans()
     full.has_place = False
-    contexts = [kept.tracer.begin("call", (), {}) for kept in (unsampled, unsampled, full)]
-    behind = [KeptSpans().tracer.begin("call", context.metadata, {}) for context in contexts]
-    assert {id(UNRECORDED)} == {id(context) for context in (*contexts, *behind)}
+    calls = [kept.tracer.begin("call", (), {}) for kept in (unsampled, full)]
+    behind = KeptSpans().tracer.begin("call", UNRECORDED.metadata, {})
+    assert [None, None, None] == [*calls, behind]
 
 
 def test_who_hears_no_caller_begins_a_trace_of_its_own() -> None:
@@ -85,14 +89,16 @@ def test_who_hears_no_caller_begins_a_trace_of_its_own() -> None:
     kept = KeptSpans()
     tracer = RecordingTracer(Sampler(share=1.0, is_parent_heard=False), kept)
     spans = [tracer.begin("call", UNRECORDED.metadata, {}) for _ in range(2)]
-    assert 3 == len({UNRECORDED.trace_id, *(span.trace_id for span in spans)})
     assert [0, 0] == [span.parent_id for span in spans if isinstance(span, Span)]
+    assert 3 == len({UNRECORDED.trace_id, *(span.trace_id for span in spans if span is not None)})
 
 
 def test_a_caller_who_does_not_record_is_passed_on_as_it_came() -> None:
     """Its own context is the last one that anybody knows."""
     metadata = (("traceparent", f"{_PARENT}-00"), ("tracestate", "a=1"))
-    assert metadata == KeptSpans().tracer.begin("call", metadata, {}).metadata
+    context = KeptSpans().tracer.begin("call", metadata, {})
+    assert context is not None
+    assert metadata == context.metadata
 
 
 def test_a_trace_without_room_ends_at_its_caller() -> None:
@@ -100,6 +106,7 @@ def test_a_trace_without_room_ends_at_its_caller() -> None:
     kept = KeptSpans()
     kept.has_place = False
     context = kept.tracer.begin("call", (("traceparent", f"{_PARENT}-01"),), {})
+    assert context is not None
     assert (("traceparent", f"{_PARENT}-00"),) == context.metadata
 
 

@@ -7,7 +7,7 @@ import logging
 import time
 from typing import Literal
 
-from tidegate.telemetry.trace_context import UNRECORDED, current
+from tidegate.telemetry.trace_context import current
 
 LogFormat = Literal["text", "json"]
 
@@ -27,7 +27,7 @@ class TextFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's name
         """See ``logging.Formatter``."""
         context = current()
-        trace = "" if context is None or context is UNRECORDED else f" trace_id={context.trace_id:032x}"
+        trace = "" if context is None else f" trace_id={context.trace_id:032x}"
         return super().formatMessage(record) + trace
 
 
@@ -44,7 +44,7 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         context = current()
-        if context is not None and context is not UNRECORDED:
+        if context is not None:
             line |= {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)

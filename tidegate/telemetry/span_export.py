@@ -1,7 +1,7 @@
 """Sends spans to an OTLP collector from a thread of its own, and counts what becomes of them.
 
 A collector that is dead or too slow costs spans, and next to nothing else: once the queue is full no further trace is
-recorded, and between batches that failed there are pauses, which grow.
+recorded, between batches that failed there are pauses, which grow, and after the second next to nothing is recorded.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ SENT, FAILED, DROPPED = "sent", "failed", "dropped"
 # processor's cache, and takes half of what it takes for one span between two requests.
 _WRITTEN_AT_ONCE = 64
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+# A collector that has failed twice is asked again with so many, and no more is recorded for it.
+_ASKED_WITH = 64
 # What a shutdown waits for a collector that answers late or not at all; and then for the thread to notice.
 _SHUTDOWN_S, _NOTICE_S = 5.0, 30.0
 
@@ -54,6 +56,7 @@ class SpanExport:
         self._capacity = int(os.environ.get(OTEL_BSP_MAX_QUEUE_SIZE, "2048"))
         self._batch = int(os.environ.get(OTEL_BSP_MAX_EXPORT_BATCH_SIZE, "512"))
         self._delay_s = float(os.environ.get(OTEL_BSP_SCHEDULE_DELAY, "5000")) / 1e3
+        self._room = self._capacity  # for further traces
         self._written_at_once = min(_WRITTEN_AT_ONCE, self._batch)
         self._ended: deque[Span] = deque()
         self._queue: deque[bytes] = deque()  # those that are written
@@ -71,7 +74,7 @@ class SpanExport:
 
     def has_room(self) -> bool:
         """See ``spans.SpanSink``."""
-        if len(self._queue) + len(self._ended) < self._capacity:
+        if len(self._queue) + len(self._ended) < self._room:
             return True
         self._counts[DROPPED] += 1
         return False
@@ -123,11 +126,13 @@ class SpanExport:
                 self._write()
             is_taken = self._send_batches(least=self._batch if is_full else 1)
             pause_s = 0.0 if is_taken else min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+            is_down = pause_s > _FIRST_PAUSE_S
+            self._room = min(_ASKED_WITH, self._capacity) if is_down else self._capacity
             if pause_s:
                 _LOGGER.warning("no spans are sent for %.0f s; so far: %s", pause_s, self._counts)
         if not pause_s:
             self.flush()
-        self._capacity = 0
+        self._capacity = self._room = 0
         self._counts[DROPPED] += len(self._queue) + len(self._ended)
         self._queue.clear()
         self._ended.clear()

@@ -43,17 +43,23 @@ class Event(NamedTuple):
 class Tracer(Protocol):
     """Begins the spans of calls."""
 
+    @property
+    def elsewhere(self) -> TraceContext | None:
+        """What is told to those behind a call that stands nowhere."""
+
     def begin(
         self, name: str, metadata: Iterable[tuple[str, str | bytes]], attributes: dict[str, Value]
     ) -> TraceContext | None:
         """Where a call with this ``metadata`` stands; by a ``Span`` of its own, which has begun, if it is recorded.
 
-        The span takes ``attributes`` over.
+        None where it has no caller's context and is not recorded. The span takes ``attributes`` over.
         """
 
 
 class NoTracer:
     """Records nothing; the caller's context travels on."""
+
+    elsewhere: TraceContext | None = None
 
     def begin(
         self, name: str, metadata: Iterable[tuple[str, str | bytes]], attributes: dict[str, Value]
@@ -136,6 +142,8 @@ class Span(TraceContext):
 class RecordingTracer:
     """Records the traces that are sampled, each of them whole, as far as there is room for them."""
 
+    elsewhere: TraceContext | None = UNRECORDED
+
     def __init__(self, sampler: Sampler, sink: SpanSink) -> None:
         self.open_spans = 0  # that have begun and not ended
         self._sampler = sampler
@@ -143,17 +151,17 @@ class RecordingTracer:
 
     def begin(
         self, name: str, metadata: Iterable[tuple[str, str | bytes]], attributes: dict[str, Value]
-    ) -> TraceContext:
+    ) -> TraceContext | None:
         """See ``Tracer``."""
         caller, sampler = incoming(metadata), self._sampler
         if caller is UNRECORDED:
             if sampler.is_parent_heard:
-                return caller
+                return None
             caller = None  # its ids are those of many
         if caller is None:
             trace_id = new_trace_id()
             if not sampler.is_sampled(trace_id, None) or not self._sink.has_room():
-                return UNRECORDED
+                return None
             return Span(self, TraceContext(trace_id, 0, UNSAMPLED, ""), name, SERVER, attributes)
         if not sampler.is_sampled(caller.trace_id, caller) or not self._sink.has_room():
             # The worker's part of a trace is not recorded either, where that of the gateway is not.

@@ -40,7 +40,7 @@ class TraceContext:
 
 
 UNRECORDED = TraceContext(int.from_bytes(b"tidegateunrecord", "big"), int.from_bytes(b"tidegate", "big"), UNSAMPLED, "")
-"""Where all calls stand that began here and are not recorded: it says so to those behind, and costs them nothing.
+"""Where all calls stand that began here and are not recorded: for those behind, and current in no task.
 
 Ids of their own would have to be drawn, written, sent, read and kept, and nobody would ever look for them.
 """
