@@ -39,11 +39,12 @@ from tidegate.telemetry.otlp import write
 from tidegate.telemetry.sampling import Sampler
 from tidegate.telemetry.setup import Telemetry
 from tidegate.telemetry.spans import RecordingTracer, Span
+from tidegate.telemetry.trace_context import UNRECORDED
 from worker.engine import EngineFinish, FinishReason
 from worker.records import Records as WorkerRecords
 
 _GATEWAY, _WORKER = "tidegate.inference.v1.InferenceService/Generate", "tidegate.worker.v1.WorkerService/Generate"
-_PARENT = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0")
+_PARENT = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 _RESOURCE = Resource({"service.name": "bench"})
 
 
@@ -80,7 +81,9 @@ class Way:
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What the gateway sends to the worker."""
-        return () if self.share is None else ((_PARENT[0], f"{_PARENT[1]}{int(self.share)}"),)
+        if not self.share:
+            return () if self.share is None else UNRECORDED.metadata
+        return (_PARENT,)
 
 
 _WAYS = (Way(name="no tracing", share=None), Way(name="0 % sampled", share=0.0), Way(name="100 %", share=1.0))
