@@ -20,7 +20,7 @@ from bench.data_plane.processes import StartError
 from bench.data_plane.report import markdown, write_into
 from bench.data_plane.scenarios import SCENARIOS
 from bench.data_plane.subjects import SUBJECTS, Site
-from bench.data_plane.toolchain import BUILD, ROOT, ToolchainError, prepare
+from bench.data_plane.toolchain import BUILD, ROOT, ToolchainError, brought, prepare
 
 _DESCRIPTORS = 60_000
 _PROMPT_TOKENS = 100
@@ -29,7 +29,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
-def bench(
+def bench(  # noqa: PLR0913 - a command line is an argument list
     *,
     only: Annotated[
         str | None, typer.Option(help=f"Some of {', '.join(s.name for s in SUBJECTS)}, separated by commas.")
@@ -38,6 +38,9 @@ def bench(
         str | None, typer.Option(help=f"Some of {', '.join(s.name for s in SCENARIOS)}, separated by commas.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 1,
+    programs: Annotated[
+        Path | None, typer.Option(help="Folder of load, worker and envoy, built elsewhere; nothing is installed.")
+    ] = None,
     as_object: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
     document: Annotated[Path | None, typer.Option(help="Markdown file whose table is to be replaced.")] = None,
 ) -> None:
@@ -49,7 +52,7 @@ def bench(
         raise typer.BadParameter(str(error)) from None
     _raise_descriptor_limit()
     try:
-        tools = prepare()
+        tools = prepare() if programs is None else brought(programs)
     except ToolchainError as error:
         typer.echo(error, err=True)
         raise typer.Exit(1) from None

@@ -58,7 +58,8 @@ def measure(subject: Subject, scenarios: tuple[Scenario, ...], site: Site, round
             _Load(running, WARM_UP, site).run()
             for scenario in batch:
                 time.sleep(_SETTLE_S)
-                yield _Load(running, scenario, site).measure(subject, round_)
+                for _ in range(scenario.turns):
+                    yield _Load(running, scenario, site).measure(subject, round_)
 
 
 def until_serving(running: Running, site: Site) -> None:

@@ -1,4 +1,4 @@
-"""What the measurements say: the figures of each subject, medians over rounds, and whether the goals are met."""
+"""What the measurements say: the figures of each subject, medians over turns, and whether the goals are met."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class Figures:
 
     cpu_us_per_message: float | None
     cpu_us_per_request: float | None
+    lowest_cpu_us_per_request: float | None
+    """Of the cheapest turn: what neighbours on the processor take makes turns dearer, and never cheaper."""
     cores: float | None
     messages_per_s: float | None
     idle_stream_bytes: float | None
@@ -44,7 +46,7 @@ Table = dict[tuple[str, str], Figures]
 
 
 def tabulate(measurements: Sequence[Measurement]) -> Table:
-    """Medians over rounds."""
+    """Medians over rounds and turns."""
     keys = dict.fromkeys((m.subject, m.scenario) for m in measurements)
     return {key: _figures([m for m in measurements if (m.subject, m.scenario) == key]) for key in keys}
 
@@ -53,7 +55,8 @@ def _figures(rounds: Sequence[Measurement]) -> Figures:
     good = [m for m in rounds if not m.failed]
     return Figures(
         cpu_us_per_message=_median(good, lambda m: _quotient(m.gateway_cpu_s, m.messages, 1e6)),
-        cpu_us_per_request=_median(good, lambda m: _quotient(m.gateway_cpu_s, m.requests, 1e6)),
+        cpu_us_per_request=_median(good, _cpu_us_per_request),
+        lowest_cpu_us_per_request=min(_values(good, _cpu_us_per_request), default=None),
         cores=_median(good, lambda m: _quotient(m.gateway_cpu_s, m.wall_s, 1)),
         messages_per_s=_median(good, lambda m: _quotient(m.messages, m.wall_s, 1)),
         idle_stream_bytes=_median(good, _stream_bytes),
@@ -68,8 +71,16 @@ def _figures(rounds: Sequence[Measurement]) -> Figures:
 
 
 def _median(rounds: Sequence[Measurement], value: Callable[[Measurement], float | None]) -> float | None:
-    values = [found for m in rounds if (found := value(m)) is not None]
+    values = _values(rounds, value)
     return median(values) if values else None
+
+
+def _values(rounds: Sequence[Measurement], value: Callable[[Measurement], float | None]) -> list[float]:
+    return [found for m in rounds if (found := value(m)) is not None]
+
+
+def _cpu_us_per_request(measurement: Measurement) -> float | None:
+    return _quotient(measurement.gateway_cpu_s, measurement.requests, 1e6)
 
 
 def _quotient(amount: float | None, count: float, scale: float) -> float | None:

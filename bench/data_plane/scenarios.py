@@ -24,6 +24,8 @@ class Scenario:
     seconds: float = 0.0
     tokens: int = _ENDLESS_TOKENS
     interval_us: int = 0
+    turns: int = 1
+    """How often it is put on a subject that is up, one after the other; a closed loop is over in a second or less."""
     on_fresh_process: bool = False
     """Memory that an earlier load has left behind would hide what this one takes."""
 
@@ -44,8 +46,8 @@ FIRST_REQUEST = Scenario(name="first-request", title="", streams=1, channels=1, 
 WARM_UP = Scenario(name="warm-up", title="", streams=16, channels=2, requests=400, tokens=16)
 
 SCENARIOS = (
-    Scenario(name="one", title="1 at a time", streams=1, channels=1, requests=500, tokens=1),
-    Scenario(name="sixteen", title="16 at a time", streams=16, channels=2, requests=2_000, tokens=1),
+    Scenario(name="one", title="1 at a time", streams=1, channels=1, requests=300, tokens=1, turns=9),
+    Scenario(name="sixteen", title="16 at a time", streams=16, channels=2, requests=1_000, tokens=1, turns=9),
     Scenario(name="flood", title="16 streams, flood", streams=16, channels=2, seconds=2.0),
     Scenario(name="paced-200", title="200 streams", streams=200, channels=2, seconds=3.0, interval_us=20_000),
     Scenario(name="paced-500", title="500 streams", streams=500, channels=4, seconds=3.0, interval_us=20_000),

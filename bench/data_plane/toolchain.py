@@ -54,8 +54,8 @@ class Toolchain:
     haproxy: Path = _DEBIAN["haproxy"]
 
     def versions(self) -> dict[str, str]:
-        """Of everything that a figure depends on."""
-        return {
+        """Of everything that a figure depends on; a program that is not here took no part."""
+        found = {
             "python": sys.version.split()[0],
             "Tidegate": CHOICE.words,
             "grpcio": version("grpcio"),
@@ -64,8 +64,9 @@ class Toolchain:
             "envoy": _WHEELS[0].partition("==")[2],
             "smg": _WHEELS[1].partition("==")[2],
             "nginx": _output([str(self.nginx), "-v"]).rpartition("/")[2],
-            "haproxy": _output([str(self.haproxy), "-v"]).split()[2],
+            "haproxy": "".join(_output([str(self.haproxy), "-v"]).split()[2:3]),
         }
+        return {name: number for name, number in found.items() if number}
 
 
 def prepare() -> Toolchain:
@@ -79,6 +80,13 @@ def prepare() -> Toolchain:
     _run([*made, f"--jobs={os.cpu_count()}"], "the load generators do not compile")
     programs = {name.replace("-", "_"): BUILD / name for name in ("load", "worker", "sse-load", "vllm-worker")}
     return Toolchain(**programs, envoy=venv / "bin" / "envoy", smg=venv / "bin" / "smg")
+
+
+def brought(folder: Path) -> Toolchain:
+    """Programs that were built elsewhere, in ``folder``; for a machine with more cores that has no compiler."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    names = ("load", "worker", "sse-load", "vllm-worker", "envoy", "smg")
+    return Toolchain(**{name.replace("-", "_"): folder / name for name in names})
 
 
 def _install_debian_packages() -> None:
@@ -123,5 +131,7 @@ def _run(command: list[str], complaint: str, environment: dict[str, str] | None 
 
 
 def _output(command: list[str]) -> str:
+    if shutil.which(command[0]) is None:
+        return ""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
     return done.stdout.strip()

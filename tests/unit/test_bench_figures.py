@@ -31,6 +31,13 @@ _QUIET = Measurement(
 )
 
 
+def test_the_cheapest_turn_of_a_request_is_told_beside_the_median() -> None:
+    """Neighbours on the processor make a turn dearer, never cheaper."""
+    rounds = [replace(_QUIET, scenario="sixteen", gateway_cpu_s=cpu_s) for cpu_s in (0.08, 0.05, 0.09)]
+    figures = tabulate(rounds)["envoy", "sixteen"]
+    assert (400.0, 250.0) == (figures.cpu_us_per_request, figures.lowest_cpu_us_per_request)
+
+
 def test_figures_are_medians_over_rounds() -> None:
     """One noisy round does not move a figure."""
     rounds = [replace(_QUIET, round=n, gateway_cpu_s=cpu_s) for n, cpu_s in enumerate((0.2, 0.22, 4.0))]
