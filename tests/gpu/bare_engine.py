@@ -1,8 +1,8 @@
-"""The bursts of ``tidegate bench`` against vLLM's AsyncLLM itself: what a front end is held against.
+"""The loads of tests/gpu/loads.py on vLLM's AsyncLLM itself: what a front end is held against.
 
-python tests/gpu/bare_engine.py MODEL_DIR STEP_TOKENS 1,32,128,256 ROUNDS
+python tests/gpu/bare_engine.py MODEL_DIR STEP_TOKENS steady|bursts 1,32,128,256 ROUNDS
 
-One JSON object per burst.
+One JSON object per size.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import sys
 import time
 from itertools import count
-from statistics import median
 from typing import Any
 
 import uvloop
@@ -19,12 +18,13 @@ from vllm import AsyncEngineArgs, SamplingParams
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from tests.gpu.bursts import OUTPUT_TOKENS, Reading, measure
+from tests.gpu.answers import Answer
+from tests.gpu.loads import Load, measure
 from tests.gpu.process_times import ProcessTimes
 
 
-async def main(model_dir: str, step_tokens: int, bursts: list[int], rounds: int) -> None:
-    """Start the engine and print a row per burst."""
+async def main(model_dir: str, step_tokens: int, load: Load) -> None:
+    """Start the engine and print a row per size."""
     engine = AsyncLLM.from_engine_args(
         AsyncEngineArgs(
             model=model_dir,
@@ -36,30 +36,24 @@ async def main(model_dir: str, step_tokens: int, bursts: list[int], rounds: int)
         )
     )
     numbers = count()
-    params = SamplingParams(
-        max_tokens=OUTPUT_TOKENS, min_tokens=OUTPUT_TOKENS, temperature=1.0, output_kind=RequestOutputKind.DELTA
-    )
 
-    async def read(ids: list[int]) -> Reading:
-        sent_at, last_at, ttft_s, gaps_s = time.monotonic(), 0.0, None, []
+    async def read(ids: list[int], output_tokens: int) -> Answer:
+        sent_at, arrivals = time.monotonic(), []
         metrics: Any = None
-        async for output in engine.generate({"prompt_token_ids": ids}, params, str(next(numbers))):
-            now, tokens = time.monotonic(), len(output.outputs[0].token_ids)
-            if ttft_s is None:
-                ttft_s = now - sent_at
-            elif tokens:
-                gaps_s += [(now - last_at) / tokens] * tokens
-            last_at, metrics = now, output.metrics
-        return Reading(
-            ttft_s=ttft_s or 0.0,
-            itl_s=median(gaps_s),
-            engine_s=metrics.first_token_ts - metrics.queued_ts,
+        params = SamplingParams(
+            max_tokens=output_tokens, min_tokens=output_tokens, temperature=1.0, output_kind=RequestOutputKind.DELTA
         )
+        async for output in engine.generate({"prompt_token_ids": ids}, params, str(next(numbers))):
+            if tokens := len(output.outputs[0].token_ids):
+                arrivals.append((time.monotonic(), tokens))
+            metrics = output.metrics
+        return Answer(sent_at=sent_at, arrivals=arrivals, engine_s=metrics.first_token_ts - metrics.queued_ts)
 
     processes = ProcessTimes({"front end": os.getpid()})
-    await measure("bare engine", read, bursts=bursts, rounds=rounds, processes=processes)
+    await measure("bare engine", read, load, processes)
     engine.shutdown()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1], int(sys.argv[2]), [int(size) for size in sys.argv[3].split(",")], int(sys.argv[4])))
+    model_dir, step_tokens, load, sizes, rounds = sys.argv[1:]
+    uvloop.run(main(model_dir, int(step_tokens), Load.parse(load, sizes, rounds)))
