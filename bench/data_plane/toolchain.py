@@ -60,7 +60,7 @@ class Toolchain:
             "Tidegate": CHOICE.words,
             "grpcio": version("grpcio"),
             "uvloop": version("uvloop"),
-            "gRPC C++": _output(["pkg-config", "--modversion", "grpc++"]),
+            "gRPC C++": _output(["pkg-config", "--silence-errors", "--modversion", "grpc++"]),
             "envoy": _WHEELS[0].partition("==")[2],
             "smg": _WHEELS[1].partition("==")[2],
             "nginx": _output([str(self.nginx), "-v"]).rpartition("/")[2],
@@ -133,5 +133,5 @@ def _run(command: list[str], complaint: str, environment: dict[str, str] | None 
 def _output(command: list[str]) -> str:
     if shutil.which(command[0]) is None:
         return ""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
-    return done.stdout.strip()
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    return "" if done.returncode else done.stdout.strip()

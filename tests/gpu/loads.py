@@ -29,7 +29,7 @@ _FIRST_ORDINARY_TOKEN, _VOCABULARY_SIZE = 100, 128_256
 # Small bursts are over soon. Which step of the engine a request gets into is chance, and its median needs more of them.
 _SMALL, _MORE_ROUNDS = 32, 4
 # A single client's answers are few, and hundreds of clients' many.
-_LEAST_CLIENTS_COUNTED, _MOST_ANSWERS_COUNTED = 3, 640
+_LEAST_CLIENTS_COUNTED, _MOST_ANSWERS_COUNTED = 3, 1_600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
