@@ -2,8 +2,9 @@
 
 Bursts are the experiment of ``tidegate bench``: equal requests, all of one at once, and again when the last has ended.
 Of how many prompts the engine's first step catches their median first token depends more than of all else. Under the
-steady load each client sends its next request as soon as its answer has ended, and answers differ in length, so that
-arrivals are spread.
+steady load each client sends its next request a moment after its answer has ended, and answers differ in length, so
+that arrivals are spread. Without the moment arrivals would follow the engine's steps, at whose ends answers end: what
+is sent back in a millisecond is in the next step, and what takes two waits for the one after it.
 
 Not shared with the product on purpose: what it is held against is measured without it.
 """
@@ -29,7 +30,8 @@ _FIRST_ORDINARY_TOKEN, _VOCABULARY_SIZE = 100, 128_256
 # Small bursts are over soon. Which step of the engine a request gets into is chance, and its median needs more of them.
 _SMALL, _MORE_ROUNDS = 32, 4
 # A single client's answers are few, and hundreds of clients' many.
-_LEAST_CLIENTS_COUNTED, _MOST_ANSWERS_COUNTED = 3, 1_600
+_LEAST_CLIENTS_COUNTED, _MOST_ANSWERS_COUNTED = 3, 1_200
+_MEAN_PAUSE_S = 0.02  # two or three of the engine's steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,15 +91,17 @@ async def _bursts(read: Read, concurrency: int, rounds: int) -> dict[str, Any]:
 async def _steady(read: Read, concurrency: int, rounds: int) -> dict[str, Any]:
     """Counted from the time each client has answered once on average, to the last request's sending.
 
-    All clients are busy as long. What is sent then is counted for its first token, and what comes then for the rest.
+    All clients are busy as long, or pause. What is sent then is counted for its first token, and what comes then for
+    the rest.
     """
     requests = steady_requests(concurrency, rounds)
     left = iter(requests)
     answers: list[Answer] = []
 
     async def client() -> None:
-        for ids, output_tokens in left:
-            answers.append(await read(ids, output_tokens))
+        for request in left:
+            answers.append(await read(request.ids, request.output_tokens))
+            await asyncio.sleep(request.pause_s)
 
     await asyncio.gather(*(client() for _ in range(concurrency)))
     answers.sort(key=lambda answer: answer.sent_at)
@@ -116,13 +120,23 @@ async def _steady(read: Read, concurrency: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def steady_requests(concurrency: int, rounds: int) -> list[tuple[list[int], int]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """``pause_s`` passes after its answer."""
+
+    ids: list[int]
+    output_tokens: int
+    pause_s: float
+
+
+def steady_requests(concurrency: int, rounds: int) -> list[Request]:
     """Prompts, none like another, and how many tokens to answer; the same for every path.
 
     All clients begin at once. Their first answers are of all lengths, the earliest sent the shortest, as if each
     client were found at another place of its answer.
     """
     rng = random.Random(concurrency)
+    rounds = rounds if concurrency > _SMALL else 2 * rounds
     counted = min(rounds * max(concurrency, _LEAST_CLIENTS_COUNTED), _MOST_ANSWERS_COUNTED)
 
     def output_tokens() -> Iterator[int]:
@@ -131,7 +145,10 @@ def steady_requests(concurrency: int, rounds: int) -> list[tuple[list[int], int]
         for _ in range(concurrency + counted):
             yield rng.randint(_LEAST_OUTPUT_TOKENS, _MOST_OUTPUT_TOKENS)
 
-    return [(_prompt(rng), tokens) for tokens in output_tokens()]
+    return [
+        Request(ids=_prompt(rng), output_tokens=tokens, pause_s=rng.expovariate(1 / _MEAN_PAUSE_S))
+        for tokens in output_tokens()
+    ]
 
 
 def _whole(read: Read) -> Read:

@@ -7,14 +7,14 @@
 #
 # TOKENIZER_DIR holds tokenizer.json, tokenizer_config.json and chat_template.jinja of any model. STEP_TOKENS is the size of
 # the engine's step; 8,192 is what vLLM's own server chooses on such a GPU, and so does the worker. The loads are told in
-# tests/gpu/loads.py; steady unless bursts are asked for. Nine minutes, and six for bursts.
+# tests/gpu/loads.py; steady unless bursts are asked for. Eight minutes, and six for bursts.
 # SIZES and ROUNDS in the environment make less of it.
 set -euo pipefail
 tokenizer_dir=$1 out=$2 step_tokens=${3:-8192} load=${4:-steady}
 cd "$(dirname "$0")/../.."
 . tests/gpu/stand.sh
 sizes=${SIZES:-1,32,128,256} rounds=${ROUNDS:-4}
-[ "$load" = bursts ] || rounds=${ROUNDS:-16}
+[ "$load" = bursts ] || rounds=${ROUNDS:-8}
 VLLM_LOGGING_LEVEL=ERROR python3 tests/gpu/bare_engine.py "$model" "$step_tokens" "$load" "$sizes" "$rounds" >"$out/bare.jsonl" 2>"$out/bare.log" || { tail -30 "$out/bare.log"; exit 1; }
 
 python3 -m worker --engine vllm --model-dir "$model" --model-name bench --load-format dummy --context-length 4096 \
