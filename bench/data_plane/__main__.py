@@ -39,7 +39,8 @@ def bench(  # noqa: PLR0913 - a command line is an argument list
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 1,
     programs: Annotated[
-        Path | None, typer.Option(help="Folder of load, worker and envoy, built elsewhere; nothing is installed.")
+        Path | None,
+        typer.Option(help="Folder of load, worker and what --only names, built elsewhere; nothing is installed."),
     ] = None,
     as_object: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
     document: Annotated[Path | None, typer.Option(help="Markdown file whose table is to be replaced.")] = None,

@@ -61,8 +61,8 @@ class Toolchain:
             "grpcio": version("grpcio"),
             "uvloop": version("uvloop"),
             "gRPC C++": _output(["pkg-config", "--silence-errors", "--modversion", "grpc++"]),
-            "envoy": _WHEELS[0].partition("==")[2],
-            "smg": _WHEELS[1].partition("==")[2],
+            "envoy": _WHEELS[0].partition("==")[2] if self.envoy.exists() else "",
+            "smg": _WHEELS[1].partition("==")[2] if self.smg.exists() else "",
             "nginx": _output([str(self.nginx), "-v"]).rpartition("/")[2],
             "haproxy": "".join(_output([str(self.haproxy), "-v"]).split()[2:3]),
         }
@@ -83,7 +83,15 @@ def prepare() -> Toolchain:
 
 
 def brought(folder: Path) -> Toolchain:
-    """Programs that were built elsewhere, in ``folder``; for a machine with more cores that has no compiler."""
+    """Programs that were built elsewhere, in ``folder``; for a machine with more cores that has no compiler.
+
+    Raises ``ToolchainError`` without those that every measurement needs.
+    """
+    missing = [name for name in ("load", "worker") if not (folder / name).exists()]
+    if missing:
+        raise ToolchainError(
+            f"{folder} has no {' and no '.join(missing)}: bring them from build/bench of a machine that has"
+        )
     BUILD.mkdir(parents=True, exist_ok=True)
     names = ("load", "worker", "sse-load", "vllm-worker", "envoy", "smg")
     return Toolchain(**{name.replace("-", "_"): folder / name for name in names})

@@ -7,7 +7,7 @@
 #
 # TOKENIZER_DIR holds tokenizer.json, tokenizer_config.json and chat_template.jinja of any model. STEP_TOKENS is the size of
 # the engine's step; 8,192 is what vLLM's own server chooses on such a GPU, and so does the worker. The loads are told in
-# tests/gpu/loads.py; steady unless bursts are asked for. Eight minutes, and six for bursts.
+# tests/gpu/loads.py; steady unless bursts are asked for. Ten to eleven minutes, and six for bursts.
 # SIZES and ROUNDS in the environment make less of it.
 set -euo pipefail
 tokenizer_dir=$1 out=$2 step_tokens=${3:-8192} load=${4:-steady}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from bench.data_plane import handshake
 from bench.data_plane.experiment import Measurement, select
 from bench.data_plane.figures import goals, tabulate
 from bench.data_plane.scenarios import SCENARIOS
+from bench.data_plane.toolchain import ToolchainError, brought
 
 _QUIET = Measurement(
     subject="envoy",
@@ -74,3 +76,10 @@ def test_the_prompt_has_the_tokens_that_the_table_claims() -> None:
     """As the sim's tokenizer counts them."""
     assert "The tide comes in" == handshake.prompt(100)[:17]
     assert 100 == handshake.count(handshake.prompt(100))
+
+
+def test_a_folder_of_programs_without_one_that_is_needed_is_told(tmp_path: Path) -> None:
+    """Before anything is measured, and by name."""
+    (tmp_path / "load").touch()
+    with pytest.raises(ToolchainError, match="has no worker"):
+        brought(tmp_path)
