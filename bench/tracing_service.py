@@ -24,7 +24,7 @@ from tidegate.telemetry.otlp_sender import OtlpSender
 from tidegate.telemetry.sampling import Sampler
 from tidegate.telemetry.setup import Telemetry, setup
 from tidegate.telemetry.span_export import SpanExport
-from tidegate.telemetry.spans import NoTracer, RecordingTracer, Tracer, Value
+from tidegate.telemetry.spans import Form, NoTracer, RecordingTracer, Tracer
 from tidegate.telemetry.trace_context import TraceContext
 
 UNTRACED, AGAIN, UNSAMPLED, ALL, DEAD = WAYS = (
@@ -58,11 +58,9 @@ class Switch:
         """See ``Tracer``."""
         return self._tracer.elsewhere
 
-    def begin(
-        self, name: str, metadata: Iterable[tuple[str, str | bytes]], attributes: dict[str, Value]
-    ) -> TraceContext | None:
+    def begin(self, form: Form, metadata: Iterable[tuple[str, str | bytes]]) -> TraceContext | None:
         """See ``Tracer``."""
-        return self._tracer.begin(name, metadata, attributes)
+        return self._tracer.begin(form, metadata)
 
     def _turn(self, number: int, frame: object) -> None:
         del frame

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from operator import itemgetter
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from gateway.call import Call
 from gateway.errors import GatewayError, to_rpc
@@ -26,10 +26,29 @@ from tidegate.rpc.status import RpcError
 from tidegate.telemetry import conventions as names
 from tidegate.telemetry.labels import BoundedLabels
 from tidegate.telemetry.setup import Telemetry
-from tidegate.telemetry.spans import Span, current_span
+from tidegate.telemetry.spans import Facts, Form, Names, Span, current_span
 
 _CANCELLED = "cancelled"
-_UNTRACED = nullcontext()
+_STAGES = {name: Form(name) for name in (names.VALIDATE, names.QUEUE, names.CONTINUATION)}
+_ROUTE: Final = Form(names.ROUTE)
+_ROUTED: Final = Names(
+    names.SERVER_ADDRESS,
+    names.PREDICTED_FIRST_TOKEN,
+    names.AVAILABLE_BLOCKS,
+    names.LOAD_AGE,
+    names.ROUTE_CANDIDATES,
+    names.ROUTE_CANDIDATES_FIRST_TOKEN,
+)
+_ENDED: Final = Names(
+    names.TENANT,
+    names.CRITICALITY,
+    names.OUTCOME,
+    names.ATTEMPTS,
+    names.WAITED,
+    names.GEN_AI_USAGE_OUTPUT_TOKENS,
+)
+_REFUSED: Final = Names(names.ERROR_TYPE)
+_BY_PREDICTION: Final = itemgetter(1)
 # A decision among hundreds of workers is told by those that came near.
 _SHOWN_CANDIDATES = 8
 # Refusals whose message says why this one and when to come back. Other messages repeat parts of the request.
@@ -138,9 +157,9 @@ class Record:
         self._records.wait(self._criticality, self.tenant, -1)
         self._waited_s += self._records.clock() - self._waits_since
 
-    def stage(self, name: str) -> AbstractContextManager[None]:
+    def stage(self, name: str) -> Stage:
         """A stage of the generation."""
-        return _UNTRACED if self._span is None else _Stage(self._span.child(name))
+        return _UNTRACED if self._span is None else Stage(self._span.child(_STAGES[name]))
 
     def prepared(self, prepared: PreparedRequest, passage: Passage) -> None:
         """The request is valid; ``passage`` will know what its client was sent."""
@@ -169,17 +188,23 @@ class Record:
         )
 
     def _route(self, lease: Lease, call: Span) -> None:
-        considered = sorted(lease.predictions.items(), key=lambda item: item[1])[:_SHOWN_CANDIDATES]
-        span = call.child(
-            names.ROUTE,
-            {
-                names.SERVER_ADDRESS: lease.worker_id,
-                names.PREDICTED_FIRST_TOKEN: lease.predicted_ttft_s,
-                names.AVAILABLE_BLOCKS: lease.load.available_blocks,
-                names.LOAD_AGE: self._records.clock() - lease.load.received_at,
-                names.ROUTE_CANDIDATES: tuple(worker_id for worker_id, _ in considered),
-                names.ROUTE_CANDIDATES_FIRST_TOKEN: tuple(seconds for _, seconds in considered),
-            },
+        considered = list(lease.predictions.items())
+        if len(considered) > 1:
+            considered.sort(key=_BY_PREDICTION)
+            del considered[_SHOWN_CANDIDATES:]
+        span = call.child(_ROUTE)
+        span.set(
+            Facts(
+                _ROUTED,
+                (
+                    lease.worker_id,
+                    lease.predicted_ttft_s,
+                    lease.load.available_blocks,
+                    self._records.clock() - lease.load.received_at,
+                    tuple([worker_id for worker_id, _ in considered]),
+                    tuple([seconds for _, seconds in considered]),
+                ),
+            )
         )
         span.end()
 
@@ -210,14 +235,10 @@ class Record:
         if self._span is None:
             return
         self._span.set(
-            {
-                names.TENANT: self.tenant,
-                names.CRITICALITY: self._criticality,
-                names.OUTCOME: outcome,
-                names.ATTEMPTS: self._attempts,
-                names.WAITED: self._waited_s,
-                names.GEN_AI_USAGE_OUTPUT_TOKENS: self._output_tokens,
-            }
+            Facts(
+                _ENDED,
+                (self.tenant, self._criticality, outcome, self._attempts, self._waited_s, self._output_tokens),
+            )
         )
 
     def _measure(self, now: float, outcome: str) -> None:
@@ -280,22 +301,31 @@ class Record:
         return chosen if outcome == OK else f"the client left; {chosen}"
 
 
-class _Stage(AbstractContextManager[None]):
+class Stage:
     """A span around a stage. It is not the current one: nothing is below it, and it costs less so."""
 
     __slots__ = ("_span",)
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: Span | None) -> None:
+        """None where the generation is not recorded."""
         self._span = span
+
+    def __enter__(self) -> None:
+        pass
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         del kind, trace
+        span = self._span
+        if span is None:
+            return
         if isinstance(error, GatewayError):
-            self._span.set({names.ERROR_TYPE: to_rpc(error).reason})
-        self._span.end()
+            span.set(Facts(_REFUSED, (to_rpc(error).reason,)))
+        span.end()
 
+
+_UNTRACED: Final = Stage(None)
 
 # The labels: sheddable_plus, and the like.
 _CRITICALITIES = {

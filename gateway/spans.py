@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Final
+
 from gateway.chat import Chat
 from gateway.jobs import PreparedRequest
 from gateway.passage import Passage
@@ -10,9 +13,20 @@ from gateway.workers.seat import Lease
 from tidegate.inference.v1 import generation_pb2
 from tidegate.rpc.status import RpcError
 from tidegate.telemetry import conventions as names
-from tidegate.telemetry.spans import CLIENT, Span
+from tidegate.telemetry.spans import CLIENT, Facts, Form, Names, Span
 from tidegate.telemetry.trace_context import TraceContext, current
 
+_BEGUN: Final = Names(
+    names.GEN_AI_REQUEST_MAX_TOKENS,
+    names.GEN_AI_RESPONSE_ID,
+    names.GEN_AI_USAGE_INPUT_TOKENS,
+    names.SERVER_ADDRESS,
+    names.ATTEMPT_NUMBER,
+    names.CONTINUED_TOKENS,
+)
+_ENDED: Final = Names(names.GEN_AI_USAGE_OUTPUT_TOKENS, names.ATTEMPT_OUTCOME)
+_FINISHED: Final = Names(names.GEN_AI_RESPONSE_FINISH_REASONS)
+_FAILED: Final = Names(names.ERROR_TYPE)
 # As conventions have it: ("stop",) and the like.
 _REASONS = {
     reason: (name.removeprefix("FINISH_REASON_").lower(),) for name, reason in generation_pb2.FinishReason.items()
@@ -45,21 +59,19 @@ class AttemptSpan:
         self._span: Span | None = None
         if call is None:
             return
-        operation, model = operation_of(prepared), prepared.request.model.name
-        self._span = call.child(
-            f"{operation} {model}",
-            {
-                names.GEN_AI_OPERATION_NAME: operation,
-                names.GEN_AI_PROVIDER_NAME: names.PROVIDER,
-                names.GEN_AI_REQUEST_MODEL: model,
-                names.GEN_AI_REQUEST_MAX_TOKENS: prepared.max_output_tokens,
-                names.GEN_AI_RESPONSE_ID: prepared.response_id,
-                names.GEN_AI_USAGE_INPUT_TOKENS: len(prepared.prompt.token_ids),
-                names.SERVER_ADDRESS: lease.worker_id,
-                names.ATTEMPT_NUMBER: number,
-                names.CONTINUED_TOKENS: delivered_tokens,
-            },
-            kind=CLIENT,
+        self._span = span = call.child(_form(operation_of(prepared), prepared.request.model.name))
+        span.set(
+            Facts(
+                _BEGUN,
+                (
+                    prepared.max_output_tokens,
+                    prepared.response_id,
+                    len(prepared.prompt.token_ids),
+                    lease.worker_id,
+                    number,
+                    delivered_tokens,
+                ),
+            )
         )
 
     @property
@@ -73,16 +85,11 @@ class AttemptSpan:
         span = self._span
         if span is None:
             return
-        span.set(
-            {
-                names.GEN_AI_USAGE_OUTPUT_TOKENS: passage.tokens - self._delivered_tokens,
-                names.ATTEMPT_OUTCOME: outcome.value,
-            }
-        )
+        span.set(Facts(_ENDED, (passage.tokens - self._delivered_tokens, outcome.value)))
         if passage.finished is not None:
-            span.set({names.GEN_AI_RESPONSE_FINISH_REASONS: _REASONS.get(passage.finished.reason, _UNSPECIFIED)})
+            span.set(Facts(_FINISHED, (_REASONS.get(passage.finished.reason, _UNSPECIFIED),)))
         if error is not None:
-            span.set({names.ERROR_TYPE: error.reason or error.code.name})
+            span.set(Facts(_FAILED, (error.reason or error.code.name,)))
         if outcome is Outcome.FAILED:
             span.fail()
         span.end()
@@ -91,3 +98,16 @@ class AttemptSpan:
 def operation_of(prepared: PreparedRequest) -> str:
     """What a request asks for, in GenAI terms."""
     return "chat" if isinstance(prepared.request.prompt, Chat) else "text_completion"
+
+
+@lru_cache(maxsize=256)
+def _form(operation: str, model: str) -> Form:
+    return Form(
+        f"{operation} {model}",
+        CLIENT,
+        {
+            names.GEN_AI_OPERATION_NAME: operation,
+            names.GEN_AI_PROVIDER_NAME: names.PROVIDER,
+            names.GEN_AI_REQUEST_MODEL: model,
+        },
+    )

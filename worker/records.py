@@ -9,15 +9,30 @@ from __future__ import annotations
 import time
 from asyncio import CancelledError
 from collections.abc import Callable
+from typing import Final
 
 from tidegate.telemetry import catalogue
 from tidegate.telemetry import conventions as names
 from tidegate.telemetry.setup import Telemetry
-from tidegate.telemetry.spans import Span, Value, current_span
+from tidegate.telemetry.spans import Facts, Form, Names, Span, current_span
 from worker.engine import EngineFinish
 from worker.errors import to_rpc
 
 CANCELLED = "cancelled"
+
+
+def _phase(name: str, *, is_measured: bool) -> Form:
+    return Form(f"engine.{name}", attributes={names.PHASE: name, names.PHASE_MEASURED: is_measured})
+
+
+# As the engine has measured them, and as they are seen from here.
+_QUEUED: Final = _phase("queued", is_measured=True)
+_PREFILL: Final = _phase("prefill", is_measured=True)
+_DECODE: Final = _phase("decode", is_measured=True)
+_SEEN_PREFILL: Final = _phase("prefill", is_measured=False)
+_SEEN_DECODE: Final = _phase("decode", is_measured=False)
+_TOKENS: Final = Names(names.GEN_AI_USAGE_INPUT_TOKENS, names.GEN_AI_USAGE_OUTPUT_TOKENS)
+_FINISHED: Final = Names(names.GEN_AI_RESPONSE_FINISH_REASONS, names.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS)
 
 
 class Records:
@@ -39,9 +54,10 @@ class Records:
         self._clock = clock
         self._wall_ns = wall_ns
         self._durations = telemetry.metrics.histogram(catalogue.REQUEST_DURATION)
-        self._first_tokens = telemetry.metrics.histogram(catalogue.TIME_TO_FIRST_TOKEN)
-        self._next_tokens = telemetry.metrics.histogram(catalogue.TIME_PER_OUTPUT_TOKEN)
-        self._drifts = telemetry.metrics.histogram(catalogue.RESERVATION_DRIFT)
+        self._duration = self._durations.under(self._operation)  # of those that come to their own end
+        self._first_token = telemetry.metrics.histogram(catalogue.TIME_TO_FIRST_TOKEN).under(self._operation)
+        self._next_token = telemetry.metrics.histogram(catalogue.TIME_PER_OUTPUT_TOKEN).under(self._operation)
+        self._drift = telemetry.metrics.histogram(catalogue.RESERVATION_DRIFT).under({})
 
     def begin(self, *, prompt_tokens: int) -> Record:
         """A generation is about to run."""
@@ -57,17 +73,17 @@ class Records:
 
     def end(self, record: Record, error: BaseException | None) -> None:
         """The generation has ended."""
-        now, operation = self._clock(), self._operation
-        failed = {} if error is None else {names.ERROR_TYPE: _error_type(error)}
-        self._durations.under(operation | failed).record(now - record.began_at)
+        duration = self._duration
+        if error is not None:
+            duration = self._durations.under(self._operation | {names.ERROR_TYPE: _error_type(error)})
+        duration.record(self._clock() - record.began_at)
         if record.first_at is None:
             return
-        self._first_tokens.under(operation).record(record.first_at - record.began_at)
+        self._first_token.record(record.first_at - record.began_at)
         if record.output_tokens > 1:
-            pace_s = (record.last_at - record.first_at) / (record.output_tokens - 1)
-            self._next_tokens.under(operation).record(pace_s)
+            self._next_token.record((record.last_at - record.first_at) / (record.output_tokens - 1))
         if error is None and record.reserved_tokens:
-            self._drifts.under({}).record(record.output_tokens / record.reserved_tokens)
+            self._drift.record(record.output_tokens / record.reserved_tokens)
 
 
 class Record:
@@ -97,35 +113,30 @@ class Record:
         span = current_span()
         if span is not None:
             self._phases(span)
-            attributes: dict[str, Value] = {
-                names.GEN_AI_USAGE_INPUT_TOKENS: self._prompt_tokens,
-                names.GEN_AI_USAGE_OUTPUT_TOKENS: self.output_tokens,
-            }
-            if self._finish is not None:
-                attributes[names.GEN_AI_RESPONSE_FINISH_REASONS] = (self._finish.reason.value,)
-                attributes[names.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS] = self._finish.cached_prompt_tokens
-            span.set(attributes)
+            span.set(Facts(_TOKENS, (self._prompt_tokens, self.output_tokens)))
+            finish = self._finish
+            if finish is not None:
+                span.set(Facts(_FINISHED, ((finish.reason.value,), finish.cached_prompt_tokens)))
         self._records.end(self, error)
 
     def _phases(self, call: Span) -> None:
         now, wall_ns, finish = self._records.now(), self._records.wall_ns(), self._finish
-
-        def phase(name: str, *, began_at: float, ended_at: float) -> None:
-            span = call.child(f"engine.{name}", {names.PHASE: name, names.PHASE_MEASURED: finish is not None})
-            span.start_ns = wall_ns - round((now - began_at) * 1e9)
-            span.end(wall_ns - round((now - ended_at) * 1e9))
-
         if finish is not None:
-            decode_at = self.last_at - finish.decode_s
-            prefill_at = decode_at - finish.prefill_s
-            phase("queued", began_at=prefill_at - finish.queue_s, ended_at=prefill_at)
-            phase("prefill", began_at=prefill_at, ended_at=decode_at)
-            phase("decode", began_at=decode_at, ended_at=self.last_at)
+            last_ns = wall_ns - _ns(now - self.last_at)
+            decode_ns = last_ns - _ns(finish.decode_s)
+            prefill_ns = decode_ns - _ns(finish.prefill_s)
+            call.child(_QUEUED, prefill_ns - _ns(finish.queue_s)).end(prefill_ns)
+            call.child(_PREFILL, prefill_ns).end(decode_ns)
+            call.child(_DECODE, decode_ns).end(last_ns)
             return
-        first_at = now if self.first_at is None else self.first_at
-        phase("prefill", began_at=self.began_at, ended_at=first_at)
+        first_ns = wall_ns if self.first_at is None else wall_ns - _ns(now - self.first_at)
+        call.child(_SEEN_PREFILL, wall_ns - _ns(now - self.began_at)).end(first_ns)
         if self.first_at is not None:
-            phase("decode", began_at=first_at, ended_at=now)
+            call.child(_SEEN_DECODE, first_ns).end(wall_ns)
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)
 
 
 def _error_type(error: BaseException) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tidegate.telemetry.sampling import Sampler
-from tidegate.telemetry.spans import RecordingTracer, Span
+from tidegate.telemetry.spans import SERVER, Form, RecordingTracer, Span
 from tidegate.telemetry.trace_context import TraceContext, enter, leave
 
 
@@ -14,7 +15,8 @@ class KeptSpans:
     """A sink, and a tracer that records all traces but those whose caller does not."""
 
     def __init__(self, *, share: float = 1.0) -> None:
-        self.ended: list[Span] = []
+        self.ended: deque[Span] = deque()
+        self.cohort = 2**30
         self.has_place = True
         self.tracer = RecordingTracer(Sampler(share=share, is_parent_heard=True), self)
 
@@ -22,9 +24,8 @@ class KeptSpans:
         """See ``SpanSink``."""
         return self.has_place
 
-    def put(self, span: Span, /) -> None:
+    def take(self) -> None:
         """See ``SpanSink``."""
-        self.ended.append(span)
 
     @property
     def spans(self) -> list[Span]:
@@ -33,7 +34,7 @@ class KeptSpans:
 
     def begin(self, name: str = "call") -> Span:
         """The span of a call that comes without a trace."""
-        span = self.tracer.begin(name, (), {})
+        span = self.tracer.begin(Form(name, SERVER), ())
         assert isinstance(span, Span)
         return span
 

@@ -31,10 +31,10 @@ async def test_each_attempt_has_a_span_below_the_calls(stack: AsyncExitStack) ->
     await gateway.gateway.until_idle()
     server = recording.spans[0]
     first, second = [span for span in recording.spans if span.name == "text_completion m"]
-    assert {int(TRACE_ID, 16)} == {span.trace_id for span in recording.spans}
+    assert {TRACE_ID} == {span.trace_id.hex() for span in recording.spans}
     for number, (span, worker) in enumerate(((first, full), (second, free)), start=1):
         assert server.span_id == span.parent_id
-        assert f"00-{TRACE_ID}-{span.span_id:016x}-01" == worker.metadata[0]["traceparent"]
+        assert f"00-{TRACE_ID}-{span.span_id.hex()}-01" == worker.metadata[0]["traceparent"]
         assert "vendor=1" == worker.metadata[0]["tracestate"]
         assert (number, worker.target) == (
             span.attributes["tidegate.attempt.number"],
@@ -96,5 +96,5 @@ async def test_a_call_that_failed_by_our_fault_is_in_the_log_with_its_trace(
     (line,) = [line for line in lines if line["severity"] == "ERROR"]
     assert ("call failed: INTERNAL", TRACE_ID) == (line["message"], line["trace_id"])
     server = recording.spans[0]
-    assert f"{server.span_id:016x}" == line["span_id"]
+    assert server.span_id.hex() == line["span_id"]
     assert "INVALID_JOB" in line["exception"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,12 +30,13 @@ from tests.fakes.spans import KeptSpans
 from tidegate import __version__
 from tidegate.telemetry.conventions import GEN_AI_RESPONSE_ID, SCHEMA_URL
 from tidegate.telemetry.otlp import ExportRequests, write
+from tidegate.telemetry.otlp_attribute import Value
 from tidegate.telemetry.sampling import Sampler
-from tidegate.telemetry.spans import CLIENT, INTERNAL, SERVER, Kind, Span, Value
+from tidegate.telemetry.spans import CLIENT, INTERNAL, SERVER, Constant, Facts, Form, Kind, Names, Span
 from tidegate.telemetry.trace_context import TraceContext, incoming
 
 _RESOURCE = Resource({"service.name": "test", "n": 3})
-_TRACE_IDS, _SPAN_IDS = st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1)
+_TRACE_IDS, _SPAN_IDS = (st.binary(min_size=size, max_size=size).filter(any) for size in (16, 8))
 _VALUES: st.SearchStrategy[Value] = st.one_of(
     st.text(max_size=200),
     st.booleans(),
@@ -51,22 +53,25 @@ _KINDS = {INTERNAL: SpanKind.INTERNAL, SERVER: SpanKind.SERVER, CLIENT: SpanKind
 class Told:
     """What a span is told."""
 
-    trace_id: int
-    parent_id: int
+    trace_id: bytes
+    parent_id: bytes
     is_parent_remote: bool
     state: str
     name: str
     kind: Kind
-    attributes: dict[str, Value]
+    of_form: dict[str, Value]
+    constant: dict[str, Value]
+    facts: dict[str, Value]
     events: list[dict[str, Value]]
     has_failed: bool
 
     def span(self) -> Span:
         """It has ended."""
         above = TraceContext(self.trace_id, self.parent_id, 1, self.state)
-        span = Span(KeptSpans().tracer, above, self.name, self.kind, {})
+        span = Span(KeptSpans().tracer, above, Form(self.name, self.kind, self.of_form), 1)
         span.is_parent_remote = self.is_parent_remote and bool(self.parent_id)
-        span.set(self.attributes)
+        span.set(Facts(_names(tuple(self.facts)), tuple(self.facts.values())))
+        span.set(Constant(self.constant))
         for event in self.events:
             span.event("lost", event)
         if self.has_failed:
@@ -75,32 +80,51 @@ class Told:
         return span
 
 
+@lru_cache(maxsize=1000)
+def _names(names: tuple[str, ...]) -> Names:
+    """The same ones again and again, so that what they keep is used."""
+    return Names(*names)
+
+
+def _under(prefix: str, attributes: dict[str, Value]) -> dict[str, Value]:
+    """None that another part of the span has, too."""
+    return {prefix + name: value for name, value in attributes.items()}
+
+
 _TOLD = st.builds(
     Told,
     trace_id=_TRACE_IDS,
-    parent_id=st.just(0) | _SPAN_IDS,
+    parent_id=st.just(b"") | _SPAN_IDS,
     is_parent_remote=st.booleans(),
     state=st.sampled_from(("", "vendor=1", "a=1,b=2")),
     name=st.text(max_size=20),
     kind=st.sampled_from(tuple(_KINDS)),
-    attributes=_ATTRIBUTES,
+    of_form=_ATTRIBUTES.map(partial(_under, "form.")),
+    constant=_ATTRIBUTES.map(partial(_under, "constant.")),
+    facts=_ATTRIBUTES,
     events=st.lists(_ATTRIBUTES, max_size=2),
     has_failed=st.booleans(),
 )
 
 
+def number(span_or_trace_id: bytes) -> int:
+    """As the SDK has ids."""
+    return int.from_bytes(span_or_trace_id, "big")
+
+
 def as_the_sdk_has_it(span: Span) -> ReadableSpan:
     """The same."""
     state = TraceState.from_header([span.state] if span.state else [])
-    parent = SpanContext(span.trace_id, span.parent_id, is_remote=span.is_parent_remote) if span.parent_id else None
+    trace_id, parent_id = number(span.trace_id), number(span.parent_id)
+    parent = SpanContext(trace_id, parent_id, is_remote=span.is_parent_remote) if parent_id else None
     return ReadableSpan(
         name=span.name,
-        context=SpanContext(span.trace_id, span.span_id, is_remote=False, trace_state=state),
+        context=SpanContext(trace_id, number(span.span_id), is_remote=False, trace_state=state),
         parent=parent,
         resource=_RESOURCE,
         attributes=span.attributes,
         events=[Event(name, attributes, time_ns) for name, time_ns, attributes in span.events or ()],
-        kind=_KINDS[span.kind],
+        kind=_KINDS[span.form.kind],
         status=Status(StatusCode.ERROR if span.has_failed else StatusCode.UNSET),
         start_time=span.start_ns,
         end_time=span.end_ns,
@@ -121,16 +145,16 @@ def test_spans_are_written_as_the_sdk_writes_them(told: list[Told]) -> None:
 
 
 @given(_TRACE_IDS, st.sampled_from((0.0, 0.1, 0.5, 0.999, 1.0)) | st.floats(0, 1), st.sampled_from((None, 0, 1)))
-def test_traces_are_sampled_as_the_sdk_samples_them(trace_id: int, share: float, caller_flags: int | None) -> None:
+def test_traces_are_sampled_as_the_sdk_samples_them(trace_id: bytes, share: float, caller_flags: int | None) -> None:
     """By the same ids, with a caller and without."""
     caller, context = None, Context()
     if caller_flags is not None:
-        caller = TraceContext(trace_id, 1, caller_flags, "")
-        above = SpanContext(trace_id, 1, is_remote=True, trace_flags=TraceFlags(caller_flags))
+        caller = TraceContext(trace_id, b"of eight", caller_flags, "")
+        above = SpanContext(number(trace_id), 1, is_remote=True, trace_flags=TraceFlags(caller_flags))
         context = set_span_in_context(NonRecordingSpan(above), context)
     ratio = TraceIdRatioBased(share)
     for sampler, is_parent_heard in ((ratio, False), (ParentBased(ratio), True)):
-        decision = sampler.should_sample(context, trace_id, "call").decision
+        decision = sampler.should_sample(context, number(trace_id), "call").decision
         ours = Sampler(share=share, is_parent_heard=is_parent_heard)
         assert (decision.value == 2) is ours.is_sampled(trace_id, caller)
 
@@ -151,5 +175,9 @@ def test_a_callers_context_is_read_as_opentelemetry_reads_it(parent: str, states
     span = get_current_span(TraceContextTextMapPropagator().extract(carrier, Context())).get_span_context()
     assert span.is_valid is (ours is not None)
     if ours is not None:
-        assert (span.trace_id, span.span_id, int(span.trace_flags)) == (ours.trace_id, ours.span_id, ours.flags)
+        assert (span.trace_id, span.span_id, int(span.trace_flags)) == (
+            number(ours.trace_id),
+            number(ours.span_id),
+            ours.flags,
+        )
         assert span.trace_state == TraceState.from_header([ours.state] if ours.state else [])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -26,7 +27,7 @@ from tidegate.rpc.status import INFERENCE_DOMAIN, RpcError
 from tidegate.rpc.telemetry import TraceInterceptor
 from tidegate.telemetry.sampling import Sampler
 from tidegate.telemetry.setup import Telemetry, setup
-from tidegate.telemetry.spans import SERVER, NoTracer, RecordingTracer, Span, Tracer
+from tidegate.telemetry.spans import SERVER, Form, NoTracer, RecordingTracer, Span, Tracer
 from tidegate.telemetry.trace_context import current
 
 _GENERATE = "tidegate.inference.v1.InferenceService/Generate"
@@ -42,13 +43,15 @@ class EndedSpans:
     """Hands over spans as they end."""
 
     def __init__(self) -> None:
+        self.ended: deque[Span] = deque()
+        self.cohort = 1
         self._spans: asyncio.Queue[Span] = asyncio.Queue()
 
     def has_room(self) -> bool:
         return True
 
-    def put(self, span: Span, /) -> None:
-        self._spans.put_nowait(span)
+    def take(self) -> None:
+        self._spans.put_nowait(self.ended.popleft())
 
     async def next(self) -> Span:
         return await asyncio.wait_for(self._spans.get(), PATIENCE_S)
@@ -164,7 +167,7 @@ async def test_answered_call_has_a_server_span_with_status_ok(spans: EndedSpans,
         stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
         await stub.Tokenize(inference_service_pb2.TokenizeRequest())
     span = await spans.next()
-    assert (_TOKENIZE, SERVER, False) == (span.name, span.kind, span.has_failed)
+    assert (_TOKENIZE, SERVER, False) == (span.name, span.form.kind, span.has_failed)
     assert {"rpc.system.name": "grpc", "rpc.method": _TOKENIZE, "rpc.response.status_code": "OK"} == span.attributes
 
 
@@ -186,8 +189,8 @@ async def test_span_continues_the_callers_trace(spans: EndedSpans, tracer: Trace
         metadata = (("traceparent", _TRACEPARENT), ("tracestate", "vendor=1"))
         await stub.Tokenize(inference_service_pb2.TokenizeRequest(), metadata=metadata)
     span = await spans.next()
-    assert 0xB7AD6B7169203331 == span.parent_id
-    expected = (("traceparent", f"00-{_TRACE_ID}-{span.span_id:016x}-01"), ("tracestate", "vendor=1"))
+    assert "b7ad6b7169203331" == span.parent_id.hex()
+    expected = (("traceparent", f"00-{_TRACE_ID}-{span.span_id.hex()}-01"), ("tracestate", "vendor=1"))
     assert expected == service.seen_metadata
 
 
@@ -285,7 +288,7 @@ async def test_health_checks_have_no_span(spans: EndedSpans, tracer: Tracer) -> 
 
 def ended(telemetry: Telemetry, name: str) -> None:
     """A call has come and gone."""
-    span = telemetry.tracer.begin(name, (), {})
+    span = telemetry.tracer.begin(Form(name, SERVER), ())
     assert isinstance(span, Span)
     span.end()
 

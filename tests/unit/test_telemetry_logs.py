@@ -8,7 +8,9 @@ from tests.fakes.spans import standing_in
 from tidegate.telemetry.logs import JsonFormatter, TextFormatter
 from tidegate.telemetry.trace_context import SAMPLED, TraceContext
 
-_CONTEXT = TraceContext(0xABC, 0xDEF, SAMPLED, "")
+_CONTEXT = TraceContext(
+    bytes.fromhex("00000000000000000000000000000abc"), bytes.fromhex("0000000000000def"), SAMPLED, ""
+)
 
 
 def record(*, failed: bool = False) -> logging.LogRecord:

@@ -88,7 +88,9 @@ def test_a_prometheus_name_ends_with_its_unit(name: str, unit: str, expected: st
 def test_a_latency_carries_the_trace_that_it_came_from() -> None:
     """The bucket's exemplar names the span that was current when the value was recorded."""
     metrics = Metrics(exemplars=True)
-    with standing_in(TraceContext(0xABC, 0xDEF, SAMPLED, "")):
+    with standing_in(
+        TraceContext(bytes.fromhex("00000000000000000000000000000abc"), bytes.fromhex("0000000000000def"), SAMPLED, "")
+    ):
         metrics.histogram(_WAIT).under({}).record(5)
     (line,) = [line for line in exposed(metrics).splitlines() if 'le="10.0"' in line]
     assert f'trace_id="{0xABC:032x}"' in line
@@ -100,9 +102,15 @@ def test_a_latency_that_is_pushed_carries_its_trace_too() -> None:
     """OpenTelemetry's SDK is told of it, and of none where the trace is not recorded."""
     reader = InMemoryMetricReader()
     histogram = Metrics(readers=[reader], exemplars=True).histogram(_WAIT).under({})
-    with standing_in(TraceContext(0xABC, 0xDEF, SAMPLED, "")):
+    with standing_in(
+        TraceContext(bytes.fromhex("00000000000000000000000000000abc"), bytes.fromhex("0000000000000def"), SAMPLED, "")
+    ):
         histogram.record(5)
-    with standing_in(TraceContext(0xABD, 0xDEF, UNSAMPLED, "")):
+    with standing_in(
+        TraceContext(
+            bytes.fromhex("00000000000000000000000000000abd"), bytes.fromhex("0000000000000def"), UNSAMPLED, ""
+        )
+    ):
         histogram.record(50)
     data = reader.get_metrics_data()
     assert data is not None
@@ -167,3 +175,17 @@ def test_the_values_of_a_label_are_bounded() -> None:
     """The first ones are named, and keep their names; the later ones are other."""
     labels = BoundedLabels(limit=2)
     assert ["a", "b", "other", "a", "other"] == [labels.label(value) for value in ("a", "b", "c", "a", "c")]
+
+
+def test_a_bucket_shows_the_first_value_since_it_was_looked_at() -> None:
+    """What comes between two scrapes is told by one of its traces; before the next one there is another."""
+    metrics = Metrics(exemplars=True)
+    wait = metrics.histogram(_WAIT).under({})
+    shown = []
+    for round_ in (1, 3):
+        for number in (round_, round_ + 1):
+            with standing_in(TraceContext(bytes([number] * 16), b"of eight", SAMPLED, "")):
+                wait.record(5)
+        (line,) = [line for line in exposed(metrics).splitlines() if 'le="10.0"' in line]
+        shown.append(line.partition('trace_id="')[2][:2])
+    assert ["01", "03"] == shown

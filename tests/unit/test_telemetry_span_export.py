@@ -13,7 +13,7 @@ from tests.fakes.patience import PATIENCE_S
 from tidegate.telemetry import span_export
 from tidegate.telemetry.sampling import Sampler
 from tidegate.telemetry.span_export import SpanExport
-from tidegate.telemetry.spans import RecordingTracer, Span
+from tidegate.telemetry.spans import SERVER, Form, RecordingTracer, Span
 
 
 class Collector:
@@ -90,7 +90,7 @@ def exporting(collector: Collector) -> Iterator[tuple[SpanExport, RecordingTrace
 def ended(tracer: RecordingTracer, *calls: str) -> None:
     """Calls that have come and gone."""
     for call in calls:
-        span = tracer.begin(call, (), {})
+        span = tracer.begin(Form(call, SERVER), ())
         assert isinstance(span, Span)
         span.end()
 
@@ -141,7 +141,7 @@ def test_no_trace_begins_while_the_queue_is_full() -> None:
         ended(tracer, "a", "b")
         assert collector.was_asked.wait(PATIENCE_S)
         ended(tracer, "c", "d", "e")
-        refused = tracer.begin("f", (), {})
+        refused = tracer.begin(Form("f", SERVER), ())
         assert (None, 1) == (refused, export.counts["dropped"])
         collector.may_answer.set()
     assert {"sent": 5, "failed": 0, "dropped": 1} == export.counts
@@ -159,7 +159,7 @@ def test_next_to_nothing_is_recorded_for_a_collector_that_is_down(monkeypatch: p
             ended(tracer, "a", "b", "c", "d")
             assert warned.twice.wait(PATIENCE_S)
             recorded = 0
-            while (span := tracer.begin("e", (), {})) is not None:
+            while (span := tracer.begin(Form("e", SERVER), ())) is not None:
                 assert isinstance(span, Span)
                 span.end()
                 recorded += 1
@@ -174,7 +174,7 @@ def test_a_span_that_ends_while_the_queue_is_full_is_dropped() -> None:
     """The queue has a bound for spans that had begun before, too."""
     collector = SlowCollector()
     with exporting(collector) as (export, tracer):
-        late = tracer.begin("late", (), {})
+        late = tracer.begin(Form("late", SERVER), ())
         ended(tracer, "a", "b")
         assert collector.was_asked.wait(PATIENCE_S)
         ended(tracer, "c", "d", "e")
@@ -189,7 +189,7 @@ def test_spans_that_end_after_the_end_are_counted() -> None:
     """They go nowhere."""
     collector = Collector()
     with exporting(collector) as (export, tracer):
-        late = tracer.begin("late", (), {})
+        late = tracer.begin(Form("late", SERVER), ())
     assert isinstance(late, Span)
     late.end()
     assert {"sent": 0, "failed": 0, "dropped": 1} == export.counts

@@ -4,27 +4,38 @@ import pytest
 
 from tests.fakes.spans import KeptSpans, standing_in
 from tidegate.telemetry.sampling import Sampler, sampler_of_environment
-from tidegate.telemetry.spans import CLIENT, INTERNAL, SERVER, NoTracer, RecordingTracer, Span, current_span
-from tidegate.telemetry.trace_context import UNRECORDED, TraceContext, current
+from tidegate.telemetry.spans import (
+    CLIENT,
+    SERVER,
+    Constant,
+    Facts,
+    Form,
+    Names,
+    NoTracer,
+    RecordingTracer,
+    Span,
+    current_span,
+)
+from tidegate.telemetry.trace_context import UNRECORDED, Ids, TraceContext, current
 
-_TRACE_ID, _CALLER_ID = 0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331
-_PARENT = f"00-{_TRACE_ID:032x}-{_CALLER_ID:016x}"
+_TRACE_ID, _CALLER_ID = bytes.fromhex("0af7651916cd43dd8448eb211c80319c"), bytes.fromhex("b7ad6b7169203331")
+_PARENT = f"00-{_TRACE_ID.hex()}-{_CALLER_ID.hex()}"
+_CALL = Form("call", SERVER)
 
 
 def test_a_call_stands_below_its_caller() -> None:
     """In the caller's trace, with what vendors have written there."""
     kept = KeptSpans()
-    span = kept.tracer.begin("call", (("traceparent", f"{_PARENT}-01"), ("tracestate", "a=1")), {"k": 1})
+    span = kept.tracer.begin(_CALL, (("traceparent", f"{_PARENT}-01"), ("tracestate", "a=1")))
     assert isinstance(span, Span)
-    assert (_TRACE_ID, _CALLER_ID, True, SERVER, "a=1", {"k": 1}) == (
+    assert (_TRACE_ID, _CALLER_ID, True, "call", "a=1") == (
         span.trace_id,
         span.parent_id,
         span.is_parent_remote,
-        span.kind,
+        span.name,
         span.state,
-        span.attributes,
     )
-    expected = (("traceparent", f"00-{_TRACE_ID:032x}-{span.span_id:016x}-01"), ("tracestate", "a=1"))
+    expected = (("traceparent", f"00-{_TRACE_ID.hex()}-{span.span_id.hex()}-01"), ("tracestate", "a=1"))
     assert expected == span.metadata
 
 
@@ -32,17 +43,21 @@ def test_a_child_stands_below_its_span() -> None:
     """And begins open: the tracer knows how many are."""
     kept = KeptSpans()
     call = kept.begin()
-    child = call.child("attempt", {"k": "v"}, kind=CLIENT)
-    assert (call.trace_id, call.span_id, False, CLIENT) == (
-        child.trace_id,
-        child.parent_id,
-        child.is_parent_remote,
-        child.kind,
-    )
-    assert INTERNAL == call.child("stage").kind
+    child = call.child(Form("attempt", CLIENT))
+    assert (call.trace_id, call.span_id, False) == (child.trace_id, child.parent_id, child.is_parent_remote)
+    assert 5 == call.child(Form("phase"), start_ns=5).start_ns
     assert 3 == kept.tracer.open_spans
     child.end()
-    assert ([child], 2) == (kept.ended, kept.tracer.open_spans)
+    assert ([child], 2) == (list(kept.ended), kept.tracer.open_spans)
+
+
+def test_a_span_has_what_it_was_told_and_what_its_form_says() -> None:
+    """In that order."""
+    span = KeptSpans().tracer.begin(Form("call", SERVER, {"a": 1}), ())
+    assert isinstance(span, Span)
+    span.set(Facts(Names("b", "c"), (2, "x")))
+    span.set(Constant({"d": True}))
+    assert {"a": 1, "b": 2, "c": "x", "d": True} == span.attributes
 
 
 def test_nothing_is_said_of_a_span_after_its_end() -> None:
@@ -50,18 +65,24 @@ def test_nothing_is_said_of_a_span_after_its_end() -> None:
     kept = KeptSpans()
     span = kept.begin()
     span.end(at_ns=7)
-    span.set({"late": 1})
+    span.set(Constant({"late": 1}))
     span.event("late", {})
     span.fail()
     span.end()
-    assert ({}, None, False, 7, [span]) == (span.attributes, span.events, span.has_failed, span.end_ns, kept.ended)
+    assert ({}, None, False, 7, [span]) == (
+        span.attributes,
+        span.events,
+        span.has_failed,
+        span.end_ns,
+        list(kept.ended),
+    )
 
 
 @pytest.mark.parametrize(("flags", "is_recorded"), [("00", False), ("01", True), ("03", True)])
 def test_the_caller_says_whether_its_trace_is_recorded(flags: str, *, is_recorded: bool) -> None:
     """Whatever share of its own traces a process records; and those behind it are told the same."""
     kept = KeptSpans(share=0.0 if is_recorded else 1.0)
-    context = kept.tracer.begin("call", (("traceparent", f"{_PARENT}-{flags}"),), {})
+    context = kept.tracer.begin(_CALL, (("traceparent", f"{_PARENT}-{flags}"),))
     assert context is not None
     assert (is_recorded, is_recorded, _TRACE_ID) == (isinstance(context, Span), context.is_sampled, context.trace_id)
 
@@ -71,7 +92,7 @@ def test_what_is_not_recorded_tells_others_so() -> None:
     tracer = KeptSpans(share=0.0).tracer
     context = tracer.elsewhere
     assert context is not None
-    assert (("traceparent", f"00-{context.trace_id:032x}-{context.span_id:016x}-00"),) == context.metadata
+    assert (("traceparent", f"00-{context.trace_id.hex()}-{context.span_id.hex()}-00"),) == context.metadata
     assert NoTracer().elsewhere is None
 
 
@@ -79,8 +100,8 @@ def test_what_is_not_recorded_stands_nowhere() -> None:
     """Nothing is drawn or kept for it, here or in the services behind; nor when the sink is full."""
     unsampled, full = KeptSpans(share=0.0), KeptSpans()
     full.has_place = False
-    calls = [kept.tracer.begin("call", (), {}) for kept in (unsampled, full)]
-    behind = KeptSpans().tracer.begin("call", UNRECORDED.metadata, {})
+    calls = [kept.tracer.begin(_CALL, ()) for kept in (unsampled, full)]
+    behind = KeptSpans().tracer.begin(_CALL, UNRECORDED.metadata)
     assert [None, None, None] == [*calls, behind]
 
 
@@ -88,15 +109,15 @@ def test_who_hears_no_caller_begins_a_trace_of_its_own() -> None:
     """Calls that were not recorded before have no trace in common."""
     kept = KeptSpans()
     tracer = RecordingTracer(Sampler(share=1.0, is_parent_heard=False), kept)
-    spans = [tracer.begin("call", UNRECORDED.metadata, {}) for _ in range(2)]
-    assert [0, 0] == [span.parent_id for span in spans if isinstance(span, Span)]
+    spans = [tracer.begin(_CALL, UNRECORDED.metadata) for _ in range(2)]
+    assert [b"", b""] == [span.parent_id for span in spans if isinstance(span, Span)]
     assert 3 == len({UNRECORDED.trace_id, *(span.trace_id for span in spans if span is not None)})
 
 
 def test_a_caller_who_does_not_record_is_passed_on_as_it_came() -> None:
     """Its own context is the last one that anybody knows."""
     metadata = (("traceparent", f"{_PARENT}-00"), ("tracestate", "a=1"))
-    context = KeptSpans().tracer.begin("call", metadata, {})
+    context = KeptSpans().tracer.begin(_CALL, metadata)
     assert context is not None
     assert metadata == context.metadata
 
@@ -105,24 +126,23 @@ def test_a_trace_without_room_ends_at_its_caller() -> None:
     """Those behind are told not to record what would stand below nothing."""
     kept = KeptSpans()
     kept.has_place = False
-    context = kept.tracer.begin("call", (("traceparent", f"{_PARENT}-01"),), {})
+    context = kept.tracer.begin(_CALL, (("traceparent", f"{_PARENT}-01"),))
     assert context is not None
     assert (("traceparent", f"{_PARENT}-00"),) == context.metadata
 
 
 def test_without_a_tracer_the_callers_context_travels_on() -> None:
     """Unchanged; without a caller there is none."""
-    context = NoTracer().begin(
-        "call", (("traceparent", f"{_PARENT}-03"), ("tracestate", "a=1"), ("tracestate", "b=2")), {}
-    )
+    metadata = (("traceparent", f"{_PARENT}-03"), ("tracestate", "a=1"), ("tracestate", "b=2"))
+    context = NoTracer().begin(_CALL, metadata)
     assert context is not None
     assert (("traceparent", f"{_PARENT}-03"), ("tracestate", "a=1,b=2")) == context.metadata
-    assert NoTracer().begin("call", (), {}) is None
+    assert NoTracer().begin(_CALL, ()) is None
 
 
 def test_the_current_span_is_one_that_is_recorded() -> None:
     """A context without a span is none."""
-    span, passing = KeptSpans().begin(), TraceContext(1, 2, 1, "")
+    span, passing = KeptSpans().begin(), TraceContext(b"trace of sixteen", b"of eight", 1, "")
     with standing_in(span):
         assert (span, span) == (current(), current_span())
     with standing_in(passing):
@@ -154,3 +174,11 @@ def test_the_operator_chooses_the_sampler(
         else:
             monkeypatch.setenv(variable, value)
     assert expected == sampler_of_environment()
+
+
+def test_no_id_is_drawn_twice() -> None:
+    """Nor is one of zeros, which would be none."""
+    ids = Ids()
+    drawn = [ids.next(size) for size in (16, 8, 8) * 1000]
+    assert [] == [one for one in drawn if not any(one)]
+    assert len(drawn) == len(set(drawn))

@@ -134,11 +134,13 @@ MODULES = (
     "tidegate.rpc.running_calls",
     "tidegate.rpc.served_calls",
     "tidegate.telemetry.otlp",
+    "tidegate.telemetry.otlp_attribute",
     "tidegate.telemetry.recorder",
     "tidegate.telemetry.sampling",
     "tidegate.telemetry.span_export",
     "tidegate.telemetry.spans",
     "tidegate.telemetry.trace_context",
+    "worker.records",
 )
 
 

@@ -27,7 +27,7 @@ class TextFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's name
         """See ``logging.Formatter``."""
         context = current()
-        trace = "" if context is None else f" trace_id={context.trace_id:032x}"
+        trace = "" if context is None else f" trace_id={context.trace_id.hex()}"
         return super().formatMessage(record) + trace
 
 
@@ -45,7 +45,7 @@ class JsonFormatter(logging.Formatter):
         }
         context = current()
         if context is not None:
-            line |= {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+            line |= {"trace_id": context.trace_id.hex(), "span_id": context.span_id.hex()}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)

@@ -86,7 +86,7 @@ class Metrics:
             return Pushed(with_exemplars(sdk.record) if self._exemplars else sdk.record)
 
         def make() -> HistogramSeries:
-            return HistogramSeries(metric.buckets, {} if self._exemplars else None)
+            return HistogramSeries(metric.buckets, exemplars=self._exemplars)
 
         return self._histograms.setdefault(metric, Recorded(metric, make))
 

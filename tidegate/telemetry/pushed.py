@@ -48,5 +48,6 @@ def _context() -> Context:
     context, found = current(), Context()
     if context is None or not context.is_sampled:
         return found
-    span = SpanContext(context.trace_id, context.span_id, is_remote=False, trace_flags=TraceFlags(context.flags))
+    trace_id, span_id = int.from_bytes(context.trace_id, "big"), int.from_bytes(context.span_id, "big")
+    span = SpanContext(trace_id, span_id, is_remote=False, trace_flags=TraceFlags(context.flags))
     return set_span_in_context(NonRecordingSpan(span), found)

@@ -30,8 +30,6 @@ Attributes = Mapping[str, str]
 
 # Of one metric; as in the SDK, what comes under further attributes is counted together.
 MAX_SERIES = 2000
-# Of a bucket: who collects sees the last one.
-_EXEMPLAR_EVERY_NS = 1_000_000_000
 _BEYOND: Attributes = {"otel.metric.overflow": "true"}
 
 
@@ -58,17 +56,31 @@ class CounterSeries:
 class HistogramSeries:
     """A histogram under one set of attributes."""
 
-    __slots__ = ("_began_ns", "_bounds", "_counts", "_exemplars", "_greatest", "_least", "_lock", "_sum")
+    __slots__ = (
+        "_began_ns",
+        "_bounds",
+        "_counts",
+        "_exemplars",
+        "_greatest",
+        "_has_exemplar",
+        "_least",
+        "_lock",
+        "_sum",
+    )
 
-    def __init__(self, bounds: tuple[float, ...], exemplars: dict[int, Exemplar] | None) -> None:
-        """``exemplars`` is where each bucket keeps a recent value of a sampled trace; None to keep none."""
+    def __init__(self, bounds: tuple[float, ...], *, exemplars: bool) -> None:
+        """With ``exemplars``, each bucket shows a value of a sampled trace: the first after it was last looked at.
+
+        So most values cost nothing more than they do without.
+        """
         self._began_ns = time.time_ns()
         self._bounds = bounds
         self._lock = Lock()
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
         self._least, self._greatest = float("inf"), float("-inf")
-        self._exemplars = exemplars
+        self._exemplars: dict[int, Exemplar] = {}  # by bucket
+        self._has_exemplar = [not exemplars] * len(self._counts)  # one that nobody has seen
 
     def record(self, amount: float) -> None:
         """One more value."""
@@ -78,19 +90,21 @@ class HistogramSeries:
             self._sum += amount
             self._least = min(self._least, amount)
             self._greatest = max(self._greatest, amount)
-        if self._exemplars is not None and (context := current()) is not None and context.is_sampled:
-            self._show(amount, bucket, context, self._exemplars)
+        if not self._has_exemplar[bucket] and (context := current()) is not None and context.is_sampled:
+            self._show(amount, bucket, context)
 
-    def _show(self, amount: float, bucket: int, context: TraceContext, exemplars: dict[int, Exemplar]) -> None:
-        now_ns = time.time_ns()
-        shown = exemplars.get(bucket)
-        if shown is None or now_ns - shown.time_unix_nano >= _EXEMPLAR_EVERY_NS:
-            exemplars[bucket] = Exemplar({}, amount, now_ns, context.span_id, context.trace_id)
+    def _show(self, amount: float, bucket: int, context: TraceContext) -> None:
+        trace_id, span_id = int.from_bytes(context.trace_id, "big"), int.from_bytes(context.span_id, "big")
+        self._exemplars[bucket] = Exemplar({}, amount, time.time_ns(), span_id, trace_id)
+        self._has_exemplar[bucket] = True
 
     def point(self, attributes: Attributes, now_ns: int) -> HistogramDataPoint:
         """As it is now."""
         with self._lock:
             counts, total, least, greatest = tuple(self._counts), self._sum, self._least, self._greatest
+        shown = dict(self._exemplars)
+        for bucket in shown:
+            self._has_exemplar[bucket] = False
         return HistogramDataPoint(
             attributes=dict(attributes),
             start_time_unix_nano=self._began_ns,
@@ -101,7 +115,7 @@ class HistogramSeries:
             explicit_bounds=self._bounds,
             min=least,
             max=greatest,
-            exemplars=list(self._exemplars.values()) if self._exemplars is not None else [],
+            exemplars=list(shown.values()),
         )
 
 

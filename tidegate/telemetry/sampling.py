@@ -14,7 +14,7 @@ _LOGGER = logging.getLogger(__name__)
 
 _DEFAULT = "parentbased_always_on"
 _PARENT_BASED = "parentbased_"
-_LOW_BITS = 1 << 64
+_LOW_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,13 +24,13 @@ class Sampler:
     share: float
     is_parent_heard: bool
 
-    def is_sampled(self, trace_id: int, caller: TraceContext | None) -> bool:
+    def is_sampled(self, trace_id: bytes, caller: TraceContext | None) -> bool:
         """Whether a trace is recorded. By its id, so that all who record the same share record the same traces."""
         if caller is not None and self.is_parent_heard:
             return caller.is_sampled
         if self.share in (0.0, 1.0):
             return self.share == 1.0
-        return trace_id % _LOW_BITS < round(self.share * _LOW_BITS)
+        return int.from_bytes(trace_id[-_LOW_BYTES:], "big") < round(self.share * (1 << 8 * _LOW_BYTES))
 
 
 def sampler_of_environment() -> Sampler:

@@ -29,7 +29,7 @@ SENT, FAILED, DROPPED = "sent", "failed", "dropped"
 
 # So many spans are written one after the other, in a fraction of a millisecond: what writes them then stands in the
 # processor's cache, and takes half of what it takes for one span between two requests.
-_WRITTEN_AT_ONCE = 64
+_WRITTEN_AT_ONCE = 256
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 # A collector that has failed twice is asked again with so many, and no more is recorded for it.
 _ASKED_WITH = 64
@@ -57,8 +57,8 @@ class SpanExport:
         self._batch = int(os.environ.get(OTEL_BSP_MAX_EXPORT_BATCH_SIZE, "512"))
         self._delay_s = float(os.environ.get(OTEL_BSP_SCHEDULE_DELAY, "5000")) / 1e3
         self._room = self._capacity  # for further traces
-        self._written_at_once = min(_WRITTEN_AT_ONCE, self._batch)
-        self._ended: deque[Span] = deque()
+        self.cohort = min(_WRITTEN_AT_ONCE, self._batch)
+        self.ended: deque[Span] = deque()
         self._queue: deque[bytes] = deque()  # those that are written
         self._counts = dict.fromkeys((SENT, FAILED, DROPPED), 0)
         self._sending = threading.Lock()
@@ -70,37 +70,38 @@ class SpanExport:
     @property
     def counts(self) -> Mapping[str, int]:
         """Spans so far, by what became of them; a trace that was not recorded counts as one."""
+        if not self._capacity:  # nobody is to write any more
+            self._write()
         return self._counts
 
     def has_room(self) -> bool:
         """See ``spans.SpanSink``."""
-        if len(self._queue) + len(self._ended) < self._room:
+        if len(self._queue) + len(self.ended) < self._room:
             return True
         self._counts[DROPPED] += 1
         return False
 
-    def put(self, span: Span, /) -> None:
+    def take(self) -> None:
         """See ``spans.SpanSink``."""
-        if len(self._queue) + len(self._ended) >= self._capacity:
-            self._counts[DROPPED] += 1
-            return
-        self._ended.append(span)
-        if len(self._ended) >= self._written_at_once:
-            self._write()
-            if len(self._queue) >= self._batch and not self._wake.is_set():
-                self._wake.set()
+        self._write()
+        if len(self._queue) >= self._batch and not self._wake.is_set():
+            self._wake.set()
 
     def _write(self) -> None:
         """From either thread; but while there is much to do, from the one in which spans end.
 
         The two would take the interpreter from one another, which costs more than the writing.
         """
-        while self._ended:
+        ended, queue = self.ended, self._queue
+        while ended:
             try:
-                span = self._ended.popleft()
+                span = ended.popleft()
             except IndexError:  # the other thread has taken it
                 return
-            self._queue.append(write(span))
+            if len(queue) < self._capacity:
+                queue.append(write(span))
+            else:
+                self._counts[DROPPED] += 1
 
     def flush(self) -> None:
         """Send what has ended so far. Blocks; gives up when the collector does not take it."""
@@ -133,9 +134,8 @@ class SpanExport:
         if not pause_s:
             self.flush()
         self._capacity = self._room = 0
-        self._counts[DROPPED] += len(self._queue) + len(self._ended)
+        self._counts[DROPPED] += len(self._queue)
         self._queue.clear()
-        self._ended.clear()
 
     def _send_batches(self, *, least: int) -> bool:
         """While there are so many spans; whether the collector took them."""

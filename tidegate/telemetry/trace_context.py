@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from contextvars import ContextVar
-from random import getrandbits
 from typing import Final
 
 from tidegate.rpc.metadata import TRACEPARENT, TRACESTATE
 
-_FORM = re.compile(r"([\da-f]{2})-([\da-f]{32})-([\da-f]{16})-([\da-f]{2})(-.*)?")
-SAMPLED, UNSAMPLED = 1, 0  # as flags
+_PARENT_KEY: Final = TRACEPARENT  # of this module, which is compiled
+_STATE_KEY: Final = TRACESTATE
+_FORM = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+SAMPLED: Final = 1  # as flags
+UNSAMPLED: Final = 0
+
+# Ids, in bytes. All zeros are none.
+TRACE_ID_BYTES: Final = 16
+SPAN_ID_BYTES: Final = 8
+# Of ids at a time: a system call takes a microsecond.
+_DRAWN_BYTES: Final = 4096
 
 
 class TraceContext:
@@ -19,7 +28,7 @@ class TraceContext:
 
     __slots__ = ("flags", "span_id", "state", "trace_id")
 
-    def __init__(self, trace_id: int, span_id: int, flags: int, state: str) -> None:
+    def __init__(self, trace_id: bytes, span_id: bytes, flags: int, state: str) -> None:
         self.trace_id = trace_id
         self.span_id = span_id
         self.flags = flags
@@ -35,16 +44,17 @@ class TraceContext:
         """For a call that goes out from here."""
         if self is UNRECORDED:
             return _UNRECORDED_METADATA
-        parent = (TRACEPARENT, f"00-{self.trace_id:032x}-{self.span_id:016x}-{self.flags:02x}")
-        return (parent, (TRACESTATE, self.state)) if self.state else (parent,)
+        flags = "01" if self.flags == SAMPLED else f"{self.flags:02x}"
+        parent = (_PARENT_KEY, f"00-{self.trace_id.hex()}-{self.span_id.hex()}-{flags}")
+        return (parent, (_STATE_KEY, self.state)) if self.state else (parent,)
 
 
-UNRECORDED = TraceContext(int.from_bytes(b"tidegateunrecord", "big"), int.from_bytes(b"tidegate", "big"), UNSAMPLED, "")
+UNRECORDED = TraceContext(b"tidegateunrecord", b"tidegate", UNSAMPLED, "")
 """Where all calls stand that began here and are not recorded: for those behind, and current in no task.
 
 Ids of their own would have to be drawn, written, sent, read and kept, and nobody would ever look for them.
 """
-_UNRECORDED_PARENT: Final = f"00-{UNRECORDED.trace_id:032x}-{UNRECORDED.span_id:016x}-00"
+_UNRECORDED_PARENT: Final = f"00-{UNRECORDED.trace_id.hex()}-{UNRECORDED.span_id.hex()}-00"
 _UNRECORDED_METADATA: Final = ((TRACEPARENT, _UNRECORDED_PARENT),)
 
 _CURRENT: ContextVar[TraceContext | None] = ContextVar("trace_context", default=None)
@@ -59,14 +69,29 @@ leave = _CURRENT.reset
 """Not needed at the end of a task: its context ends with it."""
 
 
-def new_trace_id() -> int:
-    """One that nobody has had."""
-    return getrandbits(128) or 1  # 0 is no id
+class Ids:
+    """Ids that nobody has had. Of one thread."""
+
+    __slots__ = ("_at", "_drawn")
+
+    def __init__(self) -> None:
+        self._drawn = b""
+        self._at = 0
+
+    def next(self, size: int) -> bytes:
+        """One of ``size`` bytes."""
+        at = self._at
+        if at + size > len(self._drawn):
+            self._drawn, at = _drawn(), 0
+        self._at = at + size
+        return self._drawn[at : at + size]
 
 
-def new_span_id() -> int:
-    """One that nobody in the trace has had."""
-    return getrandbits(64) or 1
+def _drawn() -> bytes:
+    while True:
+        drawn = os.urandom(_DRAWN_BYTES)
+        if bytes(SPAN_ID_BYTES) not in drawn:
+            return drawn
 
 
 def incoming(metadata: Iterable[tuple[str, str | bytes]]) -> TraceContext | None:
@@ -74,16 +99,20 @@ def incoming(metadata: Iterable[tuple[str, str | bytes]]) -> TraceContext | None
     parent: str | bytes | None = None
     states: list[str] = []
     for key, value in metadata:
-        if key == TRACEPARENT and parent is None:
+        if key == _PARENT_KEY and parent is None:
             parent = value
-        elif key == TRACESTATE:
+        elif key == _STATE_KEY:
             states.append(str(value))
+    if parent is None:
+        return None
     if parent == _UNRECORDED_PARENT:
         return UNRECORDED
-    if parent is None or (form := _FORM.fullmatch(str(parent).strip())) is None:
+    text = str(parent).strip()
+    form = _FORM.fullmatch(text)
+    if form is None:
         return None
     version, trace_id, span_id, flags, more = form.groups()
     if version == "ff" or (version == "00" and more is not None):
         return None
-    context = TraceContext(int(trace_id, 16), int(span_id, 16), int(flags, 16), ",".join(states))
-    return context if context.trace_id and context.span_id else None
+    context = TraceContext(bytes.fromhex(trace_id), bytes.fromhex(span_id), int(flags, 16), ",".join(states))
+    return context if any(context.trace_id) and any(context.span_id) else None
