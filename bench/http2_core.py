@@ -67,7 +67,8 @@ class RelayedStreams:
 
     def _accept(self, stream: Stream, fields: Fields, end_stream: bool) -> ServerCall:  # noqa: FBT001 - Acceptor
         head = RequestHead(method="/bench.Service/Method", fields=fields)
-        call = ServerCall(stream, head, peer="", max_message_bytes=2**20, on_end=lambda call: None)
+        loop = asyncio.get_running_loop()
+        call = ServerCall(stream, head, peer="", max_message_bytes=2**20, on_end=lambda call: None, loop=loop)
         self.calls.append(call)
         return call
 

@@ -176,11 +176,9 @@ class Site:
         """A place, a worker, the first token, the end, and what is learned from it."""
         call = Call.begin((), client_s=None, max_duration_s=60.0)
         place = self.room.place(self.prepared, call)
-        asking = place.lease(exclude=())
-        try:
-            asking.send(None)
-        except StopIteration as answer:
-            lease = answer.value
+        lease = place.lease_at_once()
+        if lease is None:
+            raise RuntimeError("the worker has no room")
         lease.begin()
         lease.close(Outcome.SUCCESS, output_tokens=1, cached_tokens=0)
         place.end(_FINISHED, output_tokens=1)
@@ -250,7 +248,8 @@ class Wires:
     def _accept(self, stream: Stream, fields: Fields, end_stream: bool) -> ServerCall:  # noqa: FBT001 - Acceptor
         del end_stream
         head = parse_head(fields, max_list_bytes=2**14)
-        call = ServerCall(stream, head, peer="", max_message_bytes=2**20, on_end=lambda call: None)
+        loop = asyncio.get_running_loop()
+        call = ServerCall(stream, head, peer="", max_message_bytes=2**20, on_end=lambda call: None, loop=loop)
         self._calls.append(call)
         return call
 

@@ -51,7 +51,11 @@ class Call:
     @property
     def remaining_s(self) -> float:
         """Seconds until the deadline, at least 0."""
-        return max(0.0, self.deadline_at - asyncio.get_running_loop().time())
+        return self.left_s(asyncio.get_running_loop().time())
+
+    def left_s(self, now: float) -> float:
+        """The same, where the event loop's clock has been read."""
+        return max(0.0, self.deadline_at - now)
 
 
 def _duration_s(client_s: float | None, max_duration_s: float) -> float:

@@ -23,6 +23,7 @@ from tidegate.http2.grpc_status import CallError
 from tidegate.http2.messages import framed
 from tidegate.http2.relay import Relay
 from tidegate.http2.server_call import ServerCall
+from tidegate.http2.streams import Stream
 from tidegate.rpc.http2_status import from_status
 from tidegate.rpc.metadata import LOAD_SAMPLE
 
@@ -117,11 +118,14 @@ class Http2Carrier:
         if scout is not None and scout.lease is lease:
             scout.hand_over(relay)
         else:
-            await self._open(lease, job, relay, timeout_s=timeout_s, metadata=metadata)
+            relay.stream = self._open_now(lease, job, relay, timeout_s=timeout_s, metadata=metadata) or (
+                await self._open(lease, job, relay, timeout_s=timeout_s, metadata=metadata)
+            )
         self._relay = relay
         job = b""  # which would last as long as the stream
-        loop, held_bytes = asyncio.get_running_loop(), 0
-        self._look_later(relay, loop.time() + timeout_s, now=loop.time())
+        loop, held_bytes = self._call.loop, 0
+        now = loop.time()
+        self._look_later(relay, now + timeout_s, now=now)
         try:
             status = await relay.ended()
             held_bytes = self._call.stream.backlog_bytes
@@ -134,11 +138,19 @@ class Http2Carrier:
         if not status.is_ok:
             raise WorkerCallError(from_status(status))
 
+    def _open_now(
+        self, lease: Lease, job: bytes, relay: Relay, *, timeout_s: float, metadata: tuple[tuple[str, str], ...]
+    ) -> Stream | None:
+        try:
+            return self._upstreams.open_now(lease.worker_id, job, relay, timeout_s=timeout_s, metadata=metadata)
+        except CallError as error:
+            raise WorkerCallError(from_status(error.status)) from error
+
     async def _open(
         self, lease: Lease, job: bytes, relay: Relay, *, timeout_s: float, metadata: tuple[tuple[str, str], ...]
-    ) -> None:
+    ) -> Stream:
         try:
-            await self._upstreams.open(lease.worker_id, job, relay, timeout_s=timeout_s, metadata=metadata)
+            return await self._upstreams.open(lease.worker_id, job, relay, timeout_s=timeout_s, metadata=metadata)
         except CallError as error:
             raise WorkerCallError(from_status(error.status)) from error
 
@@ -148,7 +160,7 @@ class Http2Carrier:
         self._look = self._upstreams.alarms.call_at(at, partial(self._look_at_reader, relay, expires_at))
 
     def _look_at_reader(self, relay: Relay, expires_at: float) -> None:
-        held_bytes, now = self._call.stream.backlog_bytes, asyncio.get_running_loop().time()
+        held_bytes, now = self._call.stream.backlog_bytes, self._call.loop.time()
         if now >= expires_at:
             relay.expire()
         elif self._reader.look(held_bytes=held_bytes, taken_bytes=relay.taken_bytes, now=now):
@@ -172,7 +184,11 @@ def too_slow(passage: Passage, *, held_bytes: int, stalled_s: float) -> ClientTo
 
 def _admit(lease: Lease, fields: Fields) -> None:
     """The worker has sent its head."""
-    lease.admit(_sample_number(dict(fields).get(_LOAD_SAMPLE_FIELD)))
+    sample: bytes | None = None
+    for name, value in fields:
+        if name == _LOAD_SAMPLE_FIELD:
+            sample = value
+    lease.admit(_sample_number(sample))
 
 
 def _sample_number(value: str | bytes | None) -> int | None:

@@ -114,7 +114,17 @@ class _Run:
     async def _attempt_next(self, place: Place, continuing: Continuing) -> None:
         """The next attempt. Raises ``AnotherAttempt`` where another one may follow, or what the client is told."""
         passage = self._passage
-        lease = await (self._lease_to_go_on(continuing) if passage.has_begun else self._lease_to_begin(place))
+        lease: Lease | None = None
+        if passage.has_begun:
+            lease = await self._lease_to_go_on(continuing)
+        else:
+            with self._record.stage(names.QUEUE):
+                if not self._attempts.count:
+                    lease = place.lease_at_once()
+                if lease is None:
+                    lease = await self._lease_to_begin(place)
+        if lease is None:
+            raise self._attempts.error()
         try:
             second = await self._attempt(lease, continuing.delivered, place)
             if second is not None:
@@ -131,18 +141,15 @@ class _Run:
                 has_failed=judge(failure.error).outcome is Outcome.FAILED, is_suspect=lease.is_suspect
             ) from failure
 
-    async def _lease_to_begin(self, place: Place) -> Lease:
+    async def _lease_to_begin(self, place: Place) -> Lease | None:
         record = self._record
         record.begin_wait()
         try:
-            with record.stage(names.QUEUE):
+            lease = await place.lease(exclude=self._attempts.unfit)
+            if lease is None and self._attempts.forgive():
                 lease = await place.lease(exclude=self._attempts.unfit)
-                if lease is None and self._attempts.forgive():
-                    lease = await place.lease(exclude=self._attempts.unfit)
         finally:
             record.end_wait()
-        if lease is None:
-            raise self._attempts.error()
         return lease
 
     async def _lease_to_go_on(self, continuing: Continuing) -> Lease:
@@ -164,7 +171,7 @@ class _Run:
         ``second`` is the same job on another worker that was asked while this one waited, and has answered; returns it
         where it is to go on in place of this one.
         """
-        passage, remaining_s = self._passage, self._call.remaining_s
+        passage, remaining_s = self._passage, self._call.left_s(self._hedging.loop.time())
         tokens = passage.tokens
         span = self._record.attempt(lease, delivered_tokens=tokens) if second is None else second.span
         hedge = self._hedge(lease, place) if second is None and delivered is None else None

@@ -16,7 +16,7 @@ from gateway.policy.outcomes import no_worker_available
 from gateway.policy.tenants import Tenants
 from gateway.policy.waiter import CLASS_COUNT
 from gateway.preparation import Preparation
-from gateway.records import Record, Records
+from gateway.records import Records
 from gateway.resume import ResumeTokens
 from gateway.traffic_sketches import TrafficSketches
 from gateway.waiting_room import WaitingRoom
@@ -27,7 +27,7 @@ from tidegate.telemetry import conventions as names
 
 
 class Generation:
-    """The stages of a call, in their order."""
+    """The stages of a call, in their order. Make it inside a running event loop."""
 
     def __init__(  # noqa: PLR0913 - the stages
         self,
@@ -53,6 +53,7 @@ class Generation:
         self._waiting_room = waiting_room
         self._records = records
         self._resume_tokens = resume_tokens
+        self._loop = asyncio.get_running_loop()
 
     async def run(self, request: bytes, call: Call, carrier: Carrier) -> None:
         """Serve ``request``, a serialised GenerateRequest; returns when the client has been sent all of the answer.
@@ -63,30 +64,36 @@ class Generation:
             if self._admission.is_full and self._waiting_room.make_way(_rank(request)):
                 await asyncio.sleep(0)  # in which the one that was sent away goes
             with self._admission.admit():
-                prepared = await self._prepared(request, call, record)
-                request = b""  # which would last as long as the stream
+                if not self._fleet.models:  # before any worker was seen, nothing can be said of a model's name
+                    raise no_worker_available()
+                record.tenant = self._tenants.resolve(call.tenant_claim, self._loop.time())
+                with record.stage(names.VALIDATE):
+                    parsed = light(request)
+                    if parsed is None:
+                        prepared = await self._prepared_by_a_thread(request, call, record.tenant)
+                    else:
+                        if not self._preparation.take_turn(self._loop):
+                            await self._preparation.turn(self._loop)
+                        prepared = self._prepared(parsed, call, record.tenant)
+                request, parsed = b"", None  # which would last as long as the stream
                 self._traffic.note(prepared)
-                await self._dispatch.generate(prepared.without_text(), call, carrier, record)
+                prepared = prepared.without_text()
+                await self._dispatch.generate(prepared, call, carrier, record)
 
-    async def _prepared(self, request: bytes, call: Call, record: Record) -> PreparedRequest:
-        models = self._fleet.models
-        if not models:  # before any worker was seen, nothing can be said of a model's name
-            raise no_worker_available()
-        record.tenant = tenant = self._tenants.resolve(call.tenant_claim, asyncio.get_running_loop().time())
-        with record.stage(names.VALIDATE):
-            parsed = light(request)
-            prepare = partial(
-                PreparedRequest.from_public,
-                request if parsed is None else parsed,
-                models,
-                response_id=call.response_id,
-                tenant=tenant,
-                resume_tokens=self._resume_tokens,
-            )
-            if parsed is not None:
-                await self._preparation.turn()
-                return prepare()
-            return await self._preparation.run(prepare, size_bytes=len(request), deadline_at=call.deadline_at)
+    def _prepared(
+        self, request: bytes | inference_service_pb2.GenerateRequest, call: Call, tenant: str
+    ) -> PreparedRequest:
+        return PreparedRequest.from_public(
+            request,
+            self._fleet.models,
+            response_id=call.response_id,
+            tenant=tenant,
+            resume_tokens=self._resume_tokens,
+        )
+
+    async def _prepared_by_a_thread(self, request: bytes, call: Call, tenant: str) -> PreparedRequest:
+        prepare = partial(self._prepared, request, call, tenant)
+        return await self._preparation.run(prepare, size_bytes=len(request), deadline_at=call.deadline_at)
 
 
 def _rank(request: bytes) -> int:

@@ -17,12 +17,12 @@ from tidegate.inference.v1 import generation_pb2
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Guest(Waiter):
-    """A request that waits for a worker. ``answer`` is its lease, or None when no worker is left that could take it."""
+    """A request that waits for a worker. ``answer`` will be its lease, or None when no worker is left to take it."""
 
     model: ServedModel  # what it asks for
     prepared: PreparedRequest
-    answer: asyncio.Future[Lease | None]
     quota: Reservation
+    answer: asyncio.Future[Lease | None] | None = None  # as soon as it has to wait for it
     lease: Lease | None = None  # as long as it is at a worker
     exclude: Collection[str] = ()
     predicted_first_token_s: float = 0.0  # by the worker that it went to
@@ -34,12 +34,27 @@ class Guest(Waiter):
         return self.prepared.request.short_deadline_policy == generation_pb2.SHORT_DEADLINE_POLICY_REFUSE
 
     def ask(self, exclude: Collection[str]) -> None:
-        """It waits for a worker not in ``exclude``."""
+        """It looks for a worker not in ``exclude``."""
         self.exclude = exclude
-        self.answer = asyncio.get_running_loop().create_future()
+        self.answer = None
         self.lease = None
+
+    def wait(self) -> asyncio.Future[Lease | None]:
+        """It is going to wait; returns the answer."""
+        self.answer = asyncio.get_running_loop().create_future()
+        return self.answer
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether it waits no more: it has been told, or was cancelled and is about to leave by itself."""
+        return self.answer is not None and self.answer.done()
+
+    def tell(self, lease: Lease | None) -> None:
+        """What it has waited for."""
+        if self.answer is not None:
+            self.answer.set_result(lease)
 
     def send_away(self, error: GatewayError) -> None:
         """It has waited in vain. Does nothing where nobody waits for the answer any more."""
-        if not self.answer.done():
+        if self.answer is not None and not self.answer.done():
             self.answer.set_exception(error)

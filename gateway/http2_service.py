@@ -44,5 +44,10 @@ class Http2Service:
         begun = Call.begin(call.metadata, client_s=time_left_s(call), max_duration_s=self._max_duration_s)
         call.forget_metadata()
         carrier = Http2Carrier(call, self._upstreams, max_stall_s=self._max_stall_s)
-        await self._generation.run(await call.receive_only(), begun, carrier)
+        request = call.take_only()  # mostly, the head and the message come in one piece
+        if request is None:
+            request = await call.receive_only()
+        running = self._generation.run(request, begun, carrier)
+        request = b""  # which would last as long as the stream
+        await running
         return _OK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from gateway.call import Call
 from gateway.criticality import rank_of
@@ -12,6 +13,7 @@ from gateway.jobs import PreparedRequest
 from gateway.policy.decision import quota_record
 from gateway.policy.expected_output import ExpectedOutput
 from gateway.policy.lag import Lag
+from gateway.policy.load import WorkerLoad
 from gateway.policy.quota import QuotaRefusal, Quotas
 from gateway.policy.refusals import over_quota
 from gateway.policy.supply import first_token_s, reported_output
@@ -47,19 +49,21 @@ class Intake:
         """``prepared`` as it begins to wait; ``settle`` it in any case. Raises ``QuotaExceededError``."""
         now, prompt_tokens = self._loop.time(), len(prepared.prompt.token_ids)
         model = prepared.request.model
+        loads = [seat.load for seat in self._fleet.seats_for(model)]
         expected_output = self._expected.expect(
             model=model.name,
             tenant=prepared.tenant,
             prompt_tokens=prompt_tokens,
             max_output_tokens=prepared.max_output_tokens,
-            reported=reported_output(seat.load for seat in self._fleet.seats_for(model)),
+            reported=reported_output(loads),
         )
         tokens = prompt_tokens + expected_output
-        levels = self._quotas.levels(prepared.tenant, now) if self._fleet.on_decision is not None else {}
+        on_decision = self._fleet.on_decision
+        levels = None if on_decision is None else self._quotas.levels(prepared.tenant, now)
         quota = self._quotas.reserve(prepared.tenant, tokens=tokens, now=now)
-        if levels and self._fleet.on_decision is not None:
+        if levels and on_decision is not None:
             refusal = quota if isinstance(quota, QuotaRefusal) else None
-            self._fleet.on_decision(quota_record(levels, tokens=tokens, refusal=refusal))
+            on_decision(quota_record(levels, tokens=tokens, refusal=refusal))
         if isinstance(quota, QuotaRefusal):
             raise over_quota(quota, prepared.tenant)
         return Guest(
@@ -70,10 +74,9 @@ class Intake:
             size_bytes=prepared.size_bytes,
             arrived_at=now,
             deadline_at=call.deadline_at,
-            leaves_at=self._leaves_at(prepared, call.deadline_at),
+            leaves_at=self._leaves_at(loads, prompt_tokens, call.deadline_at, now),
             model=model,
             prepared=prepared,
-            answer=self._loop.create_future(),
             quota=quota,
         )
 
@@ -100,7 +103,8 @@ class Intake:
 
     def begin_anew(self, guest: Guest) -> None:
         """What ``guest`` waited for was not there: it may wait as long as a newcomer."""
-        guest.leaves_at = self._leaves_at(guest.prepared, guest.deadline_at)
+        loads = [seat.load for seat in self._fleet.seats_for(guest.model)]
+        guest.leaves_at = self._leaves_at(loads, guest.prompt_tokens, guest.deadline_at, self._loop.time())
 
     def settle(self, guest: Guest, finished: generation_pb2.Finished | None, *, used_tokens: int | None) -> None:
         """``guest`` is over. ``used_tokens``: prompt and output; None if no worker began with it."""
@@ -117,7 +121,6 @@ class Intake:
                 output_tokens=finished.usage.output_token_count,
             )
 
-    def _leaves_at(self, prepared: PreparedRequest, deadline_at: float) -> float:
-        loads = (seat.load for seat in self._fleet.seats_for(prepared.request.model))
-        first_s = first_token_s(loads, prompt_tokens=len(prepared.prompt.token_ids))
-        return min(self._loop.time() + self._max_wait_s, deadline_at - first_s - self.lag_s)
+    def _leaves_at(self, loads: Sequence[WorkerLoad], prompt_tokens: int, deadline_at: float, now: float) -> float:
+        first_s = first_token_s(loads, prompt_tokens=prompt_tokens)
+        return min(now + self._max_wait_s, deadline_at - first_s - self._lag.seconds(now))

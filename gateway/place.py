@@ -35,21 +35,37 @@ class Place:
         """Whether another worker may be asked after the latest of ``attempts``."""
         return self._room.can_move_on(self._guest, attempts)
 
+    def lease_at_once(self) -> Lease | None:
+        """A worker for one that has just come, where nobody waits and there is room; None otherwise.
+
+        The lease has to be closed. Raises ``GatewayError`` where the request can never be served.
+        """
+        try:
+            lease = self._room.pass_through(self._guest)
+        except GatewayError as error:
+            self._room.refusals[reason_of(error)] += 1
+            raise
+        if lease is not None:
+            self._lease = lease
+            self._is_served = True
+        return lease
+
     async def lease(self, *, exclude: Collection[str]) -> Lease | None:
         """Wait for a worker not in ``exclude``; None when there is none that could ever take the request.
 
-        Asked again after a failed attempt, it waits at its old place. The lease has to be closed. Raises
-        ``GatewayError`` where the wait is too long, or would be.
+        Ask ``lease_at_once`` before. Asked again after a failed attempt, it waits at its old place. The lease has to be
+        closed. Raises ``GatewayError`` where the wait is too long, or would be.
         """
         guest = self._guest
         guest.ask(exclude)
         self._is_served = False
         try:
+            answer = guest.wait()
             if self._lease is None:
                 self._room.enter(guest)
             else:
                 self._room.come_back(guest, self._lease, self._failure)
-            lease = await guest.answer
+            lease = await answer
             self._lease = lease or self._lease
             return lease
         except GatewayError as error:

@@ -46,20 +46,23 @@ class Preparation:
         except TimeoutError:
             raise DeadlineExceededError("the deadline passed before the request was prepared") from None
 
-    async def turn(self) -> None:
-        """For work that takes no longer than to hand it to a thread and back: it may be done at once, by the caller.
+    def take_turn(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """For work that takes no longer than to hand it to a thread and back: whether the caller may do it at once.
 
-        Waits until a turn of the event loop has time for it: a burst must not keep that from all else.
+        Where not, wait for ``turn``: a burst must not keep the event loop from all else.
         """
-        loop = asyncio.get_running_loop()
         if self._in_turn >= _MAX_IN_TURN or self._waiting:
-            waiter: asyncio.Future[None] = loop.create_future()
-            self._waiting.append(waiter)
-            await waiter
-            return
+            return False
         if not self._in_turn:
             loop.call_soon(self._next_turn)
         self._in_turn += 1
+        return True
+
+    def turn(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
+        """Done when a turn of the event loop has time for such work; ask ``take_turn`` before."""
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(waiter)
+        return waiter
 
     def _next_turn(self) -> None:
         self._in_turn = 0

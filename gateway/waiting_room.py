@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from gateway.call import Call
@@ -49,6 +49,8 @@ class WaitingRoom:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self.refusals: Counter[str] = Counter()  # by reason, since the start
+        self._quiet_asked: Sequence[tuple[str, float]] | None = None  # what is asked for while nobody waits
+        self._quiet_queue = worker_service_pb2.GatewayQueue()
         fleet.on_room(self._wake)
 
     def __len__(self) -> int:
@@ -97,6 +99,8 @@ class WaitingRoom:
     def queue_of(self, model: ServedModel) -> worker_service_pb2.GatewayQueue:
         """What waits for ``model``, for other gateways to know."""
         line = self._line(model)
+        if not line.queue:
+            return self._quiet(line)
         queue = worker_service_pb2.GatewayQueue(
             gateway_id=self._fleet.gateway_id,
             waiting_token_count=line.queue.tokens,
@@ -109,6 +113,15 @@ class WaitingRoom:
         for tenant, tokens_per_s in line.asked_per_s:
             queue.tenant_demands.add(tenant=tenant, tokens_per_second=tokens_per_s)
         return queue
+
+    def _quiet(self, line: WaitingLine) -> worker_service_pb2.GatewayQueue:
+        """Of a line in which nobody waits, which is the same for all requests in a row."""
+        if self._quiet_asked is None or self._quiet_asked is not line.asked_per_s:
+            self._quiet_asked = line.asked_per_s
+            self._quiet_queue = worker_service_pb2.GatewayQueue(gateway_id=self._fleet.gateway_id)
+            for tenant, tokens_per_s in self._quiet_asked:
+                self._quiet_queue.tenant_demands.add(tenant=tenant, tokens_per_second=tokens_per_s)
+        return self._quiet_queue
 
     def make_way(self, rank: int) -> bool:
         """Send away the least critical that waits, if it is less critical than ``rank``; whether there was one."""
@@ -130,8 +143,11 @@ class WaitingRoom:
             self._fleet.on_decision(retry_record(retry, has_budget=has_budget))
         return attempts.can_move_on(has_budget=has_budget)
 
-    def enter(self, guest: Guest) -> None:
-        """``guest`` comes for the first time. Raises ``GatewayError`` when it may not wait."""
+    def pass_through(self, guest: Guest) -> Lease | None:
+        """The lease of ``guest``, which comes for the first time, where nobody waits and there is room for it.
+
+        Otherwise nothing has happened yet, and it may ``enter``. Raises ``GatewayError`` when it can never be served.
+        """
         self._fleet.refuse_poison(guest.prepared.demand)
         if not self._fleet.seats_for(guest.model):
             raise no_worker_available()
@@ -139,9 +155,12 @@ class WaitingRoom:
         if guest.insists_on_all_output:
             wait_s = line.predicted_wait_s(guest, self._supply(guest.model), now)
             self._intake.check_deadline(guest, wait_s=wait_s or 0.0)
-        if line.pass_through(guest, self._take_lease, partial(self._supply, guest.model), now):
-            return
-        supply = self._supply(guest.model)
+        line.pass_through(guest, self._take_lease, partial(self._supply, guest.model), now)
+        return guest.lease
+
+    def enter(self, guest: Guest) -> None:
+        """``guest`` is going to wait; ask ``pass_through`` before. Raises ``GatewayError`` when it may not."""
+        line, supply, now = self._line(guest.model), self._supply(guest.model), self._loop.time()
         answer = line.offer(guest, supply, now)
         if isinstance(answer, Refusal):
             raise refused(answer, guest, supply, queue_bytes=line.queue.bytes)
@@ -209,11 +228,11 @@ class WaitingRoom:
         now = self._loop.time()
         while waiter := line.queue.head():
             head = _as_guest(waiter)
-            if head.answer.done():  # cancelled, and about to leave by itself
+            if head.has_answer:
                 line.leave(head)
             elif self._is_hopeless(head):
                 line.leave(head)
-                head.answer.set_result(None)
+                head.tell(None)
             elif not line.next(self._take_lease, now) and not self._expire(line, self._supply(head.model), now):
                 break
         self._set_timer()
@@ -237,22 +256,21 @@ class WaitingRoom:
 
     def _take_lease(self, waiter: Waiter) -> bool:
         guest = _as_guest(waiter)
-        if guest.answer.done():  # cancelled, and about to leave by itself
-            return False
-        if not self._may_go(guest):
+        if guest.has_answer or not self._may_go(guest):
             return False
         lease = self._fleet.lease(guest.model, guest.prepared.demand, guest.fit, exclude=guest.exclude)
         if lease is not None:
             guest.lease = lease
             self._intake.predict_first_token(guest, lease)
-            guest.answer.set_result(lease)
+            guest.tell(lease)
         return lease is not None
 
     def _may_go(self, guest: Guest) -> bool:
         """Whether ``guest`` may take a worker's room, if there is any, before the first in line of other gateways."""
-        turn, elsewhere = self._line(guest.model).turn, self._fleet.queues_elsewhere(guest.model)
+        elsewhere = self._fleet.queues_elsewhere(guest.model)
         if not elsewhere:
             return True
+        turn = self._line(guest.model).turn
         has_room = self._fleet.has_room(guest.model, guest.prepared.demand, guest.fit, exclude=guest.exclude)
         if has_room and not turn.may_go(guest, elsewhere, self._loop.time()):
             return False

@@ -53,6 +53,10 @@ def pick(
     ]
     if not fitting:
         return None
+    if len(fitting) == 1:  # nothing to choose
+        only = fitting[0]
+        first_token_s = predicted_ttft_s(only, demand, best_rate=best_prefill_rate(fitting))
+        return Choice(worker=only, predicted_ttft_s={only.worker_id: first_token_s})
     taking_part = [candidate for candidate in fitting if candidate.is_probe] or _drawn_by_weight(fitting, rng)
     rate = best_prefill_rate(fitting)
     predicted = {candidate.worker_id: predicted_ttft_s(candidate, demand, best_rate=rate) for candidate in taking_part}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from gateway.policy.load import WorkerLoad
@@ -66,4 +65,4 @@ class Candidate:
 
     def blocks_for(self, tokens: int) -> int:
         """Blocks of this worker that ``tokens`` fill."""
-        return math.ceil(tokens / self.load.block_size)
+        return -(-tokens // self.load.block_size)

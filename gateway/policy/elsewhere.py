@@ -49,6 +49,8 @@ class Elsewhere:
 
     def gateways(self, now: float) -> list[GatewayQueue]:
         """Those that were heard of late."""
+        if not self._latest:
+            return []
         for gateway_id in [key for key, queue in self._latest.items() if now - queue.told_at > _OLD_S]:
             del self._latest[gateway_id]
         return list(self._latest.values())

@@ -32,6 +32,8 @@ class Pace(Enum):
     FIRST_TOKEN = "first token"  # noqa: S105 - seconds over the seconds predicted
     NEXT_TOKEN = "next token"  # noqa: S105 - seconds
 
+    __hash__ = object.__hash__  # members are singletons, and Enum's own hash is not in C
+
 
 class Outliers:
     """The latest samples of all workers that stand in for one another."""
@@ -75,7 +77,9 @@ class Outliers:
         return {worker_id: max(_MIN_WEIGHT, (_TOLERATED / slow[worker_id]) ** _EXPONENT) for worker_id in slowest}
 
     def _add(self, worker_id: str, pace: Pace, value: float, now: float) -> None:
-        by_pace = self._samples.setdefault(worker_id, {pace: deque(maxlen=_SAMPLES) for pace in Pace})
+        by_pace = self._samples.get(worker_id)
+        if by_pace is None:
+            by_pace = self._samples[worker_id] = {each: deque(maxlen=_SAMPLES) for each in Pace}
         by_pace[pace].append((now, value))
 
     def _medians(self, pace: Pace, now: float) -> dict[str, float]:

@@ -43,9 +43,10 @@ def predicted_ttft_s(candidate: Candidate, demand: Demand, *, best_rate: float) 
 
 def best_prefill_rate(candidates: Iterable[Candidate]) -> float:
     """Prompt tokens per second of the worker that has measured most."""
-    return (
-        max((candidate.load.prefill_tokens_per_s for candidate in candidates), default=0.0) or _UNMEASURED_PREFILL_RATE
-    )
+    best = 0.0
+    for candidate in candidates:
+        best = max(best, candidate.load.prefill_tokens_per_s)
+    return best or _UNMEASURED_PREFILL_RATE
 
 
 def _memory_s(candidate: Candidate, demand: Demand) -> float:

@@ -75,7 +75,7 @@ class Quarantine:
 
     def __contains__(self, digest: bytes) -> bool:
         """Whether anything is suspected of the request."""
-        return bool(self._strong.of(digest) or self._faint.of(digest))
+        return self._strong.suspects(digest) or self._faint.suspects(digest)
 
     def add(self, suspects: Iterable[Suspect], now: float) -> bool:
         """Take in suspicions; returns whether one of them is news for others."""

@@ -80,10 +80,12 @@ class Quotas:
 
     def reserve(self, tenant: str, *, tokens: int, now: float) -> Reservation | QuotaRefusal:
         """Take one request and so many ``tokens``, or nothing at all."""
+        requests_bucket, tokens_bucket = self._buckets_of(tenant, now)
+        if requests_bucket is None and tokens_bucket is None:
+            return Reservation(tenant=tenant, tokens=tokens)
         refusal = judge_quota(self.levels(tenant, now), tokens=tokens)
         if refusal is not None:
             return refusal
-        requests_bucket, tokens_bucket = self._buckets_of(tenant, now)
         if requests_bucket is not None:
             requests_bucket.take(1, now)
         if tokens_bucket is not None:
@@ -106,7 +108,7 @@ class Quotas:
         if buckets is None:
             terms = self._tenants.terms(tenant)
             buckets = self._bucket(terms.requests_per_minute, now), self._bucket(terms.tokens_per_minute, now)
-            if buckets == (None, None):
+            if buckets[0] is None and buckets[1] is None:
                 return buckets
             self._buckets[tenant] = buckets
             if len(self._buckets) > _MAX_TENANTS:

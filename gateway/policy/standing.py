@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
+from typing import Final
 
 from gateway.policy.breaker import Breaker, BreakerLimits, BreakerState, Permit
 from gateway.policy.outcomes import Outcome
@@ -49,6 +50,7 @@ class Pass:
     permits: Mapping[Phase, Permit]
 
 
+_HALF_OPEN: Final = BreakerState.HALF_OPEN
 NO_PASS = Pass(permits=MappingProxyType({}))
 
 
@@ -64,7 +66,10 @@ class Standing:
     @property
     def is_on_probation(self) -> bool:
         """Whether jobs are let through as probes only."""
-        return any(breaker.state is BreakerState.HALF_OPEN for breaker in self.breakers.values())
+        for breaker in self._breakers:  # noqa: SIM110 - as below
+            if breaker.state is _HALF_OPEN:
+                return True
+        return False
 
     @property
     def states(self) -> dict[Phase, BreakerState]:

@@ -92,16 +92,28 @@ def first_token_s(loads: Iterable[WorkerLoad], *, prompt_tokens: int) -> float:
 
     That is the prefills before it, its own, and the step that all requests of a batch share.
     """
-    return min((_first_token_s(load, prompt_tokens) for load in loads), default=0.0)
+    quickest_s = -1.0
+    for load in loads:
+        seconds = _first_token_s(load, prompt_tokens)
+        if quickest_s < 0 or seconds < quickest_s:
+            quickest_s = seconds
+    return max(0.0, quickest_s)
 
 
 def reported_output(loads: Iterable[WorkerLoad]) -> ReportedOutput:
     """The means of what the workers go by; the quantile in hundredths."""
-    learned = [load for load in loads if load.expected_output_tokens]
-    quantiles = [load.output_quantile for load in learned if load.output_quantile]
+    tokens = learned = told = 0
+    quantiles = 0.0
+    for load in loads:
+        if load.expected_output_tokens:
+            learned += 1
+            tokens += load.expected_output_tokens
+            if load.output_quantile:
+                told += 1
+                quantiles += load.output_quantile
     return ReportedOutput(
-        quantile=round(sum(quantiles) / len(quantiles), 2) if quantiles else _DEFAULT_QUANTILE,
-        usual_tokens=round(sum(load.expected_output_tokens for load in learned) / len(learned)) if learned else None,
+        quantile=round(quantiles / told, 2) if told else _DEFAULT_QUANTILE,
+        usual_tokens=round(tokens / learned) if learned else None,
     )
 
 

@@ -30,11 +30,19 @@ class Suspicions:
     def __len__(self) -> int:
         return len(self._all)
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._all)
+
     def __contains__(self, key: tuple[bytes, int]) -> bool:
         return key in self._all
 
     def __iter__(self) -> Iterator[tuple[bytes, int, Suspicion]]:
         return ((digest, instance_id, suspicion) for (digest, instance_id), suspicion in self._all.items())
+
+    def suspects(self, digest: bytes) -> bool:
+        """Whether anything is suspected of a request."""
+        return digest in self._by_digest
 
     def of(self, digest: bytes) -> Mapping[int, Suspicion]:
         """A request's, by process."""

@@ -11,7 +11,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 
@@ -57,6 +57,8 @@ class Fleet:
         self._clock = clock
         self._seats: dict[str, Seat] = {}
         self._serving: dict[tuple[str, ...], tuple[Seat, ...]] = {}  # by name and digests, until something changes
+        self._latest_model: ServedModel | None = None  # that was asked for since then, and who serves it
+        self._latest_seats: tuple[Seat, ...] = ()
         self._standings: dict[str, Standing] = {}  # by address, also of workers that are away
         self._peers: dict[str, Peers] = {}  # by model
         self.quarantine = Quarantine()
@@ -142,7 +144,7 @@ class Fleet:
         self._peers[model.name].outliers.forget(client.target)
         seat = self._seats[client.target] = Seat(client, model, load, standing, self._clock)
         self._last_models[client.target] = model
-        self._serving.clear()
+        self._serve_anew()
         self._models = self._largest_models()
         if len(self.quarantine):
             self.suspicion.set()
@@ -160,7 +162,7 @@ class Fleet:
         self.quarantine.add(load.suspects, self._clock())
         self._peers[seat.model.name].elsewhere.hear(load.gateway_queues)
         if load.is_draining != was_draining:
-            self._serving.clear()
+            self._serve_anew()
             _LOGGER.info("worker %s %s", seat.worker_id, "is draining" if load.is_draining else "takes jobs again")
             self.readiness_changed.set()
         self._tell_of_room()
@@ -172,7 +174,7 @@ class Fleet:
         them. Otherwise it may come back in time, and a connection that is dead is found so by its keepalive.
         """
         del self._seats[seat.worker_id]
-        self._serving.clear()
+        self._serve_anew()
         seat.lose(is_silent=is_silent, also_begun=is_silent and self._has_stand_in(seat))
         self._models = self._largest_models()
         self.readiness_changed.set()
@@ -199,6 +201,8 @@ class Fleet:
 
     def seats_for(self, model: ServedModel) -> Sequence[Seat]:
         """The workers that take jobs for ``model``."""
+        if model is self._latest_model:
+            return self._latest_seats
         kind = (model.name, *_digests(model))
         seats = self._serving.get(kind)
         if seats is None:
@@ -207,7 +211,13 @@ class Fleet:
                 for seat in self._seats.values()
                 if not seat.load.is_draining and (seat.model.name, *_digests(seat.model)) == kind
             )
+        self._latest_model, self._latest_seats = model, seats
         return seats
+
+    def _serve_anew(self) -> None:
+        """Somebody takes jobs, or takes them no more."""
+        self._serving.clear()
+        self._latest_model = None
 
     def gateways_elsewhere(self, model: ServedModel) -> list[GatewayQueue]:
         """The other gateways that were heard of for ``model`` of late."""
@@ -242,7 +252,7 @@ class Fleet:
 
         Only a worker is taken that has ``fit``; where none is given, one is taken whether it has room or not.
         """
-        candidates = list(self._candidates(model, demand, fit))
+        candidates = self._candidates(model, demand, fit)
         if self.on_decision is None:
             choice = pick(candidates, demand, exclude=exclude, rng=self._rng)
         else:
@@ -257,6 +267,7 @@ class Fleet:
             self._peers[model.name],
             predictions=choice.predicted_ttft_s,
             blocks=choice.worker.blocks_for(demand.need_tokens if fit is None else fit.expected_tokens),
+            cached_tokens=choice.worker.cached_tokens,
         )
 
     def _breaker(self, worker_id: str, phase: Phase, limits: BreakerLimits) -> Breaker:
@@ -281,20 +292,25 @@ class Fleet:
         for listener in self._room_listeners:
             listener()
 
-    def _candidates(self, model: ServedModel, demand: Demand, fit: Fit | None) -> Iterator[Candidate]:
+    def _candidates(self, model: ServedModel, demand: Demand, fit: Fit | None) -> list[Candidate]:
         """The workers that may be given a job: those that are not out, or would be too many to leave out."""
         now, seats = self._clock(), self.seats_for(model)
-        out = {seat.worker_id: seat.out_for_s(now) for seat in seats if seat.is_out(now)}
-        kept = reprieved(out, total=len(seats))
+        out: dict[str, float] = {}
+        for seat in seats:
+            if seat.is_out(now):
+                out[seat.worker_id] = seat.out_for_s(now)
+        kept = reprieved(out, total=len(seats)) if out else ()
         slow = self._peers[model.name].outliers.weights(now) if seats else {}
+        candidates: list[Candidate] = []
         for seat in seats:
             if fit is not None and not seat.has_room(demand, fit):
                 continue
             if seat.worker_id not in out:
                 weight = seat.standing.weight(now) * slow.get(seat.worker_id, 1.0)
-                yield seat.as_candidate(demand, now, weight=weight)
+                candidates.append(seat.as_candidate(demand, now, weight=weight))
             elif seat.worker_id in kept:
-                yield seat.as_candidate(demand, now, weight=REPRIEVED_WEIGHT)
+                candidates.append(seat.as_candidate(demand, now, weight=REPRIEVED_WEIGHT))
+        return candidates
 
     def _largest_models(self) -> Mapping[str, ServedModel]:
         seated = [seat.model for seat in self._seats.values()]

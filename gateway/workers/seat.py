@@ -34,6 +34,7 @@ class Seat:
         self, client: WorkerClient, model: ServedModel, load: WorkerLoad, standing: Standing, clock: Callable[[], float]
     ) -> None:
         self.client = client
+        self.worker_id = client.target  # the worker's address, which tells it from the others
         self.model = model
         self.load = load
         self.standing = standing
@@ -49,11 +50,6 @@ class Seat:
         self._has_refused = False
         self.is_lost = False
         self.is_gone = False  # lost, and not for want of a sign of life: its connection broke
-
-    @property
-    def worker_id(self) -> str:
-        """The worker's address, which tells it from the others."""
-        return self.client.target
 
     def receive(self, load: WorkerLoad) -> None:
         """Take in a load report; what a single job held against the worker was before it."""
@@ -175,7 +171,7 @@ class Lease:
         "worker_id",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it stands for, and why
         self,
         seat: Seat,
         demand: Demand,
@@ -183,8 +179,12 @@ class Lease:
         *,
         predictions: Mapping[str, float],
         blocks: int,
+        cached_tokens: int,
     ) -> None:
-        """``predictions`` are those by which the worker was chosen; ``blocks`` are those that it will probably fill."""
+        """``predictions`` are those by which the worker was chosen; ``blocks`` are those that it will probably fill.
+
+        ``cached_tokens`` of the prompt are thought to be in its cache.
+        """
         self.worker_id = seat.worker_id
         self.client = seat.client
         self.load = seat.load
@@ -203,7 +203,7 @@ class Lease:
         self._promised_tokens = seat.prefixes.held(demand.prefix) * demand.prefix_stride
         self._sent = seat.unseen.send(
             blocks=blocks,
-            prefill_tokens=max(0, demand.prompt_tokens - seat.cached_tokens(demand)),
+            prefill_tokens=max(0, demand.prompt_tokens - cached_tokens),
         )
         seat.prefixes.send(demand.prefix)
         seat.in_flight += 1

@@ -16,7 +16,6 @@ from tidegate.http2.grpc_status import CallError, Status
 from tidegate.http2.limits import Limits
 from tidegate.http2.messages import framed
 from tidegate.http2.metadata import Metadata
-from tidegate.http2.relay import Relay
 from tidegate.http2.streams import Stream, StreamHandler
 from tidegate.http2.transport import Flusher
 from tidegate.rpc.http2_status import from_status
@@ -40,25 +39,23 @@ class Upstreams:
         self._channels: dict[str, Channel] = {}
         self._unsent_jobs = 0
 
-    async def open(self, target: str, job: bytes, relay: Relay, *, timeout_s: float, metadata: Metadata) -> None:
-        """Start ``job`` at the worker and have ``relay`` handle its answer. Raises ``CallError``."""
+    async def open(
+        self, target: str, job: bytes, handler: StreamHandler, *, timeout_s: float, metadata: Metadata
+    ) -> Stream:
+        """Start ``job`` at the worker, over a new connection where none stands. Raises ``CallError``."""
         channel = self._channel(target)
         if not channel.can_open:
             await _connect(channel)
-        relay.stream = _start(channel, job, relay, timeout_s=timeout_s, metadata=metadata)
-        self._unsent_jobs += 1
-        if self._unsent_jobs >= _JOBS_PER_WRITE:  # the flusher writes what is fewer at the end of this turn
-            self._unsent_jobs = 0
-            self._flusher.flush()
+        return self._start(channel, job, handler, timeout_s=timeout_s, metadata=metadata)
 
     def open_now(
         self, target: str, job: bytes, handler: StreamHandler, *, timeout_s: float, metadata: Metadata
     ) -> Stream | None:
-        """Start ``job`` at the worker over a connection that stands; None where there is none."""
+        """Start ``job`` at the worker over a connection that stands; None where there is none. Raises ``CallError``."""
         channel = self._channel(target)
         if not channel.can_open:
             return None
-        return _start(channel, job, handler, timeout_s=timeout_s, metadata=metadata)
+        return self._start(channel, job, handler, timeout_s=timeout_s, metadata=metadata)
 
     async def connect(self, target: str) -> None:
         """Have a new connection to the worker, whose old one may be dead without a sign: jobs that run there stay.
@@ -86,16 +83,21 @@ class Upstreams:
             channel = self._channels[target] = Channel(self._endpoint, address, flusher=self._flusher)
         return channel
 
+    def _start(
+        self, channel: Channel, job: bytes, handler: StreamHandler, *, timeout_s: float, metadata: Metadata
+    ) -> Stream:
+        stream = channel.open(channel.head(GENERATE, metadata=metadata, timeout_s=timeout_s), handler)
+        stream.send_data(framed(job), end_stream=True)
+        self._unsent_jobs += 1
+        if self._unsent_jobs >= _JOBS_PER_WRITE:  # the flusher writes what is fewer at the end of this turn
+            self._unsent_jobs = 0
+            self._flusher.flush()
+        return stream
+
     def close(self) -> None:
         """Close all connections; jobs that run there end."""
         for channel in self._channels.values():
             channel.close()
-
-
-def _start(channel: Channel, job: bytes, handler: StreamHandler, *, timeout_s: float, metadata: Metadata) -> Stream:
-    stream = channel.open(channel.head(GENERATE, metadata=metadata, timeout_s=timeout_s), handler)
-    stream.send_data(framed(job), end_stream=True)
-    return stream
 
 
 async def _connect(channel: Channel) -> None:

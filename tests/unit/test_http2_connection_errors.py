@@ -145,6 +145,7 @@ STREAM_ERRORS: dict[str, tuple[ErrorCode, Script]] = {
     "no :path": (ErrorCode.PROTOCOL_ERROR, lambda s: [s.request(fields=_without(":path"))]),
     "empty :path": (ErrorCode.PROTOCOL_ERROR, lambda s: [s.request(fields=[*_without(":path"), (":path", "")])]),
     "no :method": (ErrorCode.PROTOCOL_ERROR, lambda s: [s.request(fields=_without(":method"))]),
+    "no fields": (ErrorCode.PROTOCOL_ERROR, lambda s: [s.request(fields=[])]),
     "no :scheme": (ErrorCode.PROTOCOL_ERROR, lambda s: [s.request(fields=_without(":scheme"))]),
     ":path twice": (ErrorCode.PROTOCOL_ERROR, lambda s: [s.request(fields=[(":path", "/x"), *REQUEST])]),
     "unknown pseudo-header": (ErrorCode.PROTOCOL_ERROR, lambda s: [s.request(fields=[(":status", "200"), *REQUEST])]),

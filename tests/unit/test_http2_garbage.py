@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import gc
 import time
 from collections.abc import Iterator
@@ -57,7 +58,8 @@ class Site:
     def _accept(self, stream: Stream, fields: Fields, end_stream: bool) -> ServerCall:  # noqa: FBT001 - Acceptor
         del end_stream
         head = parse_head(fields, max_list_bytes=2**14)
-        call = ServerCall(stream, head, peer="", max_message_bytes=2**20, on_end=lambda call: None)
+        loop = asyncio.get_running_loop()
+        call = ServerCall(stream, head, peer="", max_message_bytes=2**20, on_end=lambda call: None, loop=loop)
         self.calls.append(call)
         return call
 

@@ -53,6 +53,13 @@ class Inbox:
             self._failure = failure
             self._wake()
 
+    def take_only(self) -> bytes | None:
+        """The message, where exactly one has come and none can follow; None otherwise, and then nothing was taken."""
+        messages = self._messages
+        if not self._ended or self._failure is not None or messages is None or len(messages) != 1:
+            return None
+        return self._take(messages)
+
     async def receive(self) -> bytes | None:
         """The next message, or None after the last."""
         while not self._messages:
@@ -65,8 +72,11 @@ class Inbox:
                 await self._waiter
             finally:
                 self._waiter = None
-        message = self._messages.popleft()
-        if not self._messages:
+        return self._take(self._messages)
+
+    def _take(self, messages: deque[bytes]) -> bytes:
+        message = messages.popleft()
+        if not messages:
             self._messages = None  # an empty one has 600 bytes, and most streams never get another message
             self._stream.consume(self._unread_bytes)
             self._unread_bytes = 0

@@ -11,10 +11,10 @@ from grpc import StatusCode
 from tidegate.http2.client_call import ClientCall
 from tidegate.http2.endpoint import Endpoint
 from tidegate.http2.errors import ErrorCode, Http2StreamError
-from tidegate.http2.fields import EncodedFields, Fields
+from tidegate.http2.fields import EncodedFields, Fields, encode, list_bytes
 from tidegate.http2.grpc_status import CallError, Status
-from tidegate.http2.metadata import Metadata
-from tidegate.http2.request_head import call_fields, method_fields
+from tidegate.http2.metadata import TIMEOUT, Metadata, encode_metadata, format_timeout
+from tidegate.http2.request_head import method_fields
 from tidegate.http2.streams import Stream, StreamHandler
 from tidegate.http2.transport import Flusher, Transport
 
@@ -52,6 +52,8 @@ class Channel:
         self._flusher = flusher
         self._tls = tls
         self._heads: dict[str, EncodedFields] = {}  # by method: what all of its calls begin with
+        self._metadata: Metadata = ()  # that of the latest call, which the next one may have as well
+        self._encoded_metadata = EncodedFields(b"", 0)
         self._transports: list[Transport] = []
         self._connecting: asyncio.Lock = asyncio.Lock()
         self._ticker: asyncio.TimerHandle | None = None
@@ -85,8 +87,17 @@ class Channel:
         if head is None:
             fields = method_fields(method, authority=self.target.authority, is_tls=self._tls is not None)
             head = self._heads[method] = EncodedFields.of(fields)
-        of_call = EncodedFields.of(call_fields(metadata=metadata, timeout_s=timeout_s))
-        return EncodedFields(head.block + of_call.block, head.list_bytes + of_call.list_bytes)
+        if metadata is not self._metadata:
+            self._encoded_metadata = EncodedFields.of(encode_metadata(metadata))
+            self._metadata = metadata
+        of_call = self._encoded_metadata
+        if timeout_s is None:
+            return EncodedFields(head.block + of_call.block, head.list_bytes + of_call.list_bytes)
+        # Last what always is new: a reader can have what is before it from its memory.
+        timeout = ((TIMEOUT, format_timeout(timeout_s)),)
+        return EncodedFields(
+            head.block + of_call.block + encode(timeout), head.list_bytes + of_call.list_bytes + list_bytes(timeout)
+        )
 
     def open(self, head: EncodedFields, handler: StreamHandler, *, end_stream: bool = False) -> Stream:
         """Open a stream on a standing connection; ask ``can_open`` first. Raises ``CallError``."""

@@ -39,6 +39,11 @@ class Exchanges:
         self._session = session
         self._streams = streams
         self._outbound = outbound
+        # The latest sections that nothing was wrong with, and that have no content-length: what a peer says again, a
+        # decoder gives as the same object.
+        self._good_request: Fields | None = None
+        self._good_head: Fields | None = None
+        self._good_trailers: Fields | None = None
 
     def new_stream(self, stream_id: int) -> Stream:
         """A stream with the windows of this connection; its handler is still to be set."""
@@ -96,12 +101,16 @@ class Exchanges:
     def _on_request(self, section: FieldSection) -> None:
         stream_id, fields, end_stream = section.stream_id, section.fields, section.end_stream
         self._streams.accept(stream_id)
-        violation = _BAD_CHARACTERS if section.has_bad_characters else request_violation(fields)
-        if violation is not None:
-            raise Http2StreamError(stream_id, ErrorCode.PROTOCOL_ERROR, violation)
-        content_bytes = _content_bytes(stream_id, fields)
-        if end_stream and content_bytes:
-            raise Http2StreamError(stream_id, ErrorCode.PROTOCOL_ERROR, "content-length does not match")
+        content_bytes: int | None = None
+        if fields is not self._good_request:
+            violation = _BAD_CHARACTERS if section.has_bad_characters else request_violation(fields)
+            if violation is not None:
+                raise Http2StreamError(stream_id, ErrorCode.PROTOCOL_ERROR, violation)
+            content_bytes = _content_bytes(stream_id, fields)
+            if content_bytes is None:
+                self._good_request = fields
+            elif end_stream and content_bytes:
+                raise Http2StreamError(stream_id, ErrorCode.PROTOCOL_ERROR, "content-length does not match")
         if not self._session.accepts_requests:
             self._session.refuse(stream_id)
             return
@@ -126,24 +135,48 @@ class Exchanges:
         fields, end_stream = section.fields, section.end_stream
         if not stream.can_receive:
             raise Http2StreamError(stream.id, ErrorCode.STREAM_CLOSED, "HEADERS on a half-closed stream")
-        if section.has_bad_characters:
-            violation: str | None = _BAD_CHARACTERS
-        elif stream.has_head:
-            violation = trailers_violation(fields) if end_stream else "a second head"
-        else:
-            violation = response_violation(fields)
-        if violation is not None:
-            raise Http2StreamError(stream.id, ErrorCode.PROTOCOL_ERROR, violation)
-        if not stream.has_head:
-            if _is_interim(fields) and not end_stream:
-                self._session.spend(Abuse.EMPTY_FRAME_FLOOD)
-                return
-            stream.expect_content(None if end_stream else _content_bytes(stream.id, fields))
-        elif stream.content_bytes_left:
-            raise Http2StreamError(stream.id, ErrorCode.PROTOCOL_ERROR, "content-length does not match")
+        if stream.has_head:
+            self._check_trailers(stream, section)
+        elif fields is self._good_head:
+            stream.expect_content(None)
+        elif not self._take_head(stream, section):
+            return
         if end_stream:
             stream.advance(Signal.RECEIVE_END)
         stream.handler.on_headers(fields, end_stream=end_stream)
+
+    def _check_trailers(self, stream: Stream, section: FieldSection) -> None:
+        fields = section.fields
+        violation: str | None = None
+        if section.has_bad_characters:
+            violation = _BAD_CHARACTERS
+        elif not section.end_stream:
+            violation = "a second head"
+        elif fields is not self._good_trailers:
+            violation = trailers_violation(fields)
+        if violation is None and stream.content_bytes_left:
+            violation = "content-length does not match"
+        if violation is not None:
+            raise Http2StreamError(stream.id, ErrorCode.PROTOCOL_ERROR, violation)
+        self._good_trailers = fields
+
+    def _take_head(self, stream: Stream, section: FieldSection) -> bool:
+        """Whether it is the response's head, and not one of those before it that say nothing."""
+        fields = section.fields
+        violation = _BAD_CHARACTERS if section.has_bad_characters else response_violation(fields)
+        if violation is not None:
+            raise Http2StreamError(stream.id, ErrorCode.PROTOCOL_ERROR, violation)
+        if not section.end_stream:
+            if _is_interim(fields):
+                self._session.spend(Abuse.EMPTY_FRAME_FLOOD)
+                return False
+            content_bytes = _content_bytes(stream.id, fields)
+            if content_bytes is None:
+                self._good_head = fields
+            stream.expect_content(content_bytes)
+        else:
+            stream.expect_content(None)
+        return True
 
 
 def _is_interim(fields: Fields) -> bool:

@@ -15,7 +15,7 @@ from tidegate.http2.fields import Fields
 from tidegate.http2.limits import Abuse, Limits
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, init=False)
 class FieldSection:
     """A whole field section and where it belongs."""
 
@@ -23,6 +23,12 @@ class FieldSection:
     fields: Fields
     end_stream: bool
     has_bad_characters: bool
+
+    def __init__(self, stream_id: int, fields: Fields, end_stream: bool, has_bad_characters: bool) -> None:  # noqa: FBT001
+        self.stream_id = stream_id
+        self.fields = fields
+        self.end_stream = end_stream
+        self.has_bad_characters = has_bad_characters
 
 
 @dataclass(slots=True)

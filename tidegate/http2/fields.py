@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
-from typing import NamedTuple
 
 from tidegate.http2.field_literals import encode_by_hpack, encode_field
 
@@ -43,23 +42,33 @@ _NAME = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_VALUE = re.compile(rb"[\x00\r\n]|\A[ \t]|[ \t]\Z")
 _CONNECTION_SPECIFIC = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
 _REQUEST_PSEUDO = frozenset((b":method", b":scheme", b":path", b":authority"))
+_RESPONSE_PSEUDO = frozenset((b":status",))
+_NO_PSEUDO: frozenset[bytes] = frozenset()
+_STATUS = re.compile(rb"[1-9]\d\d")
 
 
-class EncodedFields(NamedTuple):
+@dataclass(slots=True, init=False)
+class EncodedFields:
     """A header block, and its size as SETTINGS_MAX_HEADER_LIST_SIZE counts it."""
 
     block: bytes
     list_bytes: int
 
+    def __init__(self, block: bytes, list_bytes: int) -> None:
+        self.block = block
+        self.list_bytes = list_bytes
+
     @classmethod
     def of(cls, fields: Fields) -> EncodedFields:
         """``fields``, encoded."""
-        return cls(encode(fields), list_bytes(fields))
+        return EncodedFields(encode(fields), list_bytes(fields))
 
 
 def encode(fields: Iterable[Field]) -> bytes:
     """A header block, encoded without a dynamic table."""
-    return b"".join([_encoded_again(*field) if field[0] in _RECURRING else encode_field(*field) for field in fields])
+    return b"".join(
+        [_encoded_again(name, value) if name in _RECURRING else encode_field(name, value) for name, value in fields]
+    )
 
 
 _encoded_again = lru_cache(maxsize=1024)(encode_by_hpack)
@@ -67,7 +76,10 @@ _encoded_again = lru_cache(maxsize=1024)(encode_by_hpack)
 
 def list_bytes(fields: Fields) -> int:
     """The size of a field section as SETTINGS_MAX_HEADER_LIST_SIZE counts it."""
-    return sum(map(len, chain.from_iterable(fields))) + _ENTRY_OVERHEAD_BYTES * len(fields)
+    size = _ENTRY_OVERHEAD_BYTES * len(fields)
+    for name, value in fields:
+        size += len(name) + len(value)
+    return size
 
 
 def has_bad_characters(fields: Fields) -> bool:
@@ -93,14 +105,14 @@ def request_violation(fields: Fields) -> str | None:
 def response_violation(fields: Fields) -> str | None:
     """What is malformed in a response's header section (RFC 9113, 8.3.2), or None."""
     statuses = [value for name, value in fields if name == b":status"]
-    if len(statuses) != 1 or not re.fullmatch(rb"[1-9]\d\d", statuses[0]):
+    if len(statuses) != 1 or (statuses[0] != b"200" and not _STATUS.fullmatch(statuses[0])):
         return "not exactly one valid :status"
-    return _field_violation(fields, frozenset((b":status",)))
+    return _field_violation(fields, _RESPONSE_PSEUDO)
 
 
 def trailers_violation(fields: Fields) -> str | None:
     """What is malformed in a trailer section, or None."""
-    return _field_violation(fields, frozenset())
+    return _field_violation(fields, _NO_PSEUDO)
 
 
 def _field_violation(fields: Fields, pseudo_allowed: frozenset[bytes]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import quote, unquote
 
 from grpc import StatusCode
@@ -15,6 +16,8 @@ from tidegate.http2.streams import EndCause, StreamEnd
 _CODES: dict[int, StatusCode] = {code.value[0]: code for code in StatusCode}
 _STATUS = b"grpc-status"
 _MESSAGE = b"grpc-message"
+_OK: Final = StatusCode.OK
+_BARE_OK: Final[Fields] = ((_STATUS, b"0"),)
 # What may stand unescaped in grpc-message: printable ASCII but "%".
 _PLAIN = "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) != "%")
 
@@ -52,7 +55,12 @@ class Status:
     @property
     def is_ok(self) -> bool:
         """Whether the call succeeded."""
-        return self.code is StatusCode.OK
+        return self.code is _OK
+
+    @property
+    def is_bare_ok(self) -> bool:
+        """Whether its trailers are always the same."""
+        return self.code is _OK and not self.message and not self.metadata
 
     def fields(self) -> list[Field]:
         """The trailers."""
@@ -65,6 +73,8 @@ class Status:
     @classmethod
     def from_trailers(cls, fields: Fields, *, http_status: bytes = b"200") -> Status:
         """Read trailers, or a head that has to do for them."""
+        if fields == _BARE_OK:
+            return Status(code=_OK)
         named = dict(fields)
         number = named.get(_STATUS, b"")
         message = unquote(named[_MESSAGE].decode("ascii", "replace"), errors="replace") if _MESSAGE in named else ""

@@ -13,6 +13,7 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 
 CONTENT_TYPE = b"application/grpc"
 IDENTITY = b"identity"
+TIMEOUT = b"grpc-timeout"
 
 # Part of the protocol, not of the application's metadata.
 _RESERVED = frozenset(
@@ -23,7 +24,7 @@ _RESERVED = frozenset(
         b"grpc-message",
         b"grpc-message-type",
         b"grpc-status",
-        b"grpc-timeout",
+        TIMEOUT,
         b"te",
     )
 )

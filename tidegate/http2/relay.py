@@ -51,7 +51,7 @@ class Relay:
         self._partial = b""
         self._prepaid = 0  # bytes given back upstream already that are still to be sent downstream
         self._http_status = b"200"
-        self._ended: asyncio.Future[Status] = asyncio.get_running_loop().create_future()
+        self._ended: asyncio.Future[Status] = call.loop.create_future()
         call.source = self
 
     def ended(self) -> asyncio.Future[Status]:

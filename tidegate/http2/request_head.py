@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from sys import intern
 
 from grpc import StatusCode
@@ -13,6 +12,9 @@ from tidegate.http2.grpc_status import Status
 from tidegate.http2.metadata import (
     CONTENT_TYPE,
     IDENTITY,
+    TIMEOUT,
+    Metadata,
+    decode_metadata,
     encode_metadata,
     format_timeout,
     parse_timeout,
@@ -21,18 +23,23 @@ from tidegate.http2.metadata import (
 USER_AGENT = b"grpc-python-tidegate"
 
 
-@dataclass(slots=True, kw_only=True, init=False)
 class RequestHead:
-    """What a server needs to know before it looks at a message."""
+    """What a server needs to know before it looks at a message. Calls that begin alike may share one."""
 
-    method: str
-    fields: Fields
-    timeout_s: float | None = None
+    __slots__ = ("_metadata", "fields", "method", "timeout_s")
 
     def __init__(self, *, method: str, fields: Fields, timeout_s: float | None = None) -> None:
         self.method = method
         self.fields = fields
         self.timeout_s = timeout_s
+        self._metadata: Metadata | None = None
+
+    @property
+    def metadata(self) -> Metadata:
+        """The caller's metadata."""
+        if self._metadata is None:
+            self._metadata = decode_metadata(self.fields)
+        return self._metadata
 
 
 class HttpRefusalError(Exception):
@@ -70,8 +77,8 @@ def parse_head(fields: Fields, *, max_list_bytes: int) -> RequestHead:
         accepted = (("grpc-accept-encoding", IDENTITY.decode()),)
         raise HeadRefusalError(Status(code=StatusCode.UNIMPLEMENTED, message=message, metadata=accepted))
     timeout_s = None
-    if b"grpc-timeout" in named:
-        timeout_s = parse_timeout(named[b"grpc-timeout"])
+    if TIMEOUT in named:
+        timeout_s = parse_timeout(named[TIMEOUT])
         if timeout_s is None:
             raise HeadRefusalError(Status(code=StatusCode.INTERNAL, message="malformed grpc-timeout"))
     # Interned, since it names the call's task as long as that lasts.
@@ -89,7 +96,8 @@ def request_fields(
     """The head of a request."""
     return [
         *method_fields(method, authority=authority, is_tls=is_tls),
-        *call_fields(metadata=metadata, timeout_s=timeout_s),
+        *encode_metadata(metadata),
+        *(() if timeout_s is None else ((TIMEOUT, format_timeout(timeout_s)),)),
     ]
 
 
@@ -104,9 +112,3 @@ def method_fields(method: str, *, authority: str, is_tls: bool) -> list[Field]:
         (b"content-type", CONTENT_TYPE),
         (b"user-agent", USER_AGENT),
     ]
-
-
-def call_fields(*, metadata: Iterable[tuple[str, str | bytes]], timeout_s: float | None) -> list[Field]:
-    """What is new with each call, and last what always is: a reader can have what is before it from its memory."""
-    timeout = [] if timeout_s is None else [(b"grpc-timeout", format_timeout(timeout_s))]
-    return encode_metadata(metadata) + timeout

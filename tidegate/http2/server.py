@@ -62,6 +62,7 @@ class GrpcServer:
         self._ticker: asyncio.TimerHandle | None = None
         self._alarms = Alarms()
         self._end_of = self._on_end  # one bound method for all calls
+        self._heads: dict[Transport, RequestHead] = {}  # of each client's latest request
 
     async def listen(self, host: str, port: int, *, tls: ssl.SSLContext | None = None, reuse_port: bool = False) -> int:
         """Serve on a TCP port; 0 chooses one. Returns the port."""
@@ -127,13 +128,14 @@ class GrpcServer:
     def on_lost(self, transport: Transport) -> None:
         """A client is gone."""
         self.transports.discard(transport)
+        self._heads.pop(transport, None)
         if not self.transports:
             self._all_closed.set()
 
     def on_request(self, transport: Transport, stream: Stream, fields: Fields, *, end_stream: bool) -> StreamHandler:
         """Route a request to its handler, to the fallback, or to its refusal."""
         try:
-            head = parse_head(fields, max_list_bytes=self._endpoint.limits.max_header_list_bytes)
+            head = self._head(transport, fields)
         except HttpRefusalError as refusal:
             stream.send_headers(encode(((b":status", refusal.http_status),)), end_stream=True)
             return Lingering(stream)
@@ -151,6 +153,14 @@ class GrpcServer:
             return Lingering(stream)
         return self._serve(transport, stream, head, handler)
 
+    def _head(self, transport: Transport, fields: Fields) -> RequestHead:
+        """Of a client that makes the same call again, the same ``fields`` come again."""
+        head = self._heads.get(transport)
+        if head is None or head.fields is not fields:
+            head = parse_head(fields, max_list_bytes=self._endpoint.limits.max_header_list_bytes)
+            self._heads[transport] = head
+        return head
+
     def _serve(self, transport: Transport, stream: Stream, head: RequestHead, handler: Handler) -> ServerCall:
         call = ServerCall(
             stream,
@@ -158,6 +168,7 @@ class GrpcServer:
             peer=transport.peer,
             max_message_bytes=self._endpoint.limits.max_message_bytes,
             on_end=self._end_of,
+            loop=self._loop,
         )
         if not stream.can_receive:
             call.on_headers((), end_stream=True)

@@ -13,12 +13,13 @@ from tidegate.http2.fields import Fields, encode
 from tidegate.http2.grpc_status import CallError, Status
 from tidegate.http2.linger import Lingering
 from tidegate.http2.messages import CompressedMessageError, MessageTooLargeError
-from tidegate.http2.metadata import CONTENT_TYPE, Metadata, decode_metadata, encode_metadata
+from tidegate.http2.metadata import CONTENT_TYPE, Metadata, encode_metadata
 from tidegate.http2.request_head import RequestHead
 from tidegate.http2.streams import Stream, StreamEnd
 
 RESPONSE_HEAD = ((b":status", b"200"), (b"content-type", CONTENT_TYPE))
 _RESPONSE_BLOCK = encode(RESPONSE_HEAD)
+_OK_BLOCK = encode(Status(code=StatusCode.OK).fields())
 
 
 class Source(Protocol):
@@ -32,20 +33,20 @@ class ServerCall:
     """A call in progress. After it has ended, by whomever, everything here is a no-op and the handler is cancelled."""
 
     __slots__ = (
-        "_fields",
+        "_head",
         "_head_sent",
         "_inbox",
-        "_metadata",
         "_on_end",
         "_outbox",
         "deadline_s",
         "is_ended",
+        "loop",
         "peer",
         "source",
         "stream",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the call, and what surrounds it
         self,
         stream: Stream,
         head: RequestHead,
@@ -53,18 +54,19 @@ class ServerCall:
         peer: str,
         max_message_bytes: int,
         on_end: Callable[[ServerCall], None],
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
-        """``on_end`` is told when the call ends other than by ``finish``."""
+        """``on_end`` is told when the call ends other than by ``finish``; ``loop`` is the one that runs."""
         self.stream = stream
-        self._fields: Fields | None = head.fields
+        self.loop = loop  # kept, since Python 3.11 asks the kernel who we are each time it is asked for the loop
+        self._head: RequestHead | None = head
         self.peer = peer
         # By the event loop's clock.
         timeout_s = head.timeout_s
-        self.deadline_s = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+        self.deadline_s = None if timeout_s is None else loop.time() + timeout_s
         self.is_ended = False
         self.source: Source | None = None  # whence ``send_frames`` comes
         self._head_sent = False
-        self._metadata: Metadata | None = None
         self._inbox = Inbox(stream, max_message_bytes)
         self._outbox = Outbox(stream)
         self._on_end = on_end
@@ -74,15 +76,13 @@ class ServerCall:
     @property
     def metadata(self) -> Metadata:
         """The caller's metadata, until ``forget_metadata``."""
-        if self._metadata is None:
-            if self._fields is None:
-                raise RuntimeError("the call's metadata has been forgotten")
-            self._metadata = decode_metadata(self._fields)
-        return self._metadata
+        if self._head is None:
+            raise RuntimeError("the call's metadata has been forgotten")
+        return self._head.metadata
 
     def forget_metadata(self) -> None:
         """The handler knows all that it needs of it, and need not hold it for as long as the stream lasts."""
-        self._fields = self._metadata = None
+        self._head = None
 
     @property
     def held_bytes(self) -> int:
@@ -92,6 +92,10 @@ class ServerCall:
     async def receive(self) -> bytes | None:
         """The client's next message, or None once it has half-closed."""
         return await self._inbox.receive()
+
+    def take_only(self) -> bytes | None:
+        """What ``receive_only`` would return, where that has come already; None where it is to be waited for."""
+        return self._inbox.take_only()
 
     async def receive_only(self) -> bytes:
         """The one message of a method that takes exactly one. Raises ``CallError`` when there is none, or more."""
@@ -127,9 +131,14 @@ class ServerCall:
         if self.is_ended:
             return
         self.is_ended = True
-        fields = status.fields() if self._head_sent else [*RESPONSE_HEAD, *status.fields()]
+        if not self._head_sent:
+            block = encode((*RESPONSE_HEAD, *status.fields()))
+        elif status.is_bare_ok:
+            block = _OK_BLOCK
+        else:
+            block = encode(status.fields())
         self._head_sent = True
-        self.stream.send_headers(encode(fields), end_stream=True)
+        self.stream.send_headers(block, end_stream=True)
         self._let_go()
 
     # StreamHandler.
@@ -192,4 +201,4 @@ class ServerCall:
 
 def time_left_s(call: ServerCall) -> float | None:
     """Seconds to the call's deadline, below zero when it has passed; None without one."""
-    return None if call.deadline_s is None else call.deadline_s - asyncio.get_running_loop().time()
+    return None if call.deadline_s is None else call.deadline_s - call.loop.time()

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 class State(Enum):
     """RFC 9113, section 5.1; an idle stream has no object, and reserved ones need push, which is off."""
 
+    __hash__ = object.__hash__  # members are singletons, and Enum's own hash is not in C
+
     OPEN = "open"
     HALF_CLOSED_LOCAL = "half-closed (local)"
     HALF_CLOSED_REMOTE = "half-closed (remote)"
@@ -42,12 +44,14 @@ class State(Enum):
 class Signal(Enum):
     """What moves a stream from one state to another."""
 
+    __hash__ = object.__hash__  # as above
+
     SEND_END = "END_STREAM sent"
     RECEIVE_END = "END_STREAM received"
     RESET = "RST_STREAM sent or received, or the connection lost"
 
 
-TRANSITIONS: dict[State, dict[Signal, State]] = {
+TRANSITIONS: Final[dict[State, dict[Signal, State]]] = {
     State.OPEN: {
         Signal.SEND_END: State.HALF_CLOSED_LOCAL,
         Signal.RECEIVE_END: State.HALF_CLOSED_REMOTE,
@@ -57,6 +61,12 @@ TRANSITIONS: dict[State, dict[Signal, State]] = {
     State.HALF_CLOSED_REMOTE: {Signal.SEND_END: State.CLOSED, Signal.RESET: State.CLOSED},
     State.CLOSED: {},
 }
+
+
+# What the states say about us and the peer.
+_CAN_SEND: Final = frozenset((State.OPEN, State.HALF_CLOSED_REMOTE))
+_CAN_RECEIVE: Final = frozenset((State.OPEN, State.HALF_CLOSED_LOCAL))
+_CLOSED: Final = State.CLOSED
 
 
 class EndCause(Enum):
@@ -159,14 +169,14 @@ class Stream:
     @property
     def is_closed(self) -> bool:
         """Whether nothing can be sent or received any more."""
-        return self.state is State.CLOSED
+        return self.state is _CLOSED
 
     def advance(self, signal: Signal) -> None:
         """Follow the table of states; the table of streams forgets a stream that closes."""
-        self.state = TRANSITIONS[self.state][signal]
-        self.can_receive = self.state in (State.OPEN, State.HALF_CLOSED_LOCAL)
-        self.can_send = self.can_send and self.state in (State.OPEN, State.HALF_CLOSED_REMOTE)
-        if self.state is State.CLOSED:
+        state = self.state = TRANSITIONS[self.state][signal]
+        self.can_receive = state in _CAN_RECEIVE
+        self.can_send = self.can_send and state in _CAN_SEND
+        if state is _CLOSED:
             self._table.forget(self)
 
     def expect_content(self, content_bytes: int | None) -> None:
@@ -241,7 +251,7 @@ class Stream:
         It keeps the stream, too: all that a request has made would stay until the garbage collector comes, and the
         next one be made in memory that no cache holds.
         """
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             self.handler = _NOBODY
 
     def widen(self, increment: int) -> None:

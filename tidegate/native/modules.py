@@ -117,6 +117,7 @@ _POLICY = (
     "stall",
     "standing",
     "supply",
+    "suspicions",
     "tenants",
     "traffic",
     "turn",
