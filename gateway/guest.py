@@ -15,7 +15,7 @@ from gateway.workers.seat import Lease
 from tidegate.inference.v1 import generation_pb2
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(slots=True, eq=False, kw_only=True, init=False)
 class Guest(Waiter):
     """A request that waits for a worker. ``answer`` will be its lease, or None when no worker is left to take it."""
 
@@ -27,6 +27,41 @@ class Guest(Waiter):
     exclude: Collection[str] = ()
     predicted_first_token_s: float = 0.0  # by the worker that it went to
     retry_hint_s: float | None = None  # the shortest that a worker gave
+
+    def __init__(  # noqa: PLR0913 - its fields, but those that begin as they stand above
+        self,
+        *,
+        tenant: str,
+        rank: int,
+        tokens: int,
+        prompt_tokens: int,
+        size_bytes: int,
+        arrived_at: float,
+        deadline_at: float,
+        leaves_at: float,
+        model: ServedModel,
+        prepared: PreparedRequest,
+        quota: Reservation,
+    ) -> None:
+        Waiter.__init__(
+            self,
+            tenant=tenant,
+            rank=rank,
+            tokens=tokens,
+            prompt_tokens=prompt_tokens,
+            size_bytes=size_bytes,
+            arrived_at=arrived_at,
+            deadline_at=deadline_at,
+            leaves_at=leaves_at,
+        )
+        self.model = model
+        self.prepared = prepared
+        self.quota = quota
+        self.answer = None
+        self.lease = None
+        self.exclude = ()
+        self.predicted_first_token_s = 0.0
+        self.retry_hint_s = None
 
     @property
     def insists_on_all_output(self) -> bool:

@@ -35,7 +35,7 @@ _MAX_WAIT_S: float = GatewaySettings.model_fields["max_wait_s"].default
 _RANKS = ("CRITICAL_PLUS", "CRITICAL", "SHEDDABLE_PLUS", "SHEDDABLE")
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class _Caller(Waiter):
     """A request in the gateway's line, and at its worker."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.policy.demand import Fit
+from gateway.policy.heirs import mypyc_attr
 
 CLASS_COUNT = 4
 # Deadlines as far away as this make no request more urgent than another one. On the wire they are rounded, those of
@@ -12,7 +13,8 @@ CLASS_COUNT = 4
 _FAR_S = 10.0
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@mypyc_attr(allow_interpreted_subclasses=True)  # in simulations, whose requests know more
+@dataclass(slots=True, eq=False, kw_only=True, init=False)
 class Waiter:
     """One request. ``rank`` is its criticality: 0 is served first, ``CLASS_COUNT`` - 1 is shed first.
 
@@ -36,6 +38,38 @@ class Waiter:
     is_above_share: bool = False
     number: int = -1
     is_waiting: bool = False
+
+    def __init__(  # noqa: PLR0913 - its fields, but those that are the queue's
+        self,
+        *,
+        tenant: str,
+        rank: int,
+        tokens: int,
+        prompt_tokens: int,
+        size_bytes: int,
+        arrived_at: float,
+        deadline_at: float,
+        leaves_at: float,
+        headroom_tokens: int = 0,
+        prefill_line_tokens: int | None = None,
+        is_above_share: bool = False,
+        number: int = -1,
+        is_waiting: bool = False,
+    ) -> None:
+        self.tenant = tenant
+        self.rank = rank
+        self.tokens = tokens
+        self.prompt_tokens = prompt_tokens
+        self.size_bytes = size_bytes
+        self.arrived_at = arrived_at
+        self.deadline_at = deadline_at
+        self.leaves_at = leaves_at
+        self.headroom_tokens = headroom_tokens
+        self.prefill_line_tokens = prefill_line_tokens
+        self.is_above_share = is_above_share
+        self.number = number
+        self.is_waiting = is_waiting
+        self.__post_init__()
 
     def __post_init__(self) -> None:
         """Refuse what has no place in a queue."""

@@ -18,7 +18,7 @@ _TOKEN_S = 0.02
 _NEVER = float("inf")
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class Trip(Waiter):
     """A request on its way, and what became of it."""
 

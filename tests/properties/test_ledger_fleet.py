@@ -19,7 +19,7 @@ _BLOCK_SIZE, _BLOCKS = 16, 60
 _GATEWAYS, _WORKERS = 3, 4
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class _Caller(Waiter):
     prompt: list[int]
     output_tokens: int

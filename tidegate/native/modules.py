@@ -1,10 +1,10 @@
 """What is compiled: what runs for every relayed message and for every request, and what these are made of.
 
 A module fits here when it is free of what mypyc does not compile, or compiles to something else: classes with bases
-that are not compiled, or with heirs that are not (so ``gateway.policy.waiter`` and its ``guest`` stay out), objects
-that somebody has a weak reference to (so does ``gateway.renderer``), attributes that are put on objects from outside,
-a local that is deleted in a coroutine, an attribute that is read where mypy has just seen it set to None. All make
-one library, in which they call one another in C.
+that are not compiled, or with heirs that are not (unless it allows for them, as ``gateway.policy.waiter`` does),
+objects that somebody has a weak reference to (so does ``gateway.renderer``), attributes that are put on objects from
+outside, a local that is deleted in a coroutine, an attribute that is read where mypy has just seen it set to None. All
+make one library, in which they call one another in C.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ _GATEWAY = (
     "criticality",
     "dispatch",
     "generation",
+    "guest",
     "hedging",
     "http2_service",
     "intake",
@@ -123,6 +124,7 @@ _POLICY = (
     "turn",
     "unseen_work",
     "wait_forecast",
+    "waiter",
     "waiting_line",
 )
 
@@ -135,13 +137,11 @@ MODULES = (
     "tidegate.rpc.running_calls",
     "tidegate.rpc.served_calls",
     "tidegate.telemetry.otlp",
-    "tidegate.telemetry.otlp_attribute",
     "tidegate.telemetry.recorder",
     "tidegate.telemetry.sampling",
     "tidegate.telemetry.span_export",
     "tidegate.telemetry.spans",
     "tidegate.telemetry.trace_context",
-    "worker.records",
 )
 
 
