@@ -33,7 +33,8 @@ class Admission:
                 metadata={"limit": str(self._calls.total)},
                 retry_after_s=retry_after_s,
             )
-        self._idle.clear()
+        if self._calls.in_use == 1:  # the first
+            self._idle.clear()
         return Permit(self)
 
     def give_back(self) -> None:

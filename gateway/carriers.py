@@ -112,6 +112,7 @@ class Http2Carrier:
             self._call,
             on_messages=passage.pass_on,
             on_head=partial(_admit, lease),
+            ends_well=passage.ends_well,
             max_message_bytes=self._upstreams.max_message_bytes,
         )
         scout, self._scout = self._scout, None

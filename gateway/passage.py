@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
 from gateway.workers.errors import WorkerCallError
@@ -71,9 +72,19 @@ class Passage:
 
     def end(self) -> None:
         """The worker ended the stream with OK. Raises ``WorkerCallError`` if it did so too early."""
+        if self.finished is not None:
+            return
         if not self.is_complete:
             raise WorkerCallError(_UNFINISHED)
         self.finished = inference_service_pb2.GenerateResponse.FromString(self._last_words).finished
+
+    def ends_well(self) -> bool:
+        """As ``end``, where it is to be known whether that would raise."""
+        try:
+            self.end()
+        except (WorkerCallError, DecodeError):
+            return False
+        return True
 
     @property
     def is_complete(self) -> bool:

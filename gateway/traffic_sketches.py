@@ -60,7 +60,7 @@ class TrafficSketches:
         self._calibrations[model.name] = model.calibration
         self._traffic[model.name].note(
             prompt_tokens=len(prepared.prompt.token_ids),
-            turns=sum(message.role == "user" for message in prompt.messages) if isinstance(prompt, Chat) else 0,
+            turns=_turns(prompt),
             document=lambda: _document(prompt),
         )
 
@@ -100,6 +100,15 @@ class TrafficSketches:
                 partial.rename(path)
         except OSError as error:
             _LOGGER.warning("the traffic sketch could not be written: %s", error)
+
+
+def _turns(prompt: PromptSource) -> int:
+    """How often a person speaks in it."""
+    turns = 0
+    if isinstance(prompt, Chat):
+        for message in prompt.messages:
+            turns += message.role == "user"
+    return turns
 
 
 def _document(prompt: PromptSource) -> Document | None:

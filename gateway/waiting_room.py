@@ -214,9 +214,13 @@ class WaitingRoom:
 
     def _wake(self) -> None:
         # Once for all that happens in this turn of the loop, and not in the middle of it.
-        if not self._is_woken and any(line.queue for line in self._lines.values()):
-            self._is_woken = True
-            self._loop.call_soon(self._serve_all)
+        if self._is_woken:
+            return
+        for line in self._lines.values():
+            if line.queue:
+                self._is_woken = True
+                self._loop.call_soon(self._serve_all)
+                return
 
     def _serve_all(self) -> None:
         self._is_woken = False

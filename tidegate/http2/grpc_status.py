@@ -17,7 +17,6 @@ _CODES: dict[int, StatusCode] = {code.value[0]: code for code in StatusCode}
 _STATUS = b"grpc-status"
 _MESSAGE = b"grpc-message"
 _OK: Final = StatusCode.OK
-_BARE_OK: Final[Fields] = ((_STATUS, b"0"),)
 # What may stand unescaped in grpc-message: printable ASCII but "%".
 _PLAIN = "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) != "%")
 
@@ -73,8 +72,6 @@ class Status:
     @classmethod
     def from_trailers(cls, fields: Fields, *, http_status: bytes = b"200") -> Status:
         """Read trailers, or a head that has to do for them."""
-        if fields == _BARE_OK:
-            return Status(code=_OK)
         named = dict(fields)
         number = named.get(_STATUS, b"")
         message = unquote(named[_MESSAGE].decode("ascii", "replace"), errors="replace") if _MESSAGE in named else ""
@@ -85,6 +82,15 @@ class Status:
             code = _OF_HTTP.get(http_status, StatusCode.UNKNOWN)
             return Status(code=code, message=f"HTTP status {http_status.decode('ascii', 'replace')}", metadata=metadata)
         return Status(code=StatusCode.UNKNOWN, message="the call ended without a status", metadata=metadata)
+
+    @classmethod
+    def of_passed_on(cls, fields: Fields, *, http_status: bytes) -> Status:
+        """As ``from_trailers``; but of a call that ended with OK, nobody asks for the metadata."""
+        number = b""
+        for name, value in fields:
+            if name == _STATUS:
+                number = value
+        return Status(code=_OK) if number == b"0" else Status.from_trailers(fields, http_status=http_status)
 
     @classmethod
     def from_end(cls, end: StreamEnd) -> Status:

@@ -18,8 +18,11 @@ from tidegate.http2.messages import PREFIX_BYTES, is_one_message
 from tidegate.http2.server_call import ServerCall
 from tidegate.http2.streams import Stream, StreamEnd
 
+_OK = Status(code=StatusCode.OK)
 # Sees the response's head.
 HeadListener = Callable[[Fields], None]
+# Asked when upstream has ended with OK: whether the client has been sent all that it is to get.
+EndJudge = Callable[[], bool]
 # Sees whole messages with their prefixes, one or more, and returns what the client shall get for them.
 MessageFilter = Callable[[bytes], bytes]
 
@@ -28,7 +31,7 @@ class Relay:
     """Handles an upstream stream. One per attempt; a call may see several, one after the other."""
 
     __slots__ = (
-        *("_ended", "_filter", "_http_status", "_max_message_bytes", "_on_head", "_partial", "_prepaid"),
+        *("_ended", "_ends_well", "_filter", "_http_status", "_max_message_bytes", "_on_head", "_partial", "_prepaid"),
         *("call", "stream", "taken_bytes"),
     )
 
@@ -40,12 +43,17 @@ class Relay:
         *,
         on_messages: MessageFilter,
         on_head: HeadListener | None = None,
+        ends_well: EndJudge | None = None,
         max_message_bytes: int = 2**20,
     ) -> None:
-        """Set ``stream`` to the one that was opened with this handler."""
+        """Set ``stream`` to the one that was opened with this handler.
+
+        Where ``ends_well`` says so, the client's call is finished with OK in the same write as its last message.
+        """
         self.call = call
         self._filter = on_messages
         self._on_head = on_head
+        self._ends_well = ends_well
         self._max_message_bytes = max_message_bytes
         self.taken_bytes = 0  # of what had been held for the client
         self._partial = b""
@@ -55,7 +63,7 @@ class Relay:
         call.source = self
 
     def ended(self) -> asyncio.Future[Status]:
-        """How the upstream call ended; its trailers are the status's metadata. Not yet told to the client."""
+        """How the upstream call ended; the trailers of one that failed are the status's metadata."""
         return self._ended
 
     def expire(self) -> None:
@@ -89,7 +97,7 @@ class Relay:
             if name == b":status":
                 self._http_status = value
         if end_stream:
-            self._end(Status.from_trailers(fields, http_status=self._http_status))
+            self._end(Status.of_passed_on(fields, http_status=self._http_status))
         elif self._on_head is not None:
             self._on_head(fields)
 
@@ -145,4 +153,6 @@ class Relay:
             return
         if status.is_ok and self._partial:
             status = Status(code=StatusCode.INTERNAL, message="upstream ended inside a message")
+        if status.is_ok and self._ends_well is not None and self._ends_well():
+            self.call.finish(_OK)
         self._ended.set_result(status)
