@@ -16,15 +16,16 @@ from tidegate.telemetry import conventions as names
 from tidegate.telemetry.spans import CLIENT, Facts, Form, Names, Span
 from tidegate.telemetry.trace_context import TraceContext, current
 
-_BEGUN: Final = Names(
+_ATTEMPT: Final = Names(
     names.GEN_AI_REQUEST_MAX_TOKENS,
     names.GEN_AI_RESPONSE_ID,
     names.GEN_AI_USAGE_INPUT_TOKENS,
     names.SERVER_ADDRESS,
     names.ATTEMPT_NUMBER,
     names.CONTINUED_TOKENS,
+    names.GEN_AI_USAGE_OUTPUT_TOKENS,
+    names.ATTEMPT_OUTCOME,
 )
-_ENDED: Final = Names(names.GEN_AI_USAGE_OUTPUT_TOKENS, names.ATTEMPT_OUTCOME)
 _FINISHED: Final = Names(names.GEN_AI_RESPONSE_FINISH_REASONS)
 _FAILED: Final = Names(names.ERROR_TYPE)
 # As conventions have it: ("stop",) and the like.
@@ -37,7 +38,7 @@ _UNSPECIFIED = ("unspecified",)  # a worker may know reasons that we do not
 class AttemptSpan:
     """Begins when it is made; end it once."""
 
-    __slots__ = ("_delivered_tokens", "_elsewhere", "_span")
+    __slots__ = ("_delivered_tokens", "_elsewhere", "_lease", "_number", "_prepared", "_span")
 
     def __init__(  # noqa: PLR0913 - each is a fact of its own
         self,
@@ -56,23 +57,12 @@ class AttemptSpan:
         """
         self._elsewhere = elsewhere
         self._delivered_tokens = delivered_tokens
+        self._lease = lease
+        self._number = number
+        self._prepared = prepared
         self._span: Span | None = None
-        if call is None:
-            return
-        self._span = span = call.child(_form(operation_of(prepared), prepared.request.model.name))
-        span.set(
-            Facts(
-                _BEGUN,
-                (
-                    prepared.max_output_tokens,
-                    prepared.response_id,
-                    len(prepared.prompt.token_ids),
-                    lease.worker_id,
-                    number,
-                    delivered_tokens,
-                ),
-            )
-        )
+        if call is not None:
+            self._span = call.child(_form(operation_of(prepared), prepared.request.model.name))
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -85,7 +75,22 @@ class AttemptSpan:
         span = self._span
         if span is None:
             return
-        span.set(Facts(_ENDED, (passage.tokens - self._delivered_tokens, outcome.value)))
+        prepared = self._prepared
+        span.set(
+            Facts(
+                _ATTEMPT,
+                (
+                    prepared.max_output_tokens,
+                    prepared.response_id,
+                    len(prepared.prompt.token_ids),
+                    self._lease.worker_id,
+                    self._number,
+                    self._delivered_tokens,
+                    passage.tokens - self._delivered_tokens,
+                    outcome.value,
+                ),
+            )
+        )
         if passage.finished is not None:
             span.set(Facts(_FINISHED, (_REASONS.get(passage.finished.reason, _UNSPECIFIED),)))
         if error is not None:

@@ -31,8 +31,13 @@ _PREFILL: Final = _phase("prefill", is_measured=True)
 _DECODE: Final = _phase("decode", is_measured=True)
 _SEEN_PREFILL: Final = _phase("prefill", is_measured=False)
 _SEEN_DECODE: Final = _phase("decode", is_measured=False)
-_TOKENS: Final = Names(names.GEN_AI_USAGE_INPUT_TOKENS, names.GEN_AI_USAGE_OUTPUT_TOKENS)
-_FINISHED: Final = Names(names.GEN_AI_RESPONSE_FINISH_REASONS, names.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS)
+_UNFINISHED: Final = Names(names.GEN_AI_USAGE_INPUT_TOKENS, names.GEN_AI_USAGE_OUTPUT_TOKENS)
+_FINISHED: Final = Names(
+    names.GEN_AI_USAGE_INPUT_TOKENS,
+    names.GEN_AI_USAGE_OUTPUT_TOKENS,
+    names.GEN_AI_RESPONSE_FINISH_REASONS,
+    names.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS,
+)
 
 
 class Records:
@@ -113,10 +118,11 @@ class Record:
         span = current_span()
         if span is not None:
             self._phases(span)
-            span.set(Facts(_TOKENS, (self._prompt_tokens, self.output_tokens)))
-            finish = self._finish
-            if finish is not None:
-                span.set(Facts(_FINISHED, ((finish.reason.value,), finish.cached_prompt_tokens)))
+            tokens, finish = (self._prompt_tokens, self.output_tokens), self._finish
+            if finish is None:
+                span.set(Facts(_UNFINISHED, tokens))
+            else:
+                span.set(Facts(_FINISHED, (*tokens, (finish.reason.value,), finish.cached_prompt_tokens)))
         self._records.end(self, error)
 
     def _phases(self, call: Span) -> None:

@@ -67,8 +67,8 @@ class Told:
 
     def span(self) -> Span:
         """It has ended."""
-        above = TraceContext(self.trace_id, self.parent_id, 1, self.state)
-        span = Span(KeptSpans().tracer, above, Form(self.name, self.kind, self.of_form), 1)
+        form = Form(self.name, self.kind, self.of_form)
+        span = Span(KeptSpans().tracer, form, 1, trace_id=self.trace_id, parent_id=self.parent_id, state=self.state)
         span.is_parent_remote = self.is_parent_remote and bool(self.parent_id)
         span.set(Facts(_names(tuple(self.facts)), tuple(self.facts.values())))
         span.set(Constant(self.constant))

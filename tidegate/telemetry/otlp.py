@@ -69,13 +69,14 @@ def write(span: Span) -> bytes:
     if span.parent_id:
         pieces.append(_PARENT_ID)
         pieces.append(span.parent_id)
-    for told in span.told:
-        if isinstance(told, Constant):
-            pieces.append(told.written or _of_constant(told))
-        else:
-            values = told.values
-            for place, attribute in enumerate(told.names.attributes):
-                pieces.append(attribute.write(values[place]))
+    if span.told is not None:
+        for told in span.told:
+            if isinstance(told, Constant):
+                pieces.append(told.written or _of_constant(told))
+            else:
+                values = told.values
+                for place, attribute in enumerate(told.names.attributes):
+                    pieces.append(attribute.write(values[place]))
     if span.state or span.has_failed or span.events:
         pieces.append(_seldom(span))
     message = b"".join(pieces)

@@ -150,13 +150,15 @@ class Span(TraceContext):
         "told",
     )
 
-    def __init__(self, tracer: RecordingTracer, above: TraceContext, form: Form, start_ns: int) -> None:
+    def __init__(  # noqa: PLR0913 - its fields
+        self, tracer: RecordingTracer, form: Form, start_ns: int, *, trace_id: bytes, parent_id: bytes, state: str
+    ) -> None:
         """Use ``RecordingTracer.begin`` and ``child``."""
-        super().__init__(above.trace_id, tracer.ids.next(SPAN_ID_BYTES), SAMPLED, above.state)
-        self.parent_id = above.span_id  # empty is none
+        super().__init__(trace_id, tracer.ids.next(SPAN_ID_BYTES), SAMPLED, state)
+        self.parent_id = parent_id  # empty is none
         self.is_parent_remote = False
         self.form = form
-        self.told: list[Facts | Constant] = []
+        self.told: list[Facts | Constant] | None = None
         self.events: list[Event] | None = None
         self.has_failed = False
         self.start_ns = start_ns
@@ -173,17 +175,28 @@ class Span(TraceContext):
     def attributes(self) -> Attributes:
         """All that it was told, and what its form says."""
         attributes = dict(self.form.attributes)
-        for told in self.told:
+        for told in self.told or ():
             attributes.update(told.attributes)
         return attributes
 
     def child(self, form: Form, start_ns: int = 0) -> Span:
         """A span below this one, which begins now, or has begun at ``start_ns``."""
-        return Span(self._tracer, self, form, start_ns or _now_ns())
+        return Span(
+            self._tracer,
+            form,
+            start_ns or _now_ns(),
+            trace_id=self.trace_id,
+            parent_id=self.span_id,
+            state=self.state,
+        )
 
     def set(self, told: Facts | Constant) -> None:
         """What is known of it now. No attribute may be set twice."""
-        if not self.end_ns:
+        if self.end_ns:
+            return
+        if self.told is None:
+            self.told = [told]
+        else:
             self.told.append(told)
 
     def fail(self) -> None:
@@ -228,13 +241,13 @@ class RecordingTracer:
             trace_id = self.ids.next(TRACE_ID_BYTES)
             if not sampler.is_sampled(trace_id, None) or not self._sink.has_room():
                 return None
-            return Span(self, TraceContext(trace_id, b"", UNSAMPLED, ""), form, _now_ns())
+            return Span(self, form, _now_ns(), trace_id=trace_id, parent_id=b"", state="")
         if not sampler.is_sampled(caller.trace_id, caller) or not self._sink.has_room():
             # The worker's part of a trace is not recorded either, where that of the gateway is not.
             if not caller.is_sampled:
                 return caller
             return TraceContext(caller.trace_id, caller.span_id, UNSAMPLED, caller.state)
-        span = Span(self, caller, form, _now_ns())
+        span = Span(self, form, _now_ns(), trace_id=caller.trace_id, parent_id=caller.span_id, state=caller.state)
         span.is_parent_remote = True
         return span
 
