@@ -197,7 +197,7 @@ class Site:
     def job(self) -> bytes:
         """The worker's request."""
         load = self.fleet.seats[0].load
-        return self.prepared.job(self.prepared.budget(load, remaining_s=60.0)).SerializeToString()
+        return self.prepared.job(self.prepared.budget(load, remaining_s=60.0))
 
 
 _FINISHED = generation_pb2.Finished(reason=generation_pb2.FINISH_REASON_STOP)

@@ -77,7 +77,7 @@ class ChatTemplate:
         self._knows_tools = "tools" in variables
         self._knows_tool_calls = "tool_calls" in source
         written = "".join([*special_tokens.values(), *map(str, constants(tree))])
-        self._is_plain = is_plain(tree) and not any(mark in written for mark in _PLACE.format(""))
+        self.is_plain = is_plain(tree) and not any(mark in written for mark in _PLACE.format(""))
         # What it writes for plain chats, by their roles: texts of its own, between them the numbers of the contents.
         self._outlines: dict[tuple[bool, tuple[str, ...]], list[str]] = {}
 
@@ -90,7 +90,7 @@ class ChatTemplate:
 
         Raises ``ChatTemplateRejectedError`` when the template refuses the conversation or fails on it.
         """
-        if self._is_plain and spelling is str and (roles := plain_roles(chat)) is not None:
+        if self.is_plain and spelling is str and (roles := plain_roles(chat)) is not None:
             return self._outlined(chat, roles)
         self._check_tools(chat)
         given = template_input(chat, spelling, answer_spelling)
@@ -100,16 +100,25 @@ class ChatTemplate:
         given.messages[-1]["content"] = final + _CONTINUE_MARK
         return self._opened(self._render(given, add_generation_prompt=False), final)
 
-    def _outlined(self, chat: Chat, roles: tuple[str, ...]) -> str:
-        """A plain chat, as the template writes every chat of these roles (gateway/plain_template.py)."""
-        outline = self._outlines.get((chat.add_generation_prompt, roles))
+    def outline(self, roles: tuple[str, ...], add_generation_prompt: bool) -> list[str]:  # noqa: FBT001 - as it is kept
+        """What a plain template writes for plain chats of these ``roles``, between each two texts a message's number.
+
+        Raises ``ChatTemplateRejectedError``.
+        """
+        outline = self._outlines.get((add_generation_prompt, roles))
         if outline is None:
             messages = [{"role": role, "content": _PLACE.format(at)} for at, role in enumerate(roles)]
             given = TemplateInput(messages=messages, tools=None)
-            outline = _PLACES.split(self._render(given, add_generation_prompt=chat.add_generation_prompt))
-            if len(self._outlines) < _MAX_OUTLINES and len(roles) <= _MAX_OUTLINED_MESSAGES:
-                self._outlines[chat.add_generation_prompt, roles] = outline
-        pieces = outline.copy()
+            outline = _PLACES.split(self._render(given, add_generation_prompt=add_generation_prompt))
+            if len(roles) <= _MAX_OUTLINED_MESSAGES:
+                if len(self._outlines) >= _MAX_OUTLINES:
+                    self._outlines.clear()
+                self._outlines[add_generation_prompt, roles] = outline
+        return outline
+
+    def _outlined(self, chat: Chat, roles: tuple[str, ...]) -> str:
+        """A plain chat, as the template writes every chat of these roles (gateway/plain_template.py)."""
+        pieces = self.outline(roles, chat.add_generation_prompt).copy()
         for at in range(1, len(pieces), 2):
             pieces[at] = chat.messages[int(pieces[at])].content or ""
         rendered = "".join(pieces)

@@ -213,7 +213,7 @@ class _Run:
         return None
 
     def _job(self, lease: Lease, delivered: Delivered | None, place: Place, *, remaining_s: float) -> bytes:
-        """What the worker is asked; serialised, since nobody keeps that for as long as the stream."""
+        """What the worker is asked, serialised."""
         prepared, tokens = self._prepared, self._passage.tokens
         budget = prepared.budget(
             lease.load,
@@ -221,7 +221,7 @@ class _Run:
             delivered_tokens=tokens,
             on_decision=place.on_decision,
         )
-        return prepared.job(budget, place.queue, delivered).SerializeToString()
+        return prepared.job(budget, place.queue, delivered)
 
     def _hedge(self, lease: Lease, place: Place) -> Hedge | None:
         """Of a first attempt; who has been to a worker in vain has reason to be late."""

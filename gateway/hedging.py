@@ -163,7 +163,7 @@ class Hedge:
             lease.close(Outcome.IGNORED)
             return
         span = hedged.record.attempt(lease)
-        job = hedged.prepared.job(budget).SerializeToString()
+        job = hedged.prepared.job(budget)
         scout = hedged.sender.scout(lease, job, self, timeout_s=hedged.call.remaining_s, metadata=span.metadata)
         if scout is None:
             self._end(lease, span, Outcome.IGNORED, None)

@@ -47,7 +47,7 @@ class Intake:
 
     def guest(self, prepared: PreparedRequest, call: Call) -> Guest:
         """``prepared`` as it begins to wait; ``settle`` it in any case. Raises ``QuotaExceededError``."""
-        now, prompt_tokens = self._loop.time(), len(prepared.prompt.token_ids)
+        now, prompt_tokens = self._loop.time(), prepared.prompt_tokens
         model = prepared.request.model
         loads = [seat.load for seat in self._fleet.seats_for(model)]
         expected_output = self._expected.expect(

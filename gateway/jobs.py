@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,25 +11,26 @@ from google.protobuf.message import DecodeError
 from gateway.chat import Chat
 from gateway.errors import InvalidRequestError
 from gateway.model import ServedModel
+from gateway.options import digested
 from gateway.policy.decision import budget_record
 from gateway.policy.demand import Demand
 from gateway.policy.load import WorkerLoad
 from gateway.policy.output_budget import OutputBudget, OutputDemand, output_budget
 from gateway.policy.record import Record
 from gateway.prefix import prefix_names, prefix_stride
-from gateway.prompt import fit, prepare
-from gateway.renderer import Prompt
+from gateway.prompt import fit, token_ids
 from gateway.request import ValidRequest, parse_generate
 from gateway.resume import Resumed, ResumeTokens
 from tidegate.inference.v1 import generation_pb2, inference_service_pb2
 from tidegate.rpc.status import Violation
+from tidegate.rpc.token_ids import TOKEN_ID_BYTES
 from tidegate.worker.v1 import worker_service_pb2
 
-# What Python takes for a request beside its tokens, and for each of these.
-_REQUEST_BYTES, _TOKEN_BYTES = 4_096, 4
+_REQUEST_BYTES = 4_096  # what Python takes for a request beside its tokens
 # Preparing a small request without a constraint takes 0.1 to 0.5 ms, and a thread costs the event loop a tenth of it.
 _MAX_LIGHT_BYTES = 2048
 _SAID = Chat(messages=())
+_NOTHING_DIGESTED = bytes(8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class PreparedRequest:
     response_id: str
     tenant: str
     request: ValidRequest
-    prompt: Prompt
+    packed_ids: bytes
     max_output_tokens: int
     demand: Demand
     resume_token: str = ""
@@ -65,7 +65,7 @@ class PreparedRequest:
         response_id: str,
         tenant: str,
         request: ValidRequest,
-        prompt: Prompt,
+        packed_ids: bytes,
         max_output_tokens: int,
         demand: Demand,
         resume_token: str = "",
@@ -74,7 +74,7 @@ class PreparedRequest:
         self.response_id = response_id
         self.tenant = tenant
         self.request = request
-        self.prompt = prompt
+        self.packed_ids = packed_ids
         self.max_output_tokens = max_output_tokens
         self.demand = demand
         self.resume_token = resume_token
@@ -97,10 +97,9 @@ class PreparedRequest:
         parsed = parse(request) if isinstance(request, bytes) else request
         valid = parse_generate(parsed, models)
         resumed = resume_tokens.check(parsed, valid, tenant=tenant)
-        # All that is needed of it from here on, in the form that takes least memory for as long as the stream lasts.
-        token_ids = array("i", prepare(valid).token_ids)
-        prompt = Prompt(token_ids=token_ids)
-        max_output_tokens = fit(valid, len(prompt.token_ids))
+        packed_ids = token_ids(valid)
+        prompt_tokens = len(packed_ids) // TOKEN_ID_BYTES
+        max_output_tokens = fit(valid, prompt_tokens)
         resumed_tokens = len(resumed.token_ids) if resumed else 0
         if resumed_tokens > max_output_tokens:
             description = f"are more than the {max_output_tokens} output tokens of the request"
@@ -110,14 +109,14 @@ class PreparedRequest:
             response_id=response_id,
             tenant=tenant,
             request=valid,
-            prompt=prompt,
+            packed_ids=packed_ids,
             max_output_tokens=max_output_tokens,
             demand=Demand(
-                prompt_tokens=len(prompt.token_ids) + resumed_tokens,
-                need_tokens=len(prompt.token_ids) + max_output_tokens,
-                prefix=prefix_names(prompt.token_ids, stride),
+                prompt_tokens=prompt_tokens + resumed_tokens,
+                need_tokens=prompt_tokens + max_output_tokens,
+                prefix=prefix_names(packed_ids, stride),
                 prefix_stride=stride,
-                digest=_digest(valid, token_ids),
+                digest=_digest(valid, packed_ids),
             ),
             resume_token=resume_tokens.issue(parsed, tenant=tenant),
             resumed=resumed,
@@ -133,13 +132,12 @@ class PreparedRequest:
             request=ValidRequest(
                 model=request.model,
                 prompt=_SAID if isinstance(request.prompt, Chat) else "",
-                sampling=request.sampling,
+                options=request.options,
                 constraint=request.constraint,
-                output=request.output,
                 criticality=request.criticality,
                 short_deadline_policy=request.short_deadline_policy,
             ),
-            prompt=self.prompt,
+            packed_ids=self.packed_ids,
             max_output_tokens=self.max_output_tokens,
             demand=self.demand,
             resume_token=self.resume_token,
@@ -147,9 +145,14 @@ class PreparedRequest:
         )
 
     @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.packed_ids) // TOKEN_ID_BYTES
+
+    @property
     def size_bytes(self) -> int:
         """About how much memory the request takes while it waits."""
-        return _REQUEST_BYTES + _TOKEN_BYTES * len(self.prompt.token_ids)
+        return _REQUEST_BYTES + len(self.packed_ids)
 
     def budget(
         self,
@@ -168,8 +171,8 @@ class PreparedRequest:
         if not left or (delivered_tokens and not may_clamp):
             return OutputBudget(max_output_tokens=self.max_output_tokens, is_clamped=False)
         demand = OutputDemand(
-            prompt_tokens=len(self.prompt.token_ids) + delivered_tokens,
-            min_output_tokens=max(0, self.request.sampling.min_output_tokens - delivered_tokens),
+            prompt_tokens=self.prompt_tokens + delivered_tokens,
+            min_output_tokens=max(0, self.request.options.min_output_tokens - delivered_tokens),
             max_output_tokens=left,
             may_clamp=may_clamp,
             has_begun=bool(delivered_tokens),
@@ -186,35 +189,36 @@ class PreparedRequest:
         budget: OutputBudget,
         queue: worker_service_pb2.GatewayQueue | None = None,
         delivered: Delivered | None = None,
-    ) -> worker_service_pb2.GenerateRequest:
-        """The worker's request. It always asks for token ids: should the worker be lost, another one needs them.
+    ) -> bytes:
+        """The worker's request, serialised: each attempt has its own, and nobody keeps it.
 
         ``queue`` is what waits in this gateway.
         """
         request = self.request
         job = worker_service_pb2.GenerateRequest(
-            response_id=self.response_id,
-            checkpoint_sha256=request.model.checkpoint_sha256,
-            prompt_token_ids=self.prompt.token_ids,
-            sampling=request.sampling,
-            constraint=request.constraint,
-            output=request.output,
-            criticality=request.criticality,
-            is_budget_clamped=budget.is_clamped,
-            tenant=self.tenant,
-            gateway_queue=queue,
+            response_id=self.response_id, prompt_token_ids=self.packed_ids, gateway_queue=queue
         )
         job.sampling.max_output_tokens = budget.max_output_tokens
-        job.output.include_token_ids = True
-        job.resume_token = self.resume_token
-        if delivered is not None:
+        job.criticality = request.criticality
+        job.tenant = self.tenant
+        if budget.is_clamped:
+            job.is_budget_clamped = True
+        if request.constraint is not None:
+            job.constraint.CopyFrom(request.constraint)
+        if self.resume_token:
+            job.resume_token = self.resume_token
+        if delivered is None:
+            asked = request.options.job
+        else:
             job.is_started = delivered.is_started
             job.continued_token_ids.extend(delivered.token_ids)
             job.continued_text_byte_count = delivered.text_bytes
             job.continuation_count = delivered.continuations
-            if delivered.token_ids:  # with the first of them came those of the prompt
-                job.output.ClearField("prompt_logprobs")
-        return job
+            going_on = bool(delivered.token_ids)
+            checkpoint = request.model.checkpoint_sha256
+            asked = request.options.job_going_on(checkpoint) if going_on else request.options.job
+        # The serialised parts of a message, one behind the other, are the message.
+        return asked + job.SerializeToString()
 
 
 def parse(request: bytes) -> inference_service_pb2.GenerateRequest:
@@ -236,19 +240,12 @@ def light(request: bytes) -> inference_service_pb2.GenerateRequest | None:
     return None if parsed.HasField("constraint") else parsed
 
 
-def _digest(request: ValidRequest, prompt: array[int]) -> bytes:
+def _digest(request: ValidRequest, packed_ids: bytes) -> bytes:
     """Names all that decides what an engine does, except for the seed: a poison is not one for its luck.
 
     Nobody must be able to have another one's request quarantined, so that this is a cryptographic digest.
     """
-    sampling = request.sampling
-    if sampling.HasField("seed"):
-        sampling = generation_pb2.SamplingOptions()
-        sampling.CopyFrom(request.sampling)
-        sampling.ClearField("seed")
-    digest = hashlib.blake2b(request.model.checkpoint_sha256.encode(), digest_size=16)
-    for message in (sampling, request.constraint, request.output):
-        part = b"" if message is None else message.SerializeToString(deterministic=True)
-        digest.update(len(part).to_bytes(8, "big") + part)
-    digest.update(prompt)
-    return digest.digest()
+    options = request.options
+    constraint = _NOTHING_DIGESTED if request.constraint is None else digested(request.constraint)
+    content = b"".join((options.sampling_digested, constraint, options.output_digested, packed_ids))
+    return hashlib.blake2b(content, digest_size=16).digest()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from gateway.options import KnownOptions
 from gateway.prompt_histogram import PromptHistogram
 from gateway.renderer import Renderer
 from tidegate.inference.v1 import generation_pb2, model_pb2
@@ -30,6 +31,7 @@ class ServedModel:
     renderer: Renderer
     can_continue: bool = False  # whether its worker goes on with the output of another one
     calibration: PromptHistogram | None = None  # the prompts that its checkpoint was calibrated with
+    known_options: KnownOptions = field(default_factory=KnownOptions, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         limits = (

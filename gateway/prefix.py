@@ -5,10 +5,9 @@ A name is no secret and no proof: a collision sends a job to a worker that does 
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Sequence
-
 import xxhash
+
+from tidegate.rpc.token_ids import TOKEN_ID_BYTES
 
 # A name for every so many tokens. A finer step would find a few tokens more; each entry costs memory on every gateway.
 _STRIDE_TOKENS = 64
@@ -21,11 +20,12 @@ def prefix_stride(block_size: int) -> int:
     return -(-_STRIDE_TOKENS // block_size) * block_size
 
 
-def prefix_names(token_ids: Sequence[int], stride: int) -> tuple[int, ...]:
+def prefix_names(packed_ids: bytes, stride: int) -> tuple[int, ...]:
     """Names of the first ``stride`` tokens, the first two times ``stride``, and so on."""
+    step = stride * TOKEN_ID_BYTES
     names: list[int] = []
     name = 0
-    for start in range(0, min(len(token_ids) // stride, _MAX_NAMES) * stride, stride):
-        name = xxhash.xxh3_64_intdigest(array("i", token_ids[start : start + stride]).tobytes(), seed=name)
+    for start in range(0, min(len(packed_ids) // step, _MAX_NAMES) * step, step):
+        name = xxhash.xxh3_64_intdigest(packed_ids[start : start + step], seed=name)
         names.append(name)
     return tuple(names)

@@ -8,21 +8,25 @@ from gateway.model import ServedModel
 from gateway.renderer import Prompt
 from gateway.request import ValidRequest, ValidTokenizeRequest
 from tidegate.rpc.status import Violation
+from tidegate.rpc.token_ids import packed
 
-__all__ = ["Prompt", "fit", "prepare", "remaining_output_tokens"]
+
+def prepare(request: ValidTokenizeRequest) -> Prompt:
+    """Render and tokenise. Costs as ``token_ids`` does, and raises as it does."""
+    if isinstance(request.prompt, Chat):
+        return request.model.renderer.prompt(request.prompt)
+    return Prompt(packed_ids=token_ids(request))
 
 
-def prepare(request: ValidRequest | ValidTokenizeRequest) -> Prompt:
-    """Render and tokenise. Up to a second of CPU time for the longest prompts: call it in an executor.
+def token_ids(request: ValidRequest | ValidTokenizeRequest) -> bytes:
+    """The packed ids of the prompt. Up to a second of CPU time for the longest ones: call it in an executor.
 
     Raises ``ChatTemplateRejectedError``, or ``InvalidRequestError`` for text that cannot be encoded.
     """
     prompt, renderer = request.prompt, request.model.renderer
     if isinstance(prompt, Chat):
-        return renderer.prompt(prompt)
-    if isinstance(prompt, str):
-        return Prompt(token_ids=renderer.encode_text(prompt))
-    return Prompt(token_ids=prompt)
+        return renderer.encode(prompt)
+    return renderer.encode_text(prompt) if isinstance(prompt, str) else packed(prompt)
 
 
 def remaining_output_tokens(model: ServedModel, prompt_tokens: int) -> int:
@@ -36,13 +40,12 @@ def fit(request: ValidRequest, prompt_tokens: int) -> int:
 
     Raises ``ContextLengthExceededError`` or ``KvPoolExceededError`` when what was asked for does not fit.
     """
-    model, sampling = request.model, request.sampling
-    is_asked = sampling.HasField("max_output_tokens")
+    model, asked = request.model, request.options.max_output_tokens
     # Something has to be generated, and no less than the caller insists on.
-    requested = sampling.max_output_tokens if is_asked else max(1, sampling.min_output_tokens)
+    requested = max(1, request.options.min_output_tokens) if asked is None else asked
     if prompt_tokens + requested <= min(model.context_length, _pool_tokens(model)):
-        if is_asked:
-            return requested
+        if asked is not None:
+            return asked
         return max(requested, min(model.default_max_output_tokens, remaining_output_tokens(model, prompt_tokens)))
     is_too_long = prompt_tokens + requested > model.context_length
     limit = model.context_length if is_too_long else _pool_tokens(model)
@@ -77,4 +80,4 @@ def _field_at_fault(request: ValidRequest, requested: int, *, prompt_tokens: int
         return (
             "chat" if isinstance(request.prompt, Chat) else "text" if isinstance(request.prompt, str) else "token_ids"
         )
-    return f"sampling.{'max' if request.sampling.HasField('max_output_tokens') else 'min'}_output_tokens"
+    return f"sampling.{'min' if request.options.max_output_tokens is None else 'max'}_output_tokens"

@@ -13,9 +13,12 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, models
 
+from gateway.chat_template import ChatTemplate
 from gateway.control_tokens import ControlTokens, uses_reserved_characters
+from gateway.plain_prompts import PlainPrompts, stand_alone
 from gateway.segment_cache import Encoded, SegmentCache, dividers
 from gateway.word_cache import WordCache, cuts_before_words
+from tidegate.rpc.token_ids import packed
 
 _NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -39,16 +42,24 @@ class PromptTokenizer:
         self._finder, self._found_ids = _finder_of(self._own, special)
         self._beginning_of_text = self._find_beginning_of_text(config)
         divided_by = {
-            token: Encoded((token_id,), self.find_specials(token), self.specials((token_id,)))
+            token: self._encoded(token, (token_id,))
             for token, token_id in dividers(self._own, lambda text: _encode(self._own, text)).items()
         }
-        has_words = len(divided_by) == len(self._own.get_added_tokens_decoder()) and cuts_before_words(self._own)
+        self._all_divide = len(divided_by) == len(self._own.get_added_tokens_decoder())
+        has_words = self._all_divide and cuts_before_words(self._own)
         words = WordCache(self._encode_each, self._special_ids) if has_words else None
         self._segments = SegmentCache(self._encode_piece, divided_by, words) if divided_by else None
 
     def encode(self, text: str) -> Encoded:
         """The ids of ``text``, control tokens recognised: what transformers gives without special tokens added."""
         return self._encode_piece(text) if self._segments is None else self._segments.encode(text)
+
+    def plain_prompts(self, template: ChatTemplate) -> PlainPrompts | None:
+        """Prompts of a ``template`` that only shows contents; None where this tokenizer has to see all of a prompt."""
+        added = [token.content for token in self._own.get_added_tokens_decoder().values()]
+        if self._segments is None or not self._all_divide or not template.is_plain or not stand_alone(added):
+            return None
+        return PlainPrompts(self._segments, added, template.outline)
 
     def encode_respelled(self, text: str) -> list[int]:
         """The ids of ``text``, control tokens recognised in private spelling only.
@@ -80,8 +91,10 @@ class PromptTokenizer:
         return [token_id for token_id in found if token_id is not None]
 
     def _encode_piece(self, text: str) -> Encoded:
-        ids = _encode(self._own, text)
-        return Encoded(ids, self.find_specials(text), self.specials(ids))
+        return self._encoded(text, _encode(self._own, text))
+
+    def _encoded(self, text: str, ids: Sequence[int]) -> Encoded:
+        return Encoded(ids=packed(ids), written=packed(self.find_specials(text)), specials=packed(self.specials(ids)))
 
     def _encode_each(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._own.encode_batch_fast(texts, add_special_tokens=False)]

@@ -254,7 +254,7 @@ class Record:
             measures.answered(
                 first_s=self._first_at - self._began_at,
                 following_s=now - self._first_at,
-                input_tokens=len(prepared.prompt.token_ids),
+                input_tokens=prepared.prompt_tokens,
                 output_tokens=self._output_tokens,
             )
 

@@ -10,7 +10,7 @@ docs/chat-templates.md says what that means for callers.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,20 +20,22 @@ from gateway.control_tokens import has_escaped_marks, uses_reserved_characters
 from gateway.errors import InvalidRequestError
 from gateway.prompt_tokenizer import PromptTokenizer
 from tidegate.rpc.status import Violation
+from tidegate.rpc.token_ids import packed, unpacked
 
 _MAX_KEPT_FORMS, _MAX_KEPT_FORM_CHARACTERS = 1024, 4096
 
 
-@dataclass(slots=True, kw_only=True, init=False)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """What a worker is given. ``rendered_prompt`` is empty where there was no template to render."""
+    """What a worker is given: packed ids. ``rendered_prompt`` is empty where there was no template to render."""
 
-    token_ids: Sequence[int]
+    packed_ids: bytes
     rendered_prompt: str = ""
 
-    def __init__(self, *, token_ids: Sequence[int], rendered_prompt: str = "") -> None:
-        self.token_ids = token_ids
-        self.rendered_prompt = rendered_prompt
+    @property
+    def token_ids(self) -> list[int]:
+        """The ids one by one."""
+        return unpacked(self.packed_ids)
 
 
 class Renderer:
@@ -43,6 +45,7 @@ class Renderer:
         """``template`` is None for a model that knows no conversations."""
         self._tokenizer = tokenizer
         self._template = template
+        self._plain = None if template is None else tokenizer.plain_prompts(template)
         self._expected_of: dict[tuple[object, ...], list[int]] = {}  # by the form of the conversation
 
     @classmethod
@@ -73,12 +76,20 @@ class Renderer:
         """The text that the template makes of ``chat``. Raises ``ChatTemplateRejectedError``."""
         return self.prompt(chat).rendered_prompt
 
-    def encode_rendered(self, chat: Chat) -> list[int]:
-        """The token ids of ``chat``. Raises ``ChatTemplateRejectedError``."""
-        return list(self.prompt(chat).token_ids)
+    def encode(self, chat: Chat) -> bytes:
+        """The packed token ids of ``chat``. Raises ``ChatTemplateRejectedError``."""
+        packed_ids = None if self._plain is None else self._plain.encode(chat)
+        return self._judged(chat).packed_ids if packed_ids is None else packed_ids
 
     def prompt(self, chat: Chat) -> Prompt:
-        """The text and the token ids of ``chat``. Raises ``ChatTemplateRejectedError``."""
+        """The token ids of ``chat``, with the text that they are of. Raises ``ChatTemplateRejectedError``."""
+        packed_ids = None if self._plain is None else self._plain.encode(chat)
+        if packed_ids is None or self._template is None:
+            return self._judged(chat)
+        return Prompt(packed_ids=packed_ids, rendered_prompt=self._template.render(chat))
+
+    def _judged(self, chat: Chat) -> Prompt:
+        """As ``prompt``, by the text as a whole."""
         if self._template is None:
             raise rejected("the model has no chat template")
         tokenizer = self._tokenizer
@@ -87,17 +98,17 @@ class Renderer:
         if not self._is_structural(chat):
             encoded = tokenizer.encode(text)
             # A vocabulary that holds control tokens can find one where no added token was.
-            if encoded.written == expected and encoded.specials == tokenizer.specials(expected):
-                return Prompt(token_ids=encoded.ids, rendered_prompt=text)
+            if encoded.written == packed(expected) and encoded.specials == packed(tokenizer.specials(expected)):
+                return Prompt(packed_ids=encoded.ids, rendered_prompt=text)
         return self._disarmed(self._template, chat, expected)
 
-    def encode_text(self, text: str) -> list[int]:
-        """The token ids of plain text, behind the model's beginning-of-text token if it uses one.
+    def encode_text(self, text: str) -> bytes:
+        """The packed token ids of plain text, behind the model's beginning-of-text token if it uses one.
 
         Raises ``InvalidRequestError`` for text that this tokenizer cannot encode without control tokens.
         """
         try:
-            return self._tokenizer.encode_text(text)
+            return packed(self._tokenizer.encode_text(text))
         except ValueError as error:
             raise InvalidRequestError([Violation(field="text", description=str(error))]) from error
 
@@ -111,7 +122,9 @@ class Renderer:
         expected = self._expected_of.get(form)
         if expected is None:
             expected = self._tokenizer.find_specials(template.render(chat, silencer()))
-            if len(self._expected_of) < _MAX_KEPT_FORMS and len(repr(form)) <= _MAX_KEPT_FORM_CHARACTERS:
+            if len(repr(form)) <= _MAX_KEPT_FORM_CHARACTERS:
+                if len(self._expected_of) >= _MAX_KEPT_FORMS:
+                    self._expected_of.clear()
                 self._expected_of[form] = expected
         return expected
 
@@ -139,4 +152,4 @@ class Renderer:
             raise rejected(f"text {error}", fields) from error
         if self._tokenizer.specials(ids) != self._tokenizer.specials(expected):
             raise rejected("text of the conversation and the chat template form a control token together", fields)
-        return Prompt(token_ids=ids, rendered_prompt=control_tokens.unmarked(marked))
+        return Prompt(packed_ids=packed(ids), rendered_prompt=control_tokens.unmarked(marked))

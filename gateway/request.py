@@ -15,6 +15,7 @@ from gateway.chat_prompt import MAX_PROMPT_BYTES, parse_chat
 from gateway.constraint import parse_constraint
 from gateway.errors import InvalidRequestError, ModelNotFoundError
 from gateway.model import ServedModel
+from gateway.options import Options
 from gateway.sampling import check_output, check_sampling, resolved_sampling
 from gateway.violations import Violations, quoted
 from tidegate.inference.v1 import generation_pb2, inference_service_pb2
@@ -23,7 +24,6 @@ from tidegate.rpc.status import Violation
 _MAX_NAMED_IDS = 16  # a request may hold a million
 
 _CRITICALITIES = frozenset(generation_pb2.Criticality.values())
-_NO_OPTIONS = generation_pb2.OutputOptions()
 _SHORT_DEADLINE_POLICIES = frozenset(generation_pb2.ShortDeadlinePolicy.values())
 
 # A conversation, plain text, or token ids.
@@ -32,16 +32,15 @@ PromptSource = Chat | str | tuple[int, ...]
 
 @dataclass(slots=True, kw_only=True, init=False)
 class ValidRequest:
-    """A request to generate. ``sampling`` has the model's defaults filled in, ``max_output_tokens`` excepted.
+    """A request to generate.
 
     ``constraint`` is in canonical form. ``criticality`` and ``short_deadline_policy`` are never UNSPECIFIED.
     """
 
     model: ServedModel
     prompt: PromptSource
-    sampling: generation_pb2.SamplingOptions
+    options: Options
     constraint: generation_pb2.OutputConstraint | None
-    output: generation_pb2.OutputOptions
     criticality: generation_pb2.Criticality.ValueType
     short_deadline_policy: generation_pb2.ShortDeadlinePolicy.ValueType
 
@@ -50,17 +49,15 @@ class ValidRequest:
         *,
         model: ServedModel,
         prompt: PromptSource,
-        sampling: generation_pb2.SamplingOptions,
+        options: Options,
         constraint: generation_pb2.OutputConstraint | None,
-        output: generation_pb2.OutputOptions,
         criticality: generation_pb2.Criticality.ValueType,
         short_deadline_policy: generation_pb2.ShortDeadlinePolicy.ValueType,
     ) -> None:
         self.model = model
         self.prompt = prompt
-        self.sampling = sampling
+        self.options = options
         self.constraint = constraint
-        self.output = output
         self.criticality = criticality
         self.short_deadline_policy = short_deadline_policy
 
@@ -79,34 +76,38 @@ def parse_generate(request: inference_service_pb2.GenerateRequest, models: Mappi
     violations = Violations()
     prompt = _parse_prompt(request, model, violations)
     is_constrained = request.HasField("constraint")
-    check_sampling(request.sampling, model, violations, is_constrained=is_constrained)
+    sampling = request.sampling.SerializeToString()
+    output = request.output.SerializeToString() if request.HasField("output") else b""
+    options = model.known_options.find(sampling, output, is_constrained=is_constrained)
+    if options is None:
+        check_sampling(request.sampling, model, violations, is_constrained=is_constrained)
     constraint = None
     if is_constrained:
         constraint = parse_constraint(request.constraint, model.constraint_kinds, violations)
-    if request.criticality not in _CRITICALITIES:
+    criticality, policy = request.criticality, request.short_deadline_policy
+    if criticality not in _CRITICALITIES:
         violations.add("criticality", "is not a known criticality")
-    if request.short_deadline_policy not in _SHORT_DEADLINE_POLICIES:
+    if policy not in _SHORT_DEADLINE_POLICIES:
         violations.add("short_deadline_policy", "is not a known policy")
-    check_output(request.output, violations)
+    if options is None:
+        check_output(request.output, violations)
     violations.raise_if_any()
+    if options is None:
+        options = Options(
+            sampling=resolved_sampling(request.sampling, model.sampling_defaults),
+            # By themselves: as parts of the request they would keep all of it, text and all.
+            output=generation_pb2.OutputOptions.FromString(output),
+            checkpoint_sha256=model.checkpoint_sha256,
+        )
+        model.known_options.keep(sampling, output, is_constrained=is_constrained, options=options)
     return ValidRequest(
         model=model,
         prompt=prompt,
-        sampling=resolved_sampling(request.sampling, model.sampling_defaults),
+        options=options,
         constraint=constraint,
-        output=_kept(request.output),
-        criticality=request.criticality or generation_pb2.CRITICALITY_CRITICAL,
-        short_deadline_policy=request.short_deadline_policy or generation_pb2.SHORT_DEADLINE_POLICY_CLAMP,
+        criticality=criticality or generation_pb2.CRITICALITY_CRITICAL,
+        short_deadline_policy=policy or generation_pb2.SHORT_DEADLINE_POLICY_CLAMP,
     )
-
-
-def _kept(options: generation_pb2.OutputOptions) -> generation_pb2.OutputOptions:
-    """The options by themselves: as a part of the request they would keep all of it, text and all, with the stream."""
-    if not options.ByteSize():
-        return _NO_OPTIONS
-    kept = generation_pb2.OutputOptions()
-    kept.CopyFrom(options)
-    return kept
 
 
 def parse_tokenize(

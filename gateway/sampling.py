@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 from gateway.model import ServedModel
@@ -75,18 +74,11 @@ def check_sampling(
 def resolved_sampling(
     options: generation_pb2.SamplingOptions, defaults: generation_pb2.SamplingOptions
 ) -> generation_pb2.SamplingOptions:
-    """``options`` with the model's ``defaults`` where it says nothing; lists hold the entries of both.
-
-    Not to be changed: it belongs to all requests that say the same, since each would take 600 bytes with its stream.
-    """
-    return _resolved(options.SerializeToString(deterministic=True), defaults.SerializeToString(deterministic=True))
-
-
-@lru_cache(maxsize=256)
-def _resolved(options: bytes, defaults: bytes) -> generation_pb2.SamplingOptions:
-    resolved = generation_pb2.SamplingOptions.FromString(defaults)
+    """``options`` with the model's ``defaults`` where it says nothing; lists hold the entries of both."""
+    resolved = generation_pb2.SamplingOptions()
+    resolved.CopyFrom(defaults)
     resolved.ClearField("max_output_tokens")  # depends on the prompt: gateway/prompt.py
-    resolved.MergeFromString(options)
+    resolved.MergeFrom(options)
     return resolved
 
 

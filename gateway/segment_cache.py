@@ -11,9 +11,8 @@ from __future__ import annotations
 import json
 import re
 import threading
-from array import array
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from tokenizers import AddedToken, Tokenizer
 
@@ -53,31 +52,35 @@ def _added(tokenizer: Tokenizer) -> Sequence[tuple[int, AddedToken]]:
     return sorted(tokenizer.get_added_tokens_decoder().items())
 
 
-class Encoded(NamedTuple):
-    """The ids of a text. ``written`` are the special tokens that stand in it as text, the unknown one included.
+@dataclass(slots=True, kw_only=True, init=False)
+class Encoded:
+    """The ids of a text, packed (tidegate/rpc/token_ids.py).
 
-    ``specials`` are those among the ids: a vocabulary can make one of text that is none.
+    ``written`` are the special tokens that stand in it as text, the unknown one included. ``specials`` are those among
+    the ids: a vocabulary can make one of text that is none.
     """
 
-    ids: Sequence[int]
-    written: Sequence[int]
-    specials: Sequence[int]
+    ids: bytes
+    written: bytes
+    specials: bytes
+
+    def __init__(self, *, ids: bytes, written: bytes = b"", specials: bytes = b"") -> None:
+        self.ids = ids
+        self.written = written
+        self.specials = specials
 
 
 class SegmentCache:
-    """Encodes texts from pieces that were encoded before. Safe to use from several threads."""
+    """Encodes texts, with the ids of pieces that were encoded before. Safe to use from several threads."""
 
     def __init__(
-        self, encode: Callable[[str], Encoded], dividers: Mapping[str, Encoded], words: WordCache | None = None
+        self, encode: Callable[[str], Encoded], divided_by: Mapping[str, Encoded], words: WordCache | None = None
     ) -> None:
-        """``encode`` is for pieces; ``dividers``, at least one, are encoded already.
-
-        With ``words``, which needs that there are no other added tokens, it encodes short pieces as far as it can.
-        """
-        longest_first = sorted(dividers, key=len, reverse=True)
-        self._dividers = dividers
-        self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+        """``divided_by`` are the ``dividers`` with their ids. ``words`` if they have all added tokens."""
         self._encode = encode
+        longest_first = sorted(divided_by, key=len, reverse=True)
+        self._dividers = dict(divided_by)
+        self._pattern = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
         self._words = words
         self._kept: dict[str, Encoded] = {}  # least recently used first
         self._kept_bytes = 0
@@ -85,47 +88,45 @@ class SegmentCache:
 
     def encode(self, text: str) -> Encoded:
         """The ids of ``text``, added tokens recognised."""
-        parts: list[Encoded] = []
-        at = 0
-        for found in self._pattern.finditer(text):
-            start, end = found.span()
-            if start > at:
-                parts.append(self._piece(text[at:start]))
-            parts.append(self._dividers[found.group()])
-            at = end
-        if at < len(text):
-            parts.append(self._piece(text[at:]))
-        ids: list[int] = []
-        written: list[int] = []
-        specials: list[int] = []
-        for part in parts:
-            ids.extend(part.ids)
-            written.extend(part.written)
-            specials.extend(part.specials)
-        return Encoded(ids, written, specials)
+        ids: list[bytes] = []
+        written: list[bytes] = []
+        specials: list[bytes] = []
+        for at, part in enumerate(self._pattern.split(text)):
+            if part:
+                encoded = self._dividers[part] if at % 2 else self._piece(part)
+                ids.append(encoded.ids)
+                written.append(encoded.written)
+                specials.append(encoded.specials)
+        return Encoded(ids=b"".join(ids), written=b"".join(written), specials=b"".join(specials))
+
+    def encode_ordinary(self, text: str) -> bytes | None:
+        """The ids of ``text`` alone; None where an added token stands in it, or a special one is among the ids."""
+        if self._pattern.search(text) is not None:
+            return None
+        encoded = self._piece(text)
+        return None if encoded.specials else encoded.ids
 
     def _piece(self, piece: str) -> Encoded:
-        with self._lock:
-            encoded = self._kept.pop(piece, None)
-            if encoded is not None:
-                self._kept[piece] = encoded
-                return encoded
+        if piece in self._kept:
+            with self._lock:
+                kept = self._kept.pop(piece, None)
+                if kept is not None:
+                    self._kept[piece] = kept
+                    return kept
         ids = self._words.encode(piece) if self._words is not None and len(piece) <= MAX_CHARACTERS else None
-        if ids is not None and len(piece) <= _MAX_UNKEPT_CHARACTERS:
-            return Encoded(ids, (), ())
-        encoded = self._encode(piece) if ids is None else Encoded(ids, (), ())
-        self._keep(piece, encoded)
+        encoded = self._encode(piece) if ids is None else Encoded(ids=ids)
+        if ids is None or len(piece) > _MAX_UNKEPT_CHARACTERS:
+            self._keep(piece, encoded)
         return encoded
 
     def _keep(self, piece: str, encoded: Encoded) -> None:
         size_bytes = _size_bytes(piece, encoded)
         if size_bytes > _MAX_SEGMENT_BYTES:
             return
-        kept = Encoded(array("i", encoded.ids), tuple(encoded.written), tuple(encoded.specials))
         with self._lock:
             if piece in self._kept:  # another thread was as fast
                 return
-            self._kept[piece] = kept
+            self._kept[piece] = encoded
             self._kept_bytes += size_bytes
             while self._kept_bytes > _MAX_KEPT_BYTES:
                 oldest = next(iter(self._kept))
@@ -133,4 +134,4 @@ class SegmentCache:
 
 
 def _size_bytes(piece: str, encoded: Encoded) -> int:
-    return _ENTRY_BYTES + 4 * (len(piece) + len(encoded.ids))
+    return _ENTRY_BYTES + 4 * len(piece) + len(encoded.ids)

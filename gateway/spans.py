@@ -82,7 +82,7 @@ class AttemptSpan:
                 (
                     prepared.max_output_tokens,
                     prepared.response_id,
-                    len(prepared.prompt.token_ids),
+                    prepared.prompt_tokens,
                     self._lease.worker_id,
                     self._number,
                     self._delivered_tokens,

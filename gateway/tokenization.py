@@ -16,9 +16,10 @@ def tokenize(
     """The ids, and the text that they were made of. Costs CPU: call it in a thread. Raises ``GatewayError``."""
     valid = parse_tokenize(request, models)
     prompt = prepare(valid)
+    token_ids = prompt.token_ids
     return inference_service_pb2.TokenizeResponse(
-        token_ids=prompt.token_ids,
-        token_count=len(prompt.token_ids),
+        token_ids=token_ids,
+        token_count=len(token_ids),
         rendered_prompt=prompt.rendered_prompt,
-        max_output_tokens=remaining_output_tokens(valid.model, len(prompt.token_ids)),
+        max_output_tokens=remaining_output_tokens(valid.model, len(token_ids)),
     )

@@ -59,7 +59,7 @@ class TrafficSketches:
             self._traffic[model.name] = Traffic(reservoir_size=self._requests, rng=self._rng)
         self._calibrations[model.name] = model.calibration
         self._traffic[model.name].note(
-            prompt_tokens=len(prepared.prompt.token_ids),
+            prompt_tokens=prepared.prompt_tokens,
             turns=_turns(prompt),
             document=lambda: _document(prompt),
         )

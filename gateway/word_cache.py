@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from itertools import chain
 from typing import Any
 
 from tokenizers import Tokenizer, models
+
+from tidegate.rpc.token_ids import packed
 
 # Longer texts are encoded by threads, which this would hold up: it runs under the interpreter's lock.
 MAX_CHARACTERS = 4096
@@ -78,38 +79,34 @@ class WordCache:
         """``encode`` is for texts one by one; words that have ``special`` ids are not kept."""
         self._encode = encode
         self._special = special
-        self._first: dict[str, tuple[int, ...]] = {}  # what begins a text
-        self._further: dict[str, tuple[int, ...]] = {}  # words that follow a space, which is part of their ids
+        self._first: dict[str, bytes] = {}  # what begins a text
+        self._further: dict[str, bytes] = {}  # words that follow a space, which is part of their ids
 
-    def encode(self, text: str) -> list[int] | None:
+    def encode(self, text: str) -> bytes | None:
         """The ids of ``text``, in which no added token stands. None: it has to be encoded as a whole."""
-        first, *further = text.split(" ")
-        start, words = self._first.get(first, ()), self._further
-        ids = [words.get(word, ()) for word in further]
-        if start and all(ids):  # every word has ids
-            return [*start, *chain.from_iterable(ids)]
-        return self._learned(first, further)
+        words, further = text.split(" "), self._further
+        ids = [further.get(word, b"") for word in words]
+        ids[0] = self._first.get(words[0], b"")
+        if all(ids) or self._learn(words, ids):
+            return b"".join(ids)
+        return None
 
-    def _learned(self, first: str, further: Sequence[str]) -> list[int] | None:
-        """As ``encode``; all words are known afterwards, unless one of them cannot stand for itself."""
+    def _learn(self, words: Sequence[str], ids: list[bytes]) -> bool:
+        """Fill in the ``ids`` of words that are new, and keep them; False where one cannot stand for itself."""
         if len(self._first) + len(self._further) > _MAX_WORDS:
             self._first, self._further = {}, {}
-        starts, words = self._first, self._further
-        fresh = [] if first in starts else [first]
-        unknown = list(dict.fromkeys([word for word in further if word not in words]))
-        if not (all(map(_may_precede_a_space, fresh)) and all(map(_is_word, unknown))):
-            return None
-        ids = self._encode([*fresh, *(f" {word}" for word in unknown)])
-        if any(not self._special.isdisjoint(of_word) for of_word in ids):
-            return None
-        known = [tuple(of_word) for of_word in ids]
-        starts.update(zip(fresh, known, strict=False))
-        words.update(zip(unknown, known[len(fresh) :], strict=True))
-        return [*starts[first], *chain.from_iterable([words[word] for word in further])]
-
-
-def _is_word(text: str) -> bool:
-    return _may_precede_a_space(text) and not text[0].isspace()
+        places = [at for at, of_word in enumerate(ids) if not of_word]
+        for at in places:
+            if not _may_precede_a_space(words[at]) or (at and words[at][0].isspace()):
+                return False
+        for at, of_word in zip(
+            places, self._encode([f" {words[at]}" if at else words[0] for at in places]), strict=True
+        ):
+            if not self._special.isdisjoint(of_word):
+                return False
+            ids[at] = packed(of_word)
+            (self._further if at else self._first)[words[at]] = ids[at]
+        return True
 
 
 def _may_precede_a_space(text: str) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from tidegate.inference.v1 import generation_pb2
 from tidegate.rpc.status import Violation
+from tidegate.rpc.token_ids import unpacked
 from tidegate.worker.v1 import worker_service_pb2
 from worker.engine import Constraint, ConstraintKind, Continued, EngineFacts, GenerationJob, Sampling
 from worker.errors import InvalidJobError
@@ -44,7 +45,10 @@ def parse_job(
     options = generation_pb2.SamplingOptions()
     options.CopyFrom(defaults)
     options.MergeFrom(request.sampling)
-    prompt = list(request.prompt_token_ids)  # a repeated field is slow to go through, and prompts are long
+    try:
+        prompt = unpacked(request.prompt_token_ids)
+    except ValueError as error:
+        raise InvalidJobError([_violation("prompt_token_ids", str(error))]) from error
     violations = [
         *_prompt_violations(prompt, request, facts),
         *_budget_violations(request, options),
@@ -81,7 +85,7 @@ def _prompt_violations(
     if not prompt:
         yield _violation("prompt_token_ids", "is empty")
         return
-    if min(prompt) < 0 or max(prompt) >= facts.vocabulary_size:
+    if max(prompt) >= facts.vocabulary_size:
         yield _violation("prompt_token_ids", f"ids go from 0 to {facts.vocabulary_size - 1}")
     tokens = len(prompt) + request.sampling.max_output_tokens
     if tokens > facts.context_length:

@@ -22,6 +22,7 @@ from gateway.prefix import prefix_names, prefix_stride
 from gateway.workers.client import WorkerClient
 from gateway.workers.fleet import Fleet
 from gateway.workers.seat import Lease, Seat
+from tidegate.rpc.token_ids import packed
 from worker.sim_profile import SimProfile
 from worker.sim_scheduler import ScheduledRequest, Scheduler
 
@@ -247,7 +248,7 @@ class World:
         demand = Demand(
             prompt_tokens=len(arrival.tokens),
             need_tokens=len(arrival.tokens) + arrival.output_tokens,
-            prefix=prefix_names(arrival.tokens, self._stride),
+            prefix=prefix_names(packed(arrival.tokens), self._stride),
             prefix_stride=self._stride,
         )
         job = Job(arrival=arrival, demand=demand, worker=0, gateway=number)

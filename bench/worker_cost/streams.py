@@ -14,6 +14,7 @@ from tidegate.http2.endpoint import Endpoint, Role
 from tidegate.http2.limits import Limits
 from tidegate.http2.transport import Flusher
 from tidegate.inference.v1 import inference_service_pb2
+from tidegate.rpc.token_ids import packed
 from tidegate.worker.v1 import worker_service_pb2
 
 PROMPT_TOKENS = 512
@@ -52,7 +53,9 @@ async def _read(address: str, streams: int, tokens: int, checkpoint: str) -> Arr
     channel = Channel(endpoint, Target(host=host, port=int(port)), flusher=Flusher(asyncio.get_running_loop()))
 
     async def read(number: int) -> list[float]:
-        request = worker_service_pb2.GenerateRequest(checkpoint_sha256=checkpoint, prompt_token_ids=prompt(number))
+        request = worker_service_pb2.GenerateRequest(
+            checkpoint_sha256=checkpoint, prompt_token_ids=packed(prompt(number))
+        )
         request.sampling.max_output_tokens = request.sampling.min_output_tokens = tokens
         request.output.include_token_ids = True
         call = await channel.call(_METHOD)

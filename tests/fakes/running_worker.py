@@ -11,6 +11,7 @@ from typing import Any
 import grpc.aio
 
 from tidegate.rpc.server import CHANNEL_OPTIONS
+from tidegate.rpc.token_ids import packed
 from tidegate.telemetry.setup import Telemetry
 from tidegate.worker.v1 import worker_service_pb2, worker_service_pb2_grpc
 from worker.app import Worker
@@ -35,7 +36,7 @@ class RunningWorker:
         request = worker_service_pb2.GenerateRequest(
             response_id="response-1",
             checkpoint_sha256=self.model.model.digests.checkpoint_sha256,
-            prompt_token_ids=prompt,
+            prompt_token_ids=packed(prompt),
         )
         request.sampling.max_output_tokens = max_output_tokens
         request.output.include_token_ids = True

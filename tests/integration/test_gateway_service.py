@@ -16,6 +16,7 @@ from tests.fakes.running_gateway import RunningGateway, running_gateway, text_of
 from tests.fakes.scripted_worker import HANG, ScriptedWorker, answer, beginning, serving
 from tidegate.inference.v1 import chat_pb2, generation_pb2, inference_service_pb2
 from tidegate.rpc.status import RpcError
+from tidegate.rpc.token_ids import unpacked
 
 pytestmark = pytest.mark.usefixtures("data_plane")
 
@@ -84,7 +85,7 @@ async def test_tokenize_gives_what_generate_sends(stack: AsyncExitStack) -> None
     chat = chat_pb2.ChatPrompt(messages=[message])
     tokenized = await gateway.stub.Tokenize(inference_service_pb2.TokenizeRequest(model="m", chat=chat))
     await gateway.generate(inference_service_pb2.GenerateRequest(model="m", chat=chat))
-    assert list(worker.jobs[0].prompt_token_ids) == list(tokenized.token_ids)
+    assert unpacked(worker.jobs[0].prompt_token_ids) == list(tokenized.token_ids)
     assert "<|im_start|>user\nhello<|im_end|>" in tokenized.rendered_prompt
     assert (len(tokenized.token_ids), 999) == (
         tokenized.token_count,

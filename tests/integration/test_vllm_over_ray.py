@@ -16,6 +16,7 @@ from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_ray import install_ray, running_ray
 from tests.fakes.service_process import service_process
 from tests.fakes.tiny_models import one_thread, write_tiny_model
+from tidegate.rpc.token_ids import packed
 from tidegate.worker.v1 import worker_service_pb2, worker_service_pb2_grpc
 
 # vLLM is imported four times, on few cores beside other tests.
@@ -52,7 +53,7 @@ async def test_an_engine_over_ray_serves_and_ends_with_its_parts(stack: AsyncExi
         request = worker_service_pb2.GenerateRequest(
             response_id="response-1",
             checkpoint_sha256=served.model.digests.checkpoint_sha256,
-            prompt_token_ids=[3, 4, 5],
+            prompt_token_ids=packed([3, 4, 5]),
         )
         request.sampling.max_output_tokens = request.sampling.min_output_tokens = 12
         request.output.include_token_ids = True

@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from gateway.segment_cache import Encoded, SegmentCache, dividers
 from tests.fakes.template_families import FAMILIES, family_tokenizer
+from tidegate.rpc.token_ids import packed
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -32,7 +33,7 @@ def cache_of(family: str) -> SegmentCache | None:
     divided_by = dividers(tokenizer, lambda text: encode(tokenizer, text))
 
     def encoded(ids: list[int]) -> Encoded:
-        return Encoded(ids, (), [token_id for token_id in ids if token_id in special])
+        return Encoded(ids=packed(ids), specials=packed([token_id for token_id in ids if token_id in special]))
 
     given = {token: encoded([token_id]) for token, token_id in divided_by.items()}
     return SegmentCache(lambda text: encoded(encode(tokenizer, text)), given) if given else None
@@ -49,9 +50,9 @@ def test_pieces_laid_end_to_end_are_the_whole(family: str, data: st.DataObject) 
     text = "".join(data.draw(st.lists(words | st.sampled_from(added) | st.text(max_size=6), max_size=12)))
     if cache is not None:
         encoded = cache.encode(text)
-        assert encode(tokenizer, text) == encoded.ids
-        special = special_tokens(tokenizer)
-        assert [token_id for token_id in encoded.ids if token_id in special] == encoded.specials
+        ids, special = encode(tokenizer, text), special_tokens(tokenizer)
+        assert packed(ids) == encoded.ids
+        assert packed([token_id for token_id in ids if token_id in special]) == encoded.specials
 
 
 def test_the_families_of_today_can_be_encoded_in_pieces() -> None:
@@ -72,7 +73,7 @@ def test_tokens_that_take_their_neighbours_blanks_divide_nothing() -> None:
 
 def test_what_is_kept_is_bounded() -> None:
     """The least recently used go first, and what is larger than an eighth of all is not kept."""
-    cache = SegmentCache(lambda text: Encoded([1] * len(text), (), ()), {"<s>": Encoded((0,), (0,), (0,))})
+    cache = SegmentCache(lambda text: Encoded(ids=bytes(4 * len(text))), {"<s>": Encoded(ids=bytes(4))})
     first, large = "0" * 50_000, "x" * 10**6
     for number in range(1, 100):
         cache.encode(first)

@@ -19,6 +19,7 @@ from tidegate.http2.messages import framed
 from tidegate.http2.request_head import request_fields
 from tidegate.inference.v1 import inference_service_pb2
 from tidegate.rpc.metadata import TRACEPARENT
+from tidegate.rpc.token_ids import packed
 from tidegate.worker.v1 import worker_service_pb2
 
 _GENERATE = "/tidegate.inference.v1.InferenceService/Generate"
@@ -60,7 +61,7 @@ def conversation(address: str, call: Call) -> bytes:
     request: inference_service_pb2.GenerateRequest | worker_service_pb2.GenerateRequest
     if call.checkpoint_sha256:
         request = worker_service_pb2.GenerateRequest(
-            response_id=call.trace_id, checkpoint_sha256=call.checkpoint_sha256, prompt_token_ids=_PROMPT
+            response_id=call.trace_id, checkpoint_sha256=call.checkpoint_sha256, prompt_token_ids=packed(_PROMPT)
         )
     else:
         request = inference_service_pb2.GenerateRequest(model="sim", text=call.text)

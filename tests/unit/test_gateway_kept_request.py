@@ -1,18 +1,30 @@
 from __future__ import annotations
 
-from gateway.jobs import PreparedRequest
+import functools
+from typing import Any
+
+from gateway.jobs import Delivered, PreparedRequest
+from gateway.model import ServedModel
 from gateway.policy.output_budget import OutputBudget
 from gateway.resume import ResumeTokens
 from tests.fakes.served_models import served_model
 from tidegate.inference.v1 import generation_pb2, inference_service_pb2
+from tidegate.worker.v1 import worker_service_pb2
 
 
-def _prepared(sampling: generation_pb2.SamplingOptions, *, temperature: float = 0.5) -> PreparedRequest:
-    request = inference_service_pb2.GenerateRequest(model="m", text="hello", sampling=sampling)
+@functools.cache
+def _model(temperature: float) -> ServedModel:
     defaults = generation_pb2.SamplingOptions(temperature=temperature, stop_token_ids=[3], max_output_tokens=7)
+    return served_model(sampling_defaults=defaults, supports_seed=True)
+
+
+def _prepared(sampling: generation_pb2.SamplingOptions, *, temperature: float = 0.5, **output: Any) -> PreparedRequest:
+    request = inference_service_pb2.GenerateRequest(
+        model="m", text="hello", sampling=sampling, output=generation_pb2.OutputOptions(**output)
+    )
     return PreparedRequest.from_public(
         request,
-        {"m": served_model(sampling_defaults=defaults)},
+        {"m": _model(temperature)},
         response_id="r",
         tenant="t",
         resume_tokens=ResumeTokens((), lifetime_s=1.0),
@@ -23,21 +35,71 @@ def test_the_models_defaults_are_filled_in() -> None:
     """But for the length, which depends on the prompt; of lists, the entries of both count."""
     asked = generation_pb2.SamplingOptions(top_p=0.5, stop_token_ids=[1])
     expected = generation_pb2.SamplingOptions(top_p=0.5, temperature=0.25, stop_token_ids=[3, 1])
-    assert expected == _prepared(asked, temperature=0.25).request.sampling
+    assert expected == _prepared(asked, temperature=0.25).request.options.sampling
 
 
 def test_requests_that_ask_for_the_same_hold_it_once() -> None:
     """As long as their streams last; and not what others ask for, or other models fill in."""
     one, same, other = (
-        _prepared(generation_pb2.SamplingOptions(top_p=top_p)).request.sampling for top_p in (0.5, 0.5, 0.75)
+        _prepared(generation_pb2.SamplingOptions(top_p=top_p)).request.options.sampling for top_p in (0.5, 0.5, 0.75)
     )
     assert one is same
     assert (0.5, 0.75) == (one.top_p, other.top_p)
-    assert 1.0 == _prepared(generation_pb2.SamplingOptions(top_p=0.5), temperature=1.0).request.sampling.temperature
+    warmer = _prepared(generation_pb2.SamplingOptions(top_p=0.5), temperature=1.0).request.options.sampling
+    assert 1.0 == warmer.temperature
 
 
 def test_a_job_leaves_the_options_of_its_request_as_they_are() -> None:
     """They are other requests', too: what is left of the time is the job's own."""
     prepared = _prepared(generation_pb2.SamplingOptions(max_output_tokens=9))
-    job = prepared.job(OutputBudget(max_output_tokens=5, is_clamped=True))
-    assert (5, 9) == (job.sampling.max_output_tokens, prepared.request.sampling.max_output_tokens)
+    job = worker_service_pb2.GenerateRequest.FromString(
+        prepared.job(OutputBudget(max_output_tokens=5, is_clamped=True))
+    )
+    assert (5, 9) == (job.sampling.max_output_tokens, prepared.request.options.sampling.max_output_tokens)
+
+
+def test_a_job_asks_for_all_that_the_request_asks_for() -> None:
+    """What is held for all requests and what is this one's own come to one message."""
+    prepared = _prepared(generation_pb2.SamplingOptions(top_p=0.5, stop_token_ids=[1], max_output_tokens=9, seed=3))
+    job = worker_service_pb2.GenerateRequest.FromString(
+        prepared.job(OutputBudget(max_output_tokens=5, is_clamped=True))
+    )
+    expected = worker_service_pb2.GenerateRequest(
+        response_id="r",
+        tenant="t",
+        checkpoint_sha256="c",
+        prompt_token_ids=prepared.packed_ids,
+        is_budget_clamped=True,
+        criticality=generation_pb2.CRITICALITY_CRITICAL,
+    )
+    expected.output.include_token_ids = True
+    expected.sampling.MergeFrom(prepared.request.options.sampling)
+    expected.sampling.max_output_tokens = 5
+    assert expected == job
+
+
+def test_a_job_that_goes_on_asks_no_more_for_what_came_with_the_first_tokens() -> None:
+    """A continuation cannot repeat it; one before the first token can."""
+    prepared = _prepared(generation_pb2.SamplingOptions(), prompt_logprobs=2)
+    jobs = [
+        worker_service_pb2.GenerateRequest.FromString(
+            prepared.job(
+                OutputBudget(max_output_tokens=5, is_clamped=False),
+                delivered=Delivered(token_ids=ids, text_bytes=len(ids), continuations=1),
+            )
+        )
+        for ids in ((), (7, 8))
+    ]
+    assert [2, None] == [job.output.prompt_logprobs if job.output.HasField("prompt_logprobs") else None for job in jobs]
+    assert [[], [7, 8]] == [list(job.continued_token_ids) for job in jobs]
+    assert [True, True] == [job.output.include_token_ids for job in jobs]
+
+
+def test_the_seed_is_no_part_of_a_requests_digest() -> None:
+    """A poison is not one for its luck; whatever else is asked for makes another request."""
+    digests = [
+        _prepared(generation_pb2.SamplingOptions(**options)).demand.digest
+        for options in ({"top_p": 0.5}, {"top_p": 0.5, "seed": 1}, {"top_p": 0.25, "seed": 1})
+    ]
+    assert digests[0] == digests[1]
+    assert digests[1] != digests[2]

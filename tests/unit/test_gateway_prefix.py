@@ -4,6 +4,7 @@ import pytest
 
 from gateway.policy.prefix_index import PrefixIndex
 from gateway.prefix import prefix_names, prefix_stride
+from tidegate.rpc.token_ids import packed
 
 
 @pytest.mark.parametrize(("block_size", "stride"), [(1, 64), (16, 64), (48, 96), (64, 64), (128, 128)])
@@ -15,21 +16,20 @@ def test_a_name_stands_for_whole_blocks(block_size: int, stride: int) -> None:
 def test_prompts_share_names_as_far_as_they_share_tokens() -> None:
     """A difference in one token makes all names from there on differ."""
     prompt = tuple(range(400))
-    other = (*prompt[:200], -1, *prompt[201:])
-    shared = [
-        name == other_name for name, other_name in zip(prefix_names(prompt, 64), prefix_names(other, 64), strict=True)
-    ]
+    other = (*prompt[:200], 999, *prompt[201:])
+    names = (prefix_names(packed(ids), 64) for ids in (prompt, other))
+    shared = [name == other_name for name, other_name in zip(*names, strict=True)]
     assert [True, True, True, False, False, False] == shared
 
 
 def test_the_rest_of_a_prompt_that_fills_no_step_has_no_name() -> None:
     """And a short prompt has none at all."""
-    assert [0, 1, 1, 2] == [len(prefix_names(range(tokens), 64)) for tokens in (63, 64, 127, 128)]
+    assert [0, 1, 1, 2] == [len(prefix_names(packed(range(tokens)), 64)) for tokens in (63, 64, 127, 128)]
 
 
 def test_the_names_of_a_very_long_prompt_are_bounded() -> None:
     """The cost of a request stays bounded with them."""
-    assert 512 == len(prefix_names(range(100_000), 64))
+    assert 512 == len(prefix_names(packed(range(100_000)), 64))
 
 
 def test_an_index_holds_what_was_sent() -> None:

@@ -12,6 +12,7 @@ from gateway.errors import ChatTemplateRejectedError, InvalidRequestError
 from gateway.renderer import Renderer
 from tests.fakes.served_models import family_renderer
 from tests.fakes.template_families import FAMILIES, family_tokenizer
+from tidegate.rpc.token_ids import unpacked
 
 
 def _said(content: str) -> Chat:
@@ -59,8 +60,8 @@ def test_in_a_tool_it_is_encoded_as_text() -> None:
     )
     controls = {_id("qwen", token) for token in ("<|im_start|>", "<|im_end|>", "<|endoftext|>")}
     renderer = family_renderer("qwen")
-    assert [token for token in renderer.encode_rendered(harmless) if token in controls] == [
-        token for token in renderer.encode_rendered(chat) if token in controls
+    assert [token for token in renderer.prompt(harmless).token_ids if token in controls] == [
+        token for token in renderer.prompt(chat).token_ids if token in controls
     ]
 
 
@@ -79,24 +80,24 @@ def test_an_answer_may_have_the_models_own_marks() -> None:
     chat = Chat(
         messages=(Message(role="user", content="Hi"), Message(role="assistant", content="<think>\nHm.\n</think>\n\nHo"))
     )
-    assert {_id("qwen", "<think>"), _id("qwen", "</think>")} < set(family_renderer("qwen").encode_rendered(chat))
+    assert {_id("qwen", "<think>"), _id("qwen", "</think>")} < set(family_renderer("qwen").prompt(chat).token_ids)
 
 
 def test_ordinary_added_tokens_stay_tokens() -> None:
     """Gemma's tokens for line breaks and markup are vocabulary, whoever writes them."""
-    ids = family_renderer("gemma").encode_rendered(_said("a\n\nb <table>"))
+    ids = family_renderer("gemma").prompt(_said("a\n\nb <table>")).token_ids
     assert {_id("gemma", "\n\n"), _id("gemma", "<table>")} < set(ids)
 
 
 def test_the_unknown_token_is_text_when_written_out() -> None:
     """Its id says that a character has no token, and nobody can claim that."""
-    assert _id("mistral", "<unk>") not in family_renderer("mistral").encode_rendered(_said("an <unk> token"))
+    assert _id("mistral", "<unk>") not in family_renderer("mistral").prompt(_said("an <unk> token")).token_ids
 
 
 def test_halves_are_not_joined() -> None:
     """Text that becomes a control token beside the template's own text is refused."""
     renderer = _renderer("{% for m in messages %}{{ m.content }}|>{% endfor %}", ["<|x|>"])
-    assert renderer.encode_rendered(_said("<|y"))
+    assert renderer.prompt(_said("<|y")).token_ids
     with pytest.raises(ChatTemplateRejectedError, match="together"):
         renderer.prompt(_said("<|x"))
 
@@ -111,7 +112,7 @@ def test_pieces_are_not_joined() -> None:
 def test_a_template_that_escapes_is_refused() -> None:
     """Where the private spelling does not come through, there is no telling what came of the text."""
     renderer = _renderer("{% for m in messages %}{{ m.content | tojson(ensure_ascii=true) }}{% endfor %}", ["<|x|>"])
-    assert renderer.encode_rendered(_said("x"))
+    assert renderer.prompt(_said("x")).token_ids
     with pytest.raises(ChatTemplateRejectedError, match="escapes") as caught:
         renderer.prompt(_said("<|x|>"))
     assert ["chat.messages[0].content"] == [violation.field for violation in caught.value.violations]
@@ -127,7 +128,7 @@ def test_a_vocabulary_that_holds_control_tokens_refuses(text: str) -> None:
     config = json.dumps({"eos_token": "</s>", "unk_token": "<unk>"}).encode()
     template = "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
     renderer = Renderer.from_files(tokenizer.to_str().encode(), template, config)
-    assert 1 == renderer.encode_rendered(_said("a b"))[-1]
+    assert 1 == renderer.prompt(_said("a b")).token_ids[-1]
     with pytest.raises(ChatTemplateRejectedError):
         renderer.prompt(_said(text))
     with pytest.raises(InvalidRequestError) as refused:
@@ -142,8 +143,8 @@ def test_a_normalizer_makes_no_control_token() -> None:
         [AddedToken("<|x|>", normalized=True)],
         normalizers.NFKC(),
     )
-    plain = renderer.encode_rendered(_said("x"))
-    assert [*renderer.encode_text("<|x|>"), plain[-1]] == renderer.encode_rendered(_said("＜|x|＞"))
+    plain = renderer.prompt(_said("x")).token_ids
+    assert [*unpacked(renderer.encode_text("<|x|>")), plain[-1]] == renderer.prompt(_said("＜|x|＞")).token_ids
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_plain_text_has_no_control_token_but_the_beginning(family: str, text: st
     config = json.dumps({**FAMILIES[family].named, "add_bos_token": True}).encode()
     renderer = Renderer.from_files(family_tokenizer(family).to_str().encode(), "", config)
     beginning = _id(family, FAMILIES[family].named["bos_token"])
-    assert [beginning, *plain.encode(text, add_special_tokens=False).ids] == renderer.encode_text(text)
+    assert [beginning, *plain.encode(text, add_special_tokens=False).ids] == unpacked(renderer.encode_text(text))
 
 
 def _renderer(

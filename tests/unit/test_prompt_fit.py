@@ -80,7 +80,7 @@ def test_defaults_of_the_model_fill_what_is_unset() -> None:
         model="m", text="x", sampling=generation_pb2.SamplingOptions(top_p=0.5, temperature=0, stop_token_ids=[7])
     )
     valid = parse_generate(request, {"m": served_model()})
-    assert generation_pb2.SamplingOptions(top_p=0.5, temperature=0, stop_token_ids=[3, 7]) == valid.sampling
+    assert generation_pb2.SamplingOptions(top_p=0.5, temperature=0, stop_token_ids=[3, 7]) == valid.options.sampling
     assert generation_pb2.CRITICALITY_CRITICAL == valid.criticality
     assert generation_pb2.SHORT_DEADLINE_POLICY_CLAMP == valid.short_deadline_policy
     assert valid.constraint is None

@@ -61,7 +61,7 @@ def _is_plain(source: str) -> bool:
 @pytest.mark.parametrize(("family", "expected"), [("chatml", True), ("phi", True), ("smollm2", True), ("qwen", False)])
 def test_families_of_which_templates_are_plain(family: str, *, expected: bool) -> None:
     """What models are trained on marks their answers, too; others look for thoughts in them."""
-    assert expected == ChatTemplate(FAMILIES[family].template, FAMILIES[family].named)._is_plain
+    assert expected == ChatTemplate(FAMILIES[family].template, FAMILIES[family].named).is_plain
 
 
 @pytest.mark.parametrize("source", _PLAIN)

@@ -11,11 +11,12 @@ from grpc import StatusCode
 
 from gateway.errors import GatewayError, to_rpc
 from gateway.model import ServedModel
-from gateway.prompt import fit, prepare
+from gateway.prompt import fit, token_ids
 from gateway.request import ValidRequest, parse_generate
 from tests.fakes.served_models import served_model
 from tidegate.inference.v1 import chat_pb2
 from tidegate.inference.v1.inference_service_pb2 import GenerateRequest
+from tidegate.rpc.token_ids import TOKEN_ID_BYTES
 
 _USER = 'messages { role: CHAT_ROLE_USER content: "Hi" }'
 _CALL = 'tool_calls { id: "c1" name: "f" }'
@@ -365,7 +366,7 @@ _ROWS: dict[str, Row] = {
 def _serve(request: GenerateRequest, models: Mapping[str, ServedModel], handed_on: list[ValidRequest]) -> None:
     """What comes before a worker is chosen."""
     valid = parse_generate(request, models)
-    fit(valid, len(prepare(valid).token_ids))
+    fit(valid, len(token_ids(valid)) // TOKEN_ID_BYTES)
     handed_on.append(valid)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from tests.fakes.scripted_engine import FACTS
 from tidegate.inference.v1 import generation_pb2
+from tidegate.rpc.token_ids import packed
 from tidegate.worker.v1 import worker_service_pb2
 from worker.engine import Constraint, ConstraintKind, GenerationJob, Sampling
 from worker.errors import InvalidJobError
@@ -16,13 +17,13 @@ from worker.job import parse_job
 def _request(**sampling: Any) -> worker_service_pb2.GenerateRequest:
     options = {"max_output_tokens": 10, **sampling}
     return worker_service_pb2.GenerateRequest(
-        prompt_token_ids=[1, 2], sampling=generation_pb2.SamplingOptions(**options)
+        prompt_token_ids=packed([1, 2]), sampling=generation_pb2.SamplingOptions(**options)
     )
 
 
 def _prompt(*token_ids: int) -> worker_service_pb2.GenerateRequest:
     request = _request()
-    request.prompt_token_ids[:] = token_ids
+    request.prompt_token_ids = packed(token_ids)
     return request
 
 
@@ -58,10 +59,11 @@ def test_unset_options_take_the_checkpoints_defaults() -> None:
     ("field", "request_"),
     [
         ("prompt_token_ids", _prompt()),
-        ("prompt_token_ids", _prompt(-1)),
+        ("prompt_token_ids", _prompt(2**32 - 1)),
         ("prompt_token_ids", _prompt(460)),
+        ("prompt_token_ids", worker_service_pb2.GenerateRequest(prompt_token_ids=b"12345")),
         ("prompt_token_ids", _request(max_output_tokens=511)),
-        ("sampling.max_output_tokens", worker_service_pb2.GenerateRequest(prompt_token_ids=[1])),
+        ("sampling.max_output_tokens", worker_service_pb2.GenerateRequest(prompt_token_ids=packed([1]))),
         ("sampling.max_output_tokens", _request(max_output_tokens=0)),
         ("sampling.min_output_tokens", _request(min_output_tokens=11)),
         ("sampling.min_output_tokens", _request(min_output_tokens=-1)),

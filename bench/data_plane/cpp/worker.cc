@@ -136,7 +136,7 @@ class WorkerService : public WithCallbacks<worker::WorkerService::Service> {
 
   grpc::ServerWriteReactor<Response>* Generate(grpc::CallbackServerContext* context,
                                                const worker::GenerateRequest* request) override {
-    return new Generation(pacer_, request->sampling(), request->prompt_token_ids_size(), context);
+    return new Generation(pacer_, request->sampling(), static_cast<int>(request->prompt_token_ids().size() / 4), context);
   }
 
   grpc::Status WatchLoad(grpc::ServerContext*, const worker::WatchLoadRequest*,

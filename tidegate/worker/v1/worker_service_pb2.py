@@ -30,53 +30,53 @@ from tidegate.inference.v1 import inference_service_pb2 as tidegate_dot_inferenc
 from tidegate.inference.v1 import model_pb2 as tidegate_dot_inference_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'tidegate/worker/v1/worker_service.proto\x12\x12tidegate.worker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a tidegate/inference/v1/chat.proto\x1a&tidegate/inference/v1/generation.proto\x1a-tidegate/inference/v1/inference_service.proto\x1a!tidegate/inference/v1/model.proto\"\xab\x04\n\x0fGenerateRequest\x12\x13\n\x0bresponse_id\x18\x01 \x01(\t\x12\x19\n\x11\x63heckpoint_sha256\x18\x02 \x01(\t\x12\x18\n\x10prompt_token_ids\x18\x03 \x03(\x05\x12\x38\n\x08sampling\x18\x04 \x01(\x0b\x32&.tidegate.inference.v1.SamplingOptions\x12;\n\nconstraint\x18\x05 \x01(\x0b\x32\'.tidegate.inference.v1.OutputConstraint\x12\x34\n\x06output\x18\x06 \x01(\x0b\x32$.tidegate.inference.v1.OutputOptions\x12\x37\n\x0b\x63riticality\x18\x07 \x01(\x0e\x32\".tidegate.inference.v1.Criticality\x12\x19\n\x11is_budget_clamped\x18\x08 \x01(\x08\x12\x0e\n\x06tenant\x18\t \x01(\t\x12\x1b\n\x13\x63ontinued_token_ids\x18\n \x03(\x05\x12!\n\x19\x63ontinued_text_byte_count\x18\x0b \x01(\x05\x12\x1a\n\x12\x63ontinuation_count\x18\x0c \x01(\x05\x12\x12\n\nis_started\x18\r \x01(\x08\x12\x14\n\x0cresume_token\x18\x0e \x01(\t\x12\x37\n\rgateway_queue\x18\x0f \x01(\x0b\x32 .tidegate.worker.v1.GatewayQueue\"\x12\n\x10WatchLoadRequest\"H\n\x11WatchLoadResponse\x12\x33\n\x0bload_report\x18\x01 \x01(\x0b\x32\x1e.tidegate.worker.v1.LoadReport\"\xb7\x07\n\nLoadReport\x12\x15\n\rsample_number\x18\x01 \x01(\x03\x12\x31\n\robserved_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11total_block_count\x18\x03 \x01(\x03\x12\x18\n\x10\x66ree_block_count\x18\x04 \x01(\x03\x12\x1f\n\x17reclaimable_block_count\x18\x05 \x01(\x03\x12\x1c\n\x14reserved_block_count\x18\x06 \x01(\x03\x12\x12\n\nblock_size\x18\x07 \x01(\x05\x12\x1d\n\x15running_request_count\x18\x08 \x01(\x05\x12\x1d\n\x15waiting_request_count\x18\t \x01(\x05\x12#\n\x1bpending_prefill_token_count\x18\n \x01(\x03\x12!\n\x19prefill_tokens_per_second\x18\x0b \x01(\x01\x12 \n\x18\x64\x65\x63ode_tokens_per_second\x18\x0c \x01(\x01\x12\x32\n\x0f\x65ngine_step_age\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10preemption_count\x18\x0e \x01(\x03\x12\x13\n\x0bis_draining\x18\x0f \x01(\x08\x12\"\n\x1areleased_blocks_per_second\x18\x10 \x01(\x01\x12#\n\x1b\x65xpected_output_token_count\x18\x11 \x01(\x05\x12%\n\x18\x61\x64missible_request_count\x18\x12 \x01(\x05H\x00\x88\x01\x01\x12*\n\x1d\x61\x64missible_prompt_token_count\x18\x13 \x01(\x03H\x01\x88\x01\x01\x12-\n\x08suspects\x18\x14 \x03(\x0b\x32\x1b.tidegate.worker.v1.Suspect\x12\x13\n\x0binstance_id\x18\x15 \x01(\x06\x12!\n\x19\x64rained_blocks_per_second\x18\x16 \x01(\x01\x12\x17\n\x0foutput_quantile\x18\x17 \x01(\x01\x12\x38\n\x0egateway_queues\x18\x18 \x03(\x0b\x32 .tidegate.worker.v1.GatewayQueue\x12\x37\n\rtenant_blocks\x18\x19 \x03(\x0b\x32 .tidegate.worker.v1.TenantBlocksB\x1b\n\x19_admissible_request_countB \n\x1e_admissible_prompt_token_count\"<\n\x0cTenantBlocks\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x1c\n\x14reserved_block_count\x18\x02 \x01(\x03\"\xd7\x02\n\x0cGatewayQueue\x12\x12\n\ngateway_id\x18\x01 \x01(\x06\x12\x1b\n\x13waiting_token_count\x18\x02 \x01(\x03\x12=\n\x11\x66irst_criticality\x18\x03 \x01(\x0e\x32\".tidegate.inference.v1.Criticality\x12\x36\n\x13\x66irst_wait_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03\x61ge\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1c\n\x14is_first_above_share\x18\x06 \x01(\x08\x12\x38\n\x0etenant_demands\x18\x07 \x03(\x0b\x32 .tidegate.worker.v1.TenantDemand\x12\x1f\n\x17\x61\x62ove_share_token_count\x18\x08 \x01(\x03\"9\n\x0cTenantDemand\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x19\n\x11tokens_per_second\x18\x02 \x01(\x01\"\x80\x01\n\x07Suspect\x12\x16\n\x0erequest_digest\x18\x01 \x01(\x0c\x12\x13\n\x0binstance_id\x18\x02 \x01(\x06\x12\x35\n\x12remaining_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tis_silent\x18\x04 \x01(\x08\"E\n\x14ShareSuspectsRequest\x12-\n\x08suspects\x18\x01 \x03(\x0b\x32\x1b.tidegate.worker.v1.Suspect\"\x17\n\x15ShareSuspectsResponse\"\x11\n\x0fGetModelRequest\"\xad\x02\n\x10GetModelResponse\x12+\n\x05model\x18\x01 \x01(\x0b\x32\x1c.tidegate.inference.v1.Model\x12,\n\x08\x63\x61naries\x18\x02 \x03(\x0b\x32\x1a.tidegate.worker.v1.Canary\x12\x41\n\x11sampling_defaults\x18\x03 \x01(\x0b\x32&.tidegate.inference.v1.SamplingOptions\x12\x12\n\nblock_size\x18\x04 \x01(\x05\x12\x0e\n\x06\x65ngine\x18\x05 \x01(\t\x12\x38\n\x0b\x63\x61libration\x18\x06 \x01(\x0b\x32#.tidegate.worker.v1.PromptHistogram\x12\x1d\n\x15supports_continuation\x18\x07 \x01(\x08\"Q\n\x0fPromptHistogram\x12\x1a\n\x12prompt_token_edges\x18\x01 \x03(\x03\x12\x12\n\nturn_edges\x18\x02 \x03(\x03\x12\x0e\n\x06\x63ounts\x18\x03 \x03(\x03\"s\n\x06\x43\x61nary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x04\x63hat\x18\x02 \x01(\x0b\x32!.tidegate.inference.v1.ChatPrompt\x12\x17\n\x0frendered_prompt\x18\x03 \x01(\t\x12\x11\n\ttoken_ids\x18\x04 \x03(\x05\"\x15\n\x13GetTokenizerRequest\"U\n\x14GetTokenizerResponse\x12/\n\x04\x66ile\x18\x01 \x01(\x0e\x32!.tidegate.worker.v1.TokenizerFile\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"A\n\x0c\x44rainRequest\x12\x31\n\x0egrace_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\".\n\rDrainResponse\x12\x1d\n\x15running_request_count\x18\x01 \x01(\x05*\x99\x01\n\rTokenizerFile\x12\x1e\n\x1aTOKENIZER_FILE_UNSPECIFIED\x10\x00\x12!\n\x1dTOKENIZER_FILE_TOKENIZER_JSON\x10\x01\x12 \n\x1cTOKENIZER_FILE_CHAT_TEMPLATE\x10\x02\x12#\n\x1fTOKENIZER_FILE_TOKENIZER_CONFIG\x10\x03*\xed\x03\n\x11WorkerErrorReason\x12#\n\x1fWORKER_ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n\x1fWORKER_ERROR_REASON_AT_CAPACITY\x10\x01\x12+\n\'WORKER_ERROR_REASON_CHECKPOINT_MISMATCH\x10\x02\x12#\n\x1fWORKER_ERROR_REASON_INVALID_JOB\x10\x03\x12+\n\'WORKER_ERROR_REASON_CONSTRAINT_REJECTED\x10\x04\x12+\n\'WORKER_ERROR_REASON_CONSTRAINT_VIOLATED\x10\x05\x12#\n\x1fWORKER_ERROR_REASON_NOT_SERVING\x10\x06\x12$\n WORKER_ERROR_REASON_ENGINE_ERROR\x10\x07\x12#\n\x1fWORKER_ERROR_REASON_ENGINE_DEAD\x10\x08\x12)\n%WORKER_ERROR_REASON_DEADLINE_EXCEEDED\x10\t\x12 \n\x1cWORKER_ERROR_REASON_INTERNAL\x10\n\x12%\n!WORKER_ERROR_REASON_READER_BEHIND\x10\x0b\x32\xb7\x04\n\rWorkerService\x12Z\n\x08Generate\x12#.tidegate.worker.v1.GenerateRequest\x1a\'.tidegate.inference.v1.GenerateResponse0\x01\x12Z\n\tWatchLoad\x12$.tidegate.worker.v1.WatchLoadRequest\x1a%.tidegate.worker.v1.WatchLoadResponse0\x01\x12U\n\x08GetModel\x12#.tidegate.worker.v1.GetModelRequest\x1a$.tidegate.worker.v1.GetModelResponse\x12\x63\n\x0cGetTokenizer\x12\'.tidegate.worker.v1.GetTokenizerRequest\x1a(.tidegate.worker.v1.GetTokenizerResponse0\x01\x12\x64\n\rShareSuspects\x12(.tidegate.worker.v1.ShareSuspectsRequest\x1a).tidegate.worker.v1.ShareSuspectsResponse\x12L\n\x05\x44rain\x12 .tidegate.worker.v1.DrainRequest\x1a!.tidegate.worker.v1.DrainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'tidegate/worker/v1/worker_service.proto\x12\x12tidegate.worker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a tidegate/inference/v1/chat.proto\x1a&tidegate/inference/v1/generation.proto\x1a-tidegate/inference/v1/inference_service.proto\x1a!tidegate/inference/v1/model.proto\"\xb1\x04\n\x0fGenerateRequest\x12\x13\n\x0bresponse_id\x18\x01 \x01(\t\x12\x19\n\x11\x63heckpoint_sha256\x18\x02 \x01(\t\x12\x18\n\x10prompt_token_ids\x18\x10 \x01(\x0c\x12\x38\n\x08sampling\x18\x04 \x01(\x0b\x32&.tidegate.inference.v1.SamplingOptions\x12;\n\nconstraint\x18\x05 \x01(\x0b\x32\'.tidegate.inference.v1.OutputConstraint\x12\x34\n\x06output\x18\x06 \x01(\x0b\x32$.tidegate.inference.v1.OutputOptions\x12\x37\n\x0b\x63riticality\x18\x07 \x01(\x0e\x32\".tidegate.inference.v1.Criticality\x12\x19\n\x11is_budget_clamped\x18\x08 \x01(\x08\x12\x0e\n\x06tenant\x18\t \x01(\t\x12\x1b\n\x13\x63ontinued_token_ids\x18\n \x03(\x05\x12!\n\x19\x63ontinued_text_byte_count\x18\x0b \x01(\x05\x12\x1a\n\x12\x63ontinuation_count\x18\x0c \x01(\x05\x12\x12\n\nis_started\x18\r \x01(\x08\x12\x14\n\x0cresume_token\x18\x0e \x01(\t\x12\x37\n\rgateway_queue\x18\x0f \x01(\x0b\x32 .tidegate.worker.v1.GatewayQueueJ\x04\x08\x03\x10\x04\"\x12\n\x10WatchLoadRequest\"H\n\x11WatchLoadResponse\x12\x33\n\x0bload_report\x18\x01 \x01(\x0b\x32\x1e.tidegate.worker.v1.LoadReport\"\xb7\x07\n\nLoadReport\x12\x15\n\rsample_number\x18\x01 \x01(\x03\x12\x31\n\robserved_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11total_block_count\x18\x03 \x01(\x03\x12\x18\n\x10\x66ree_block_count\x18\x04 \x01(\x03\x12\x1f\n\x17reclaimable_block_count\x18\x05 \x01(\x03\x12\x1c\n\x14reserved_block_count\x18\x06 \x01(\x03\x12\x12\n\nblock_size\x18\x07 \x01(\x05\x12\x1d\n\x15running_request_count\x18\x08 \x01(\x05\x12\x1d\n\x15waiting_request_count\x18\t \x01(\x05\x12#\n\x1bpending_prefill_token_count\x18\n \x01(\x03\x12!\n\x19prefill_tokens_per_second\x18\x0b \x01(\x01\x12 \n\x18\x64\x65\x63ode_tokens_per_second\x18\x0c \x01(\x01\x12\x32\n\x0f\x65ngine_step_age\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10preemption_count\x18\x0e \x01(\x03\x12\x13\n\x0bis_draining\x18\x0f \x01(\x08\x12\"\n\x1areleased_blocks_per_second\x18\x10 \x01(\x01\x12#\n\x1b\x65xpected_output_token_count\x18\x11 \x01(\x05\x12%\n\x18\x61\x64missible_request_count\x18\x12 \x01(\x05H\x00\x88\x01\x01\x12*\n\x1d\x61\x64missible_prompt_token_count\x18\x13 \x01(\x03H\x01\x88\x01\x01\x12-\n\x08suspects\x18\x14 \x03(\x0b\x32\x1b.tidegate.worker.v1.Suspect\x12\x13\n\x0binstance_id\x18\x15 \x01(\x06\x12!\n\x19\x64rained_blocks_per_second\x18\x16 \x01(\x01\x12\x17\n\x0foutput_quantile\x18\x17 \x01(\x01\x12\x38\n\x0egateway_queues\x18\x18 \x03(\x0b\x32 .tidegate.worker.v1.GatewayQueue\x12\x37\n\rtenant_blocks\x18\x19 \x03(\x0b\x32 .tidegate.worker.v1.TenantBlocksB\x1b\n\x19_admissible_request_countB \n\x1e_admissible_prompt_token_count\"<\n\x0cTenantBlocks\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x1c\n\x14reserved_block_count\x18\x02 \x01(\x03\"\xd7\x02\n\x0cGatewayQueue\x12\x12\n\ngateway_id\x18\x01 \x01(\x06\x12\x1b\n\x13waiting_token_count\x18\x02 \x01(\x03\x12=\n\x11\x66irst_criticality\x18\x03 \x01(\x0e\x32\".tidegate.inference.v1.Criticality\x12\x36\n\x13\x66irst_wait_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03\x61ge\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1c\n\x14is_first_above_share\x18\x06 \x01(\x08\x12\x38\n\x0etenant_demands\x18\x07 \x03(\x0b\x32 .tidegate.worker.v1.TenantDemand\x12\x1f\n\x17\x61\x62ove_share_token_count\x18\x08 \x01(\x03\"9\n\x0cTenantDemand\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x19\n\x11tokens_per_second\x18\x02 \x01(\x01\"\x80\x01\n\x07Suspect\x12\x16\n\x0erequest_digest\x18\x01 \x01(\x0c\x12\x13\n\x0binstance_id\x18\x02 \x01(\x06\x12\x35\n\x12remaining_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tis_silent\x18\x04 \x01(\x08\"E\n\x14ShareSuspectsRequest\x12-\n\x08suspects\x18\x01 \x03(\x0b\x32\x1b.tidegate.worker.v1.Suspect\"\x17\n\x15ShareSuspectsResponse\"\x11\n\x0fGetModelRequest\"\xad\x02\n\x10GetModelResponse\x12+\n\x05model\x18\x01 \x01(\x0b\x32\x1c.tidegate.inference.v1.Model\x12,\n\x08\x63\x61naries\x18\x02 \x03(\x0b\x32\x1a.tidegate.worker.v1.Canary\x12\x41\n\x11sampling_defaults\x18\x03 \x01(\x0b\x32&.tidegate.inference.v1.SamplingOptions\x12\x12\n\nblock_size\x18\x04 \x01(\x05\x12\x0e\n\x06\x65ngine\x18\x05 \x01(\t\x12\x38\n\x0b\x63\x61libration\x18\x06 \x01(\x0b\x32#.tidegate.worker.v1.PromptHistogram\x12\x1d\n\x15supports_continuation\x18\x07 \x01(\x08\"Q\n\x0fPromptHistogram\x12\x1a\n\x12prompt_token_edges\x18\x01 \x03(\x03\x12\x12\n\nturn_edges\x18\x02 \x03(\x03\x12\x0e\n\x06\x63ounts\x18\x03 \x03(\x03\"s\n\x06\x43\x61nary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x04\x63hat\x18\x02 \x01(\x0b\x32!.tidegate.inference.v1.ChatPrompt\x12\x17\n\x0frendered_prompt\x18\x03 \x01(\t\x12\x11\n\ttoken_ids\x18\x04 \x03(\x05\"\x15\n\x13GetTokenizerRequest\"U\n\x14GetTokenizerResponse\x12/\n\x04\x66ile\x18\x01 \x01(\x0e\x32!.tidegate.worker.v1.TokenizerFile\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"A\n\x0c\x44rainRequest\x12\x31\n\x0egrace_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\".\n\rDrainResponse\x12\x1d\n\x15running_request_count\x18\x01 \x01(\x05*\x99\x01\n\rTokenizerFile\x12\x1e\n\x1aTOKENIZER_FILE_UNSPECIFIED\x10\x00\x12!\n\x1dTOKENIZER_FILE_TOKENIZER_JSON\x10\x01\x12 \n\x1cTOKENIZER_FILE_CHAT_TEMPLATE\x10\x02\x12#\n\x1fTOKENIZER_FILE_TOKENIZER_CONFIG\x10\x03*\xed\x03\n\x11WorkerErrorReason\x12#\n\x1fWORKER_ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n\x1fWORKER_ERROR_REASON_AT_CAPACITY\x10\x01\x12+\n\'WORKER_ERROR_REASON_CHECKPOINT_MISMATCH\x10\x02\x12#\n\x1fWORKER_ERROR_REASON_INVALID_JOB\x10\x03\x12+\n\'WORKER_ERROR_REASON_CONSTRAINT_REJECTED\x10\x04\x12+\n\'WORKER_ERROR_REASON_CONSTRAINT_VIOLATED\x10\x05\x12#\n\x1fWORKER_ERROR_REASON_NOT_SERVING\x10\x06\x12$\n WORKER_ERROR_REASON_ENGINE_ERROR\x10\x07\x12#\n\x1fWORKER_ERROR_REASON_ENGINE_DEAD\x10\x08\x12)\n%WORKER_ERROR_REASON_DEADLINE_EXCEEDED\x10\t\x12 \n\x1cWORKER_ERROR_REASON_INTERNAL\x10\n\x12%\n!WORKER_ERROR_REASON_READER_BEHIND\x10\x0b\x32\xb7\x04\n\rWorkerService\x12Z\n\x08Generate\x12#.tidegate.worker.v1.GenerateRequest\x1a\'.tidegate.inference.v1.GenerateResponse0\x01\x12Z\n\tWatchLoad\x12$.tidegate.worker.v1.WatchLoadRequest\x1a%.tidegate.worker.v1.WatchLoadResponse0\x01\x12U\n\x08GetModel\x12#.tidegate.worker.v1.GetModelRequest\x1a$.tidegate.worker.v1.GetModelResponse\x12\x63\n\x0cGetTokenizer\x12\'.tidegate.worker.v1.GetTokenizerRequest\x1a(.tidegate.worker.v1.GetTokenizerResponse0\x01\x12\x64\n\rShareSuspects\x12(.tidegate.worker.v1.ShareSuspectsRequest\x1a).tidegate.worker.v1.ShareSuspectsResponse\x12L\n\x05\x44rain\x12 .tidegate.worker.v1.DrainRequest\x1a!.tidegate.worker.v1.DrainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidegate.worker.v1.worker_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TOKENIZERFILE']._serialized_start=3333
-  _globals['_TOKENIZERFILE']._serialized_end=3486
-  _globals['_WORKERERRORREASON']._serialized_start=3489
-  _globals['_WORKERERRORREASON']._serialized_end=3982
+  _globals['_TOKENIZERFILE']._serialized_start=3339
+  _globals['_TOKENIZERFILE']._serialized_end=3492
+  _globals['_WORKERERRORREASON']._serialized_start=3495
+  _globals['_WORKERERRORREASON']._serialized_end=3988
   _globals['_GENERATEREQUEST']._serialized_start=285
-  _globals['_GENERATEREQUEST']._serialized_end=840
-  _globals['_WATCHLOADREQUEST']._serialized_start=842
-  _globals['_WATCHLOADREQUEST']._serialized_end=860
-  _globals['_WATCHLOADRESPONSE']._serialized_start=862
-  _globals['_WATCHLOADRESPONSE']._serialized_end=934
-  _globals['_LOADREPORT']._serialized_start=937
-  _globals['_LOADREPORT']._serialized_end=1888
-  _globals['_TENANTBLOCKS']._serialized_start=1890
-  _globals['_TENANTBLOCKS']._serialized_end=1950
-  _globals['_GATEWAYQUEUE']._serialized_start=1953
-  _globals['_GATEWAYQUEUE']._serialized_end=2296
-  _globals['_TENANTDEMAND']._serialized_start=2298
-  _globals['_TENANTDEMAND']._serialized_end=2355
-  _globals['_SUSPECT']._serialized_start=2358
-  _globals['_SUSPECT']._serialized_end=2486
-  _globals['_SHARESUSPECTSREQUEST']._serialized_start=2488
-  _globals['_SHARESUSPECTSREQUEST']._serialized_end=2557
-  _globals['_SHARESUSPECTSRESPONSE']._serialized_start=2559
-  _globals['_SHARESUSPECTSRESPONSE']._serialized_end=2582
-  _globals['_GETMODELREQUEST']._serialized_start=2584
-  _globals['_GETMODELREQUEST']._serialized_end=2601
-  _globals['_GETMODELRESPONSE']._serialized_start=2604
-  _globals['_GETMODELRESPONSE']._serialized_end=2905
-  _globals['_PROMPTHISTOGRAM']._serialized_start=2907
-  _globals['_PROMPTHISTOGRAM']._serialized_end=2988
-  _globals['_CANARY']._serialized_start=2990
-  _globals['_CANARY']._serialized_end=3105
-  _globals['_GETTOKENIZERREQUEST']._serialized_start=3107
-  _globals['_GETTOKENIZERREQUEST']._serialized_end=3128
-  _globals['_GETTOKENIZERRESPONSE']._serialized_start=3130
-  _globals['_GETTOKENIZERRESPONSE']._serialized_end=3215
-  _globals['_DRAINREQUEST']._serialized_start=3217
-  _globals['_DRAINREQUEST']._serialized_end=3282
-  _globals['_DRAINRESPONSE']._serialized_start=3284
-  _globals['_DRAINRESPONSE']._serialized_end=3330
-  _globals['_WORKERSERVICE']._serialized_start=3985
-  _globals['_WORKERSERVICE']._serialized_end=4552
+  _globals['_GENERATEREQUEST']._serialized_end=846
+  _globals['_WATCHLOADREQUEST']._serialized_start=848
+  _globals['_WATCHLOADREQUEST']._serialized_end=866
+  _globals['_WATCHLOADRESPONSE']._serialized_start=868
+  _globals['_WATCHLOADRESPONSE']._serialized_end=940
+  _globals['_LOADREPORT']._serialized_start=943
+  _globals['_LOADREPORT']._serialized_end=1894
+  _globals['_TENANTBLOCKS']._serialized_start=1896
+  _globals['_TENANTBLOCKS']._serialized_end=1956
+  _globals['_GATEWAYQUEUE']._serialized_start=1959
+  _globals['_GATEWAYQUEUE']._serialized_end=2302
+  _globals['_TENANTDEMAND']._serialized_start=2304
+  _globals['_TENANTDEMAND']._serialized_end=2361
+  _globals['_SUSPECT']._serialized_start=2364
+  _globals['_SUSPECT']._serialized_end=2492
+  _globals['_SHARESUSPECTSREQUEST']._serialized_start=2494
+  _globals['_SHARESUSPECTSREQUEST']._serialized_end=2563
+  _globals['_SHARESUSPECTSRESPONSE']._serialized_start=2565
+  _globals['_SHARESUSPECTSRESPONSE']._serialized_end=2588
+  _globals['_GETMODELREQUEST']._serialized_start=2590
+  _globals['_GETMODELREQUEST']._serialized_end=2607
+  _globals['_GETMODELRESPONSE']._serialized_start=2610
+  _globals['_GETMODELRESPONSE']._serialized_end=2911
+  _globals['_PROMPTHISTOGRAM']._serialized_start=2913
+  _globals['_PROMPTHISTOGRAM']._serialized_end=2994
+  _globals['_CANARY']._serialized_start=2996
+  _globals['_CANARY']._serialized_end=3111
+  _globals['_GETTOKENIZERREQUEST']._serialized_start=3113
+  _globals['_GETTOKENIZERREQUEST']._serialized_end=3134
+  _globals['_GETTOKENIZERRESPONSE']._serialized_start=3136
+  _globals['_GETTOKENIZERRESPONSE']._serialized_end=3221
+  _globals['_DRAINREQUEST']._serialized_start=3223
+  _globals['_DRAINREQUEST']._serialized_end=3288
+  _globals['_DRAINRESPONSE']._serialized_start=3290
+  _globals['_DRAINRESPONSE']._serialized_end=3336
+  _globals['_WORKERSERVICE']._serialized_start=3991
+  _globals['_WORKERSERVICE']._serialized_end=4558
 # @@protoc_insertion_point(module_scope)

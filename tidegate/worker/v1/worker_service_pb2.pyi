@@ -141,6 +141,10 @@ class GenerateRequest(_message.Message):
     """Goes into Started.response_id and into logs. The engine's own request id is made by the worker."""
     checkpoint_sha256: _builtins.str
     """Checkpoint for which the prompt was tokenised, as GetModel gave it; another one is refused."""
+    prompt_token_ids: _builtins.bytes
+    """The prompt, special tokens included: four bytes for each id, the least significant first, as a packed
+    `repeated fixed32` would have them on the wire. So nobody has to take them one by one.
+    """
     criticality: _generation_pb2.Criticality.ValueType
     """How important the request is."""
     is_budget_clamped: _builtins.bool
@@ -157,10 +161,6 @@ class GenerateRequest(_message.Message):
     """Whether to leave out Started, because the client has had it."""
     resume_token: _builtins.str
     """Goes into Started.resume_token."""
-    @_builtins.property
-    def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The prompt, special tokens included."""
-
     @_builtins.property
     def sampling(self) -> _generation_pb2.SamplingOptions:
         """How to choose tokens, and when to stop; max_output_tokens is set."""
@@ -189,7 +189,7 @@ class GenerateRequest(_message.Message):
         *,
         response_id: _builtins.str = ...,
         checkpoint_sha256: _builtins.str = ...,
-        prompt_token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        prompt_token_ids: _builtins.bytes = ...,
         sampling: _generation_pb2.SamplingOptions | None = ...,
         constraint: _generation_pb2.OutputConstraint | None = ...,
         output: _generation_pb2.OutputOptions | None = ...,
