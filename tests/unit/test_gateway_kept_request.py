@@ -97,9 +97,11 @@ def test_a_job_that_goes_on_asks_no_more_for_what_came_with_the_first_tokens() -
 
 def test_the_seed_is_no_part_of_a_requests_digest() -> None:
     """A poison is not one for its luck; whatever else is asked for makes another request."""
-    digests = [
-        _prepared(generation_pb2.SamplingOptions(**options)).demand.digest
-        for options in ({"top_p": 0.5}, {"top_p": 0.5, "seed": 1}, {"top_p": 0.25, "seed": 1})
-    ]
+    asked = (
+        generation_pb2.SamplingOptions(top_p=0.5),
+        generation_pb2.SamplingOptions(top_p=0.5, seed=1),
+        generation_pb2.SamplingOptions(top_p=0.25, seed=1),
+    )
+    digests = [_prepared(sampling).demand.digest for sampling in asked]
     assert digests[0] == digests[1]
     assert digests[1] != digests[2]
