@@ -7,13 +7,12 @@ has the same added tokens and no vocabulary: it tells which of them a text has, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, models
 
-from gateway.chat_template import ChatTemplate
 from gateway.control_tokens import ControlTokens, uses_reserved_characters
 from gateway.plain_prompts import PlainPrompts, stand_alone
 from gateway.segment_cache import Encoded, SegmentCache, dividers
@@ -54,12 +53,15 @@ class PromptTokenizer:
         """The ids of ``text``, control tokens recognised: what transformers gives without special tokens added."""
         return self._encode_piece(text) if self._segments is None else self._segments.encode(text)
 
-    def plain_prompts(self, template: ChatTemplate) -> PlainPrompts | None:
-        """Prompts of a ``template`` that only shows contents; None where this tokenizer has to see all of a prompt."""
+    def plain_prompts(self, outline: Callable[[tuple[str, ...], bool], Sequence[str]]) -> PlainPrompts | None:
+        """Prompts by the ``outline`` of a template that only shows contents (gateway/plain_prompts.py).
+
+        None where this tokenizer has to see all of a prompt.
+        """
         added = [token.content for token in self._own.get_added_tokens_decoder().values()]
-        if self._segments is None or not self._all_divide or not template.is_plain or not stand_alone(added):
+        if self._segments is None or not self._all_divide or not stand_alone(added):
             return None
-        return PlainPrompts(self._segments, added, template.outline)
+        return PlainPrompts(self._segments, added, outline)
 
     def encode_respelled(self, text: str) -> list[int]:
         """The ids of ``text``, control tokens recognised in private spelling only.

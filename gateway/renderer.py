@@ -45,7 +45,7 @@ class Renderer:
         """``template`` is None for a model that knows no conversations."""
         self._tokenizer = tokenizer
         self._template = template
-        self._plain = None if template is None else tokenizer.plain_prompts(template)
+        self._plain = tokenizer.plain_prompts(template.outline) if template is not None and template.is_plain else None
         self._expected_of: dict[tuple[object, ...], list[int]] = {}  # by the form of the conversation
 
     @classmethod
