@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import time
+from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from tidegate.http2.connection import Connection
@@ -16,6 +18,7 @@ from tidegate.http2.endpoint import Endpoint
 from tidegate.http2.errors import ErrorCode, Http2ConnectionError
 from tidegate.http2.fields import Fields
 from tidegate.http2.limits import Abuse
+from tidegate.http2.pace import Pace
 from tidegate.http2.streams import Stream, StreamHandler
 
 _LOGGER = logging.getLogger(__name__)
@@ -30,16 +33,29 @@ _MAX_HELD: Final = 500
 
 
 class Flusher:
-    """Writes what the connections of one event loop have to say, once per read or per turn of the loop."""
+    """Writes what the connections of one event loop have to say, once per read or per turn of the loop.
 
-    __slots__ = ("_dirty", "_loop", "held", "is_armed")
+    Where tokens come one by one and by the thousand, it holds the loop for a moment, so that more come at once.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    __slots__ = ("_clock", "_dirty", "_is_turn_noted", "_loop", "_pace", "_sleep", "held", "is_armed")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         """Share one between the connections that write to one another."""
         self._loop = loop
+        self._clock = clock
+        self._sleep = sleep
         self._dirty: list[Transport] = []
         self.is_armed = False
         self.held = 0  # connections that are over, and kept from coming back
+        self._pace = Pace(clock())
+        self._is_turn_noted = False
 
     def add(self, transport: Transport) -> None:
         """``transport`` has output."""
@@ -54,6 +70,19 @@ class Flusher:
         dirty = self._dirty
         while dirty:
             dirty.pop().flush()
+
+    def note_read(self) -> None:
+        """A connection was read; the loop has others to read before it waits, if any."""
+        self._pace.note_read(self._clock())
+        if self._pace.is_held and not self._is_turn_noted:
+            self._is_turn_noted = True
+            self._loop.call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._is_turn_noted = False
+        pause_s = self._pace.pause_s(self._clock())
+        if pause_s:
+            self._sleep(pause_s)  # the loop's own timers are of whole milliseconds
 
 
 class Owner(Protocol):
@@ -111,6 +140,7 @@ class Transport:
             _LOGGER.exception("a stream handler failed; its connection ends")
             self.connection.fail(Http2ConnectionError(ErrorCode.INTERNAL_ERROR, "internal error"))
         flusher.flush()
+        flusher.note_read()
         if self.connection.is_finished:
             self.flush()
         if not self.greeted.done() and self.connection.session.settings_received:

@@ -30,6 +30,7 @@ _HTTP2 = (
     "messages",
     "metadata",
     "outbound",
+    "pace",
     "relay",
     "request_head",
     "server",
