@@ -37,6 +37,7 @@ def parse_constraint(
     """The canonical form of ``constraint``; what is wrong with it goes into ``violations``."""
     canonical = generation_pb2.OutputConstraint()
     canonical.CopyFrom(constraint)
+    canonical.DiscardUnknownFields()  # as in gateway/sampling.py
     kind = constraint.WhichOneof("kind")
     if kind is None:
         violations.add("constraint", "exactly one kind is required")

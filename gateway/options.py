@@ -10,6 +10,8 @@ from tidegate.inference.v1 import generation_pb2
 from tidegate.worker.v1 import worker_service_pb2
 
 _MAX_KNOWN = 512
+# Longer ones, with biases and many stop strings, seldom come again, and callers could fill memory with them.
+_MAX_KNOWN_BYTES = 1024
 
 
 @dataclass(slots=True, kw_only=True, init=False)
@@ -68,7 +70,9 @@ class KnownOptions:
         return self._known.get((sampling, output, is_constrained))
 
     def keep(self, sampling: bytes, output: bytes, *, is_constrained: bool, options: Options) -> None:
-        """``options`` have been found valid."""
+        """``options`` have been found valid. Long ones are forgotten."""
+        if len(sampling) + len(output) > _MAX_KNOWN_BYTES:
+            return
         if len(self._known) >= _MAX_KNOWN:
             self._known.clear()
         self._known[sampling, output, is_constrained] = options

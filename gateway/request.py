@@ -16,7 +16,7 @@ from gateway.constraint import parse_constraint
 from gateway.errors import InvalidRequestError, ModelNotFoundError
 from gateway.model import ServedModel
 from gateway.options import Options
-from gateway.sampling import check_output, check_sampling, resolved_sampling
+from gateway.sampling import check_output, check_sampling, resolved_output, resolved_sampling
 from gateway.violations import Violations, quoted
 from tidegate.inference.v1 import generation_pb2, inference_service_pb2
 from tidegate.rpc.status import Violation
@@ -95,8 +95,7 @@ def parse_generate(request: inference_service_pb2.GenerateRequest, models: Mappi
     if options is None:
         options = Options(
             sampling=resolved_sampling(request.sampling, model.sampling_defaults),
-            # By themselves: as parts of the request they would keep all of it, text and all.
-            output=generation_pb2.OutputOptions.FromString(output),
+            output=resolved_output(request.output),
             checkpoint_sha256=model.checkpoint_sha256,
         )
         model.known_options.keep(sampling, output, is_constrained=is_constrained, options=options)

@@ -74,11 +74,15 @@ def check_sampling(
 def resolved_sampling(
     options: generation_pb2.SamplingOptions, defaults: generation_pb2.SamplingOptions
 ) -> generation_pb2.SamplingOptions:
-    """``options`` with the model's ``defaults`` where it says nothing; lists hold the entries of both."""
+    """``options`` with the model's ``defaults`` where it says nothing; lists hold the entries of both.
+
+    What a client of a later version says beside it, nobody has checked, and no worker is told.
+    """
     resolved = generation_pb2.SamplingOptions()
     resolved.CopyFrom(defaults)
     resolved.ClearField("max_output_tokens")  # depends on the prompt: gateway/prompt.py
     resolved.MergeFrom(options)
+    resolved.DiscardUnknownFields()
     return resolved
 
 
@@ -87,6 +91,14 @@ def check_output(options: generation_pb2.OutputOptions, violations: Violations) 
     for descriptor, value in options.ListFields():
         if descriptor.name in ("logprobs", "prompt_logprobs") and not _LOGPROBS.holds(value):
             violations.add(f"output.{descriptor.name}", str(_LOGPROBS))
+
+
+def resolved_output(options: generation_pb2.OutputOptions) -> generation_pb2.OutputOptions:
+    """``options`` by themselves: as a part of the request they would keep all of it. As ``resolved_sampling``."""
+    resolved = generation_pb2.OutputOptions()
+    resolved.CopyFrom(options)
+    resolved.DiscardUnknownFields()
+    return resolved
 
 
 def _check_output_tokens(options: generation_pb2.SamplingOptions, model: ServedModel, violations: Violations) -> None:

@@ -11,6 +11,8 @@ from tests.fakes.served_models import served_model
 from tidegate.inference.v1 import generation_pb2, inference_service_pb2
 from tidegate.worker.v1 import worker_service_pb2
 
+_UNKNOWN_FIELD = b"\xc2\x3e\x03new"  # field 1000
+
 
 @functools.cache
 def _model(temperature: float) -> ServedModel:
@@ -22,9 +24,13 @@ def _prepared(sampling: generation_pb2.SamplingOptions, *, temperature: float = 
     request = inference_service_pb2.GenerateRequest(
         model="m", text="hello", sampling=sampling, output=generation_pb2.OutputOptions(**output)
     )
+    return _from_public(request, _model(temperature))
+
+
+def _from_public(request: inference_service_pb2.GenerateRequest, model: ServedModel) -> PreparedRequest:
     return PreparedRequest.from_public(
         request,
-        {"m": _model(temperature)},
+        {"m": model},
         response_id="r",
         tenant="t",
         resume_tokens=ResumeTokens((), lifetime_s=1.0),
@@ -47,6 +53,33 @@ def test_requests_that_ask_for_the_same_hold_it_once() -> None:
     assert (0.5, 0.75) == (one.top_p, other.top_p)
     warmer = _prepared(generation_pb2.SamplingOptions(top_p=0.5), temperature=1.0).request.options.sampling
     assert 1.0 == warmer.temperature
+
+
+def test_long_options_are_not_kept() -> None:
+    """So that nobody fills memory with them; as they are, they are valid all the same."""
+    stops = [f"{number:0255}" for number in range(16)]
+    one, same = (_prepared(generation_pb2.SamplingOptions(stop_strings=stops)).request.options for _ in range(2))
+    assert one is not same
+    assert stops == list(one.sampling.stop_strings)
+
+
+def test_what_is_not_known_is_neither_kept_nor_told_a_worker() -> None:
+    """Fields of a later version, which nobody has checked: in no digest, no job, and nothing that stays."""
+    plain = inference_service_pb2.GenerateRequest(model="m", text="hello")
+    plain.sampling.temperature, plain.output.logprobs, plain.constraint.regex = 0.5, 1, "a+"
+    strange = inference_service_pb2.GenerateRequest()
+    strange.CopyFrom(plain)
+    for part in (strange.sampling, strange.output, strange.constraint):
+        part.MergeFromString(_UNKNOWN_FIELD)
+    assert plain != strange
+    one, other = (_from_public(request, _model(1.0)) for request in (plain, strange))
+    assert one.demand.digest == other.demand.digest
+    assert one.request.constraint == other.request.constraint
+    assert (one.request.options.sampling, one.request.options.output, one.request.options.job) == (
+        other.request.options.sampling,
+        other.request.options.output,
+        other.request.options.job,
+    )
 
 
 def test_a_job_leaves_the_options_of_its_request_as_they_are() -> None:
