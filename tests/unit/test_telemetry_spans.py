@@ -140,6 +140,17 @@ def test_without_a_tracer_the_callers_context_travels_on() -> None:
     assert NoTracer().begin(_CALL, ()) is None
 
 
+@pytest.mark.parametrize("states", [["v=\xe9"], ["a=1", "b=\x01"], ["v=\x7f"]])
+def test_a_state_that_may_not_be_sent_on_is_left_out(states: list[str]) -> None:
+    """Its call would fail where it goes on to a worker; the context itself travels on."""
+    metadata = (("traceparent", f"{_PARENT}-01"), *(("tracestate", state) for state in states))
+    for tracer in (NoTracer(), KeptSpans().tracer):
+        context = tracer.begin(_CALL, metadata)
+        assert context is not None
+        assert _TRACE_ID == context.trace_id
+        assert ["traceparent"] == [key for key, _ in context.metadata]
+
+
 def test_the_current_span_is_one_that_is_recorded() -> None:
     """A context without a span is none."""
     span, passing = KeptSpans().begin(), TraceContext(b"trace of sixteen", b"of eight", 1, "")

@@ -113,8 +113,14 @@ def incoming(metadata: Iterable[tuple[str, str | bytes]]) -> TraceContext | None
         return None
     if parent == _UNRECORDED_PARENT:
         return UNRECORDED
-    text, state = str(parent), ",".join(states) if states else ""
+    text, state = str(parent), _state(states) if states else ""
     return _usual(text, state) or _read(text.strip(), state)
+
+
+def _state(states: list[str]) -> str:
+    """What may be sent on; a state that may not is left out, which W3C allows, and its call goes on without it."""
+    state = ",".join(states)
+    return state if state.isascii() and state.isprintable() else ""
 
 
 def _usual(parent: str, state: str) -> TraceContext | None:
