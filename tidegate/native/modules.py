@@ -141,11 +141,13 @@ MODULES = (
     "tidegate.rpc.served_calls",
     "tidegate.rpc.token_ids",
     "tidegate.telemetry.otlp",
+    "tidegate.telemetry.otlp_attribute",
     "tidegate.telemetry.recorder",
     "tidegate.telemetry.sampling",
     "tidegate.telemetry.span_export",
     "tidegate.telemetry.spans",
     "tidegate.telemetry.trace_context",
+    "worker.records",
 )
 
 
