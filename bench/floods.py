@@ -163,7 +163,7 @@ def _good_clients(running: Running, site: Site) -> tuple[float, int, float]:
     """Their p99 latency, how many failed, and the gateway's CPU seconds per second meanwhile."""
     if running.gateway is None:
         raise ValueError("nothing to attack")
-    command = [str(running.load), f"--target={running.address}", f"--prompt-file={site.prompt_file}"]
+    command = [str(running.streams), f"--target={running.address}", f"--prompt-file={site.prompt_file}"]
     began, cpu_s = time.monotonic(), running.gateway.cpu_s()
     done = subprocess.run([*command, *_GOOD.arguments()], stdout=subprocess.PIPE, text=True, check=False)
     cores = (running.gateway.cpu_s() - cpu_s) / (time.monotonic() - began)

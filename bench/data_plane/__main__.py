@@ -7,6 +7,8 @@ import resource
 import shlex
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -18,8 +20,8 @@ from bench.data_plane.experiment import Measurement, measure, select
 from bench.data_plane.figures import as_json, tabulate
 from bench.data_plane.processes import StartError
 from bench.data_plane.report import markdown, write_into
-from bench.data_plane.scenarios import SCENARIOS
-from bench.data_plane.subjects import SUBJECTS, Site
+from bench.data_plane.scenarios import SCENARIOS, Scenario
+from bench.data_plane.subjects import SUBJECTS, Site, Subject
 from bench.data_plane.toolchain import BUILD, ROOT, ToolchainError, brought, prepare
 
 _DESCRIPTORS = 60_000
@@ -40,7 +42,9 @@ def bench(  # noqa: PLR0913 - a command line is an argument list
     rounds: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 1,
     programs: Annotated[
         Path | None,
-        typer.Option(help="Folder of load, worker and what --only names, built elsewhere; nothing is installed."),
+        typer.Option(
+            help="Folder of load, streams, worker and what --only names, built elsewhere; nothing is installed."
+        ),
     ] = None,
     as_object: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
     document: Annotated[Path | None, typer.Option(help="Markdown file whose table is to be replaced.")] = None,
@@ -63,20 +67,27 @@ def bench(  # noqa: PLR0913 - a command line is an argument list
     site = Site(tools=tools, folder=folder, model_file=model_file, prompt_file=prompt_file)
     measurements: list[Measurement] = []
     started_at = time.monotonic()
-    for round_ in range(rounds):
-        for subject in subjects:
-            try:
-                for measurement in measure(subject, loads, site, round_):
-                    measurements.append(measurement)
-                    typer.echo(f"[{time.monotonic() - started_at:4.0f} s] {_line(measurement)}", err=True)
-            except StartError as error:
-                typer.echo(error, err=True)
+    with suppress(KeyboardInterrupt):  # broken off, it tells what it has
+        for measurement in _measurements(subjects, loads, site, rounds):
+            typer.echo(f"[{time.monotonic() - started_at:4.0f} s] {_line(measurement)}", err=True)
+            measurements.append(measurement)
     report = as_json(measurements, tools.versions())
     (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
     text = markdown(tabulate(measurements), command=_command(), versions=tools.versions(), rounds=rounds)
     typer.echo(json.dumps(report) if as_object else text)
     if document is not None:
         write_into(document, text)
+
+
+def _measurements(
+    subjects: Sequence[Subject], loads: tuple[Scenario, ...], site: Site, rounds: int
+) -> Iterator[Measurement]:
+    for round_ in range(rounds):
+        for subject in subjects:
+            try:
+                yield from measure(subject, loads, site, round_)
+            except StartError as error:
+                typer.echo(error, err=True)
 
 
 def _line(m: Measurement) -> str:

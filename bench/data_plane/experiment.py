@@ -89,7 +89,8 @@ class _Load:
         self._running = running
         self._scenario = scenario
         target = [f"--target={running.address}", f"--prompt-file={site.prompt_file}"]
-        self._command = [str(running.load), *target, *scenario.arguments()]
+        program = running.load if scenario.requests else running.streams
+        self._command = [str(program), *target, *scenario.arguments()]
 
     def run(self) -> bool:
         """For its effect on the gateway; whether every request succeeded."""

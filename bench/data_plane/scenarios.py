@@ -30,12 +30,11 @@ class Scenario:
     """Memory that an earlier load has left behind would hide what this one takes."""
 
     def arguments(self) -> list[str]:
-        """For the load generators."""
-        numbers = {
+        """For the load generator."""
+        length = {"requests": self.requests} if self.requests else {"seconds": self.seconds}
+        numbers = length | {
             "streams": self.streams,
             "channels": self.channels,
-            "requests": self.requests,
-            "seconds": self.seconds,
             "tokens": self.tokens,
             "interval-us": self.interval_us,
         }

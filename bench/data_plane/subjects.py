@@ -35,12 +35,16 @@ class Site:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """A subject that is up. ``gateway`` is None where there is nothing between client and worker."""
+    """A subject that is up. ``gateway`` is None where there is nothing between client and worker.
+
+    ``load`` makes requests one after the other, ``streams`` keeps streams open.
+    """
 
     address: str
     gateway: ProcessTree | None
     worker: ProcessTree
     load: Path
+    streams: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,13 @@ def _worker(site: Site) -> Iterator[tuple[int, str]]:
 @contextmanager
 def _direct(site: Site) -> Iterator[Running]:
     with _worker(site) as (pid, address):
-        yield Running(address=address, gateway=None, worker=ProcessTree(pid=pid), load=site.tools.load)
+        yield Running(
+            address=address,
+            gateway=None,
+            worker=ProcessTree(pid=pid),
+            load=site.tools.load,
+            streams=site.tools.streams,
+        )
 
 
 def _tidegate(data_plane: str) -> Callable[[Site], AbstractContextManager[Running]]:
@@ -84,6 +94,7 @@ def _tidegate(data_plane: str) -> Callable[[Site], AbstractContextManager[Runnin
                     gateway=ProcessTree(pid=pid),
                     worker=ProcessTree(pid=worker_pid),
                     load=site.tools.load,
+                    streams=site.tools.streams,
                 )
 
     return start
@@ -103,6 +114,7 @@ def _proxy(config: str, command: Callable[[Toolchain], list[str]]) -> Callable[[
                     gateway=ProcessTree(pid=pid),
                     worker=ProcessTree(pid=worker_pid),
                     load=site.tools.load,
+                    streams=site.tools.streams,
                 )
 
     return start
@@ -130,6 +142,7 @@ def _smg(site: Site) -> Iterator[Running]:
                 gateway=ProcessTree(pid=pid),
                 worker=ProcessTree(pid=worker_pid),
                 load=site.tools.sse_load,
+                streams=site.tools.sse_load,
             )
 
 

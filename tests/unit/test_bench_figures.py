@@ -81,5 +81,5 @@ def test_the_prompt_has_the_tokens_that_the_table_claims() -> None:
 def test_a_folder_of_programs_without_one_that_is_needed_is_told(tmp_path: Path) -> None:
     """Before anything is measured, and by name."""
     (tmp_path / "load").touch()
-    with pytest.raises(ToolchainError, match="has no worker"):
+    with pytest.raises(ToolchainError, match="has no streams and no worker"):
         brought(tmp_path)
