@@ -1,4 +1,4 @@
-// Requests of the public API from gRPC's own C++ library, as a user's client sends them: --requests=N in all, --streams of
+// Requests of the public API from gRPC's own C++ library, as users' clients send them: --requests=N in all, --streams of
 // them at a time over --channels connections, each read to its end. Streams that stay open are what streams.cc is for.
 #include <grpcpp/grpcpp.h>
 

@@ -1,4 +1,4 @@
-// What falls due when. Time goes in steps of a millisecond, as an engine's does: what falls due within one step goes out
+// What falls due when. Time goes in steps of a millisecond, as an engine's does: what falls due within one goes out
 // together.
 #pragma once
 

@@ -6,11 +6,13 @@
 // have room for what is measured. What has arrived is read at once, and that is when all of it arrived.
 #include <arpa/inet.h>
 
+#include <algorithm>
 #include <cstring>
 #include <fstream>
 #include <iterator>
 #include <memory>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "clock.h"
@@ -76,11 +78,19 @@ class Channel : public bench::Connection {
     body.read_callback = OnRoom;
     const int32_t id = nghttp2_submit_request(session_, nullptr, head, std::size(head), &body, stream);
     if (id < 0) return tally_->totals.Fail("a stream that cannot be opened");
-    ids_.push_back(id);
+    ids_.insert(id);
   }
 
   void Cancel() {
     for (const int32_t id : ids_) nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, id, NGHTTP2_CANCEL);
+  }
+
+  bool IsLost() const { return is_lost_; }
+
+  // With all of its streams.
+  void Lose() {
+    is_lost_ = true;
+    for (size_t i = 0; i < ids_.size(); ++i) Fail("connection lost");
   }
 
  private:
@@ -127,13 +137,19 @@ class Channel : public bench::Connection {
   }
 
   static int OnClose(nghttp2_session* session, int32_t id, uint32_t, void* user) {
-    Tally* tally = static_cast<Channel*>(user)->tally_;
-    if (!tally->is_closing) tally->totals.Fail("ended: " + Of(session, id)->status);
+    auto* channel = static_cast<Channel*>(user);
+    channel->ids_.erase(id);
+    channel->Fail("ended: " + Of(session, id)->status);
     return 0;
   }
 
   static Stream* Of(nghttp2_session* session, int32_t id) {
     return static_cast<Stream*>(nghttp2_session_get_stream_user_data(session, id));
+  }
+
+  // Whatever happens to streams that are being cancelled is well: Envoy hangs up on whoever cancels many young ones.
+  void Fail(const std::string& error) {
+    if (!tally_->is_closing) tally_->totals.Fail(error);
   }
 
   void Take(Stream* stream, std::string_view message) {
@@ -158,7 +174,8 @@ class Channel : public bench::Connection {
 
   Tally* const tally_;
   std::vector<std::unique_ptr<Stream>> streams_;
-  std::vector<int32_t> ids_;
+  std::unordered_set<int32_t> ids_;
+  bool is_lost_ = false;
   // When the bytes that are being taken in were read.
   uint64_t now_us_ = 0;
 };
@@ -187,13 +204,15 @@ class Load {
       }
       Poll(NowUs() + kSettleUs);
     }
-    // Let the burst of openings drain before anything is measured.
-    PollUntil(NowUs() + kSettleUs);
+    if (IsWell()) {
+      // Let the burst of openings drain before anything is measured.
+      PollUntil(NowUs() + kSettleUs);
+      Totals().Print("open", (NowUs() - started_us) / 1e6);
+    }
     tally_.measured_from_us = NowUs();
     tally_.is_measuring = true;
     totals().messages = 0;
-    if (IsWell()) Totals().Print("open", (NowUs() - started_us) / 1e6);
-    PollUntil(tally_.measured_from_us + static_cast<uint64_t>(seconds_ * 1e6));
+    if (IsWell()) PollUntil(tally_.measured_from_us + static_cast<uint64_t>(seconds_ * 1e6));
     const double wall_s = (NowUs() - tally_.measured_from_us) / 1e6;
     tally_.is_measuring = false;
     Totals at_end;
@@ -201,7 +220,7 @@ class Load {
     at_end.Print("close", wall_s);
     Close();
     totals().messages = at_end.messages;
-    totals().finished_requests = IsWell() ? streams_ : 0;
+    totals().finished_requests = tally_.opened - std::min<uint64_t>(tally_.opened, totals().failed_requests);
     totals().Print("end", wall_s);
     return IsWell() ? 0 : 1;
   }
@@ -233,13 +252,13 @@ class Load {
   }
 
   void PollUntil(uint64_t until_us) {
-    while (NowUs() < until_us && IsWell()) Poll(until_us);
+    while (NowUs() < until_us) Poll(until_us);
   }
 
   // Writes what there is to write, waits for something to read, and reads it.
   void Poll(uint64_t until_us) {
     for (const auto& channel : channels_) {
-      if (!channel->Write()) Lose();
+      if (!channel->IsLost() && !channel->Write()) channel->Lose();
     }
     const uint64_t now_us = NowUs();
     const int timeout_ms = until_us > now_us ? static_cast<int>((until_us - now_us + 999) / 1000) : 0;
@@ -247,13 +266,8 @@ class Load {
     const int count = epoll_wait(poll_, events, std::size(events), timeout_ms);
     for (int i = 0; i < count; ++i) {
       auto* channel = static_cast<Channel*>(static_cast<bench::Connection*>(events[i].data.ptr));
-      if (!channel->Read()) Lose();
+      if (!channel->IsLost() && !channel->Read()) channel->Lose();
     }
-  }
-
-  // Envoy hangs up on whoever cancels thousands of young streams.
-  void Lose() {
-    if (!tally_.is_closing) totals().Fail("connection lost");
   }
 
   void Close() {
