@@ -66,6 +66,20 @@ def test_a_goal_compares_within_one_run() -> None:
     assert (None, None) == verdicts["CPU per relayed message over SMG's, paced-200"]
 
 
+def test_cores_are_judged_only_where_the_pace_is_kept() -> None:
+    """What 80,000 messages a second cost says nothing of 100,000."""
+    kept = replace(_QUIET, subject="tidegate-http2", scenario="paced-2000", wall_s=3.0, messages=300_000)
+    lost = replace(kept, messages=240_000)
+    verdicts = [{goal.what: goal.is_met for goal in goals(tabulate([one]))} for one in (kept, lost)]
+    assert [True, None] == [verdict["cores for 2,000 streams of 50 tokens/s"] for verdict in verdicts]
+
+
+def test_a_load_is_so_many_requests_or_so_many_seconds() -> None:
+    """The client of the one does not know the option of the other."""
+    lengths = {scenario.name: scenario.arguments()[0] for scenario in SCENARIOS}
+    assert ("--requests=1000", "--seconds=3.0") == (lengths["sixteen"], lengths["paced-2000"])
+
+
 def test_an_unknown_name_is_told_with_those_there_are() -> None:
     """A typing error must not measure nothing."""
     with pytest.raises(ValueError, match=r"flod: not among .*flood"):
