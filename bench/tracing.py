@@ -11,6 +11,9 @@ by is nothing.
 
 Spans are sent when there are enough for a batch, and never before: what a round leaves waits for the next one of its
 way, so that all that is sent is sent in rounds that are traced.
+
+The worker has a core to itself, together with its threads that send spans; all else shares the others. No core falls
+idle (``bench.steady_cores``).
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from pathlib import Path
 from bench.data_plane import handshake
 from bench.data_plane.processes import announced
 from bench.paired import change, ratio, verdict
+from bench.steady_cores import kept_awake, leave, on
 from bench.tracing_client import CallFailedError, Client
 from bench.tracing_service import AGAIN, ALL, DEAD, UNSAMPLED, UNTRACED, signal_of
 from tidegate.inference.v1 import chat_pb2, inference_service_pb2
@@ -39,6 +43,8 @@ _METHOD = "/tidegate.inference.v1.InferenceService/Generate"
 _PROMPT_TOKENS = 100
 # The share of throughput that a way may cost, as a change.
 _GOALS = {AGAIN: 0.0, UNSAMPLED: 0.0, ALL: -0.05, DEAD: 0.0}
+# The blocks of a turn. All traces have two, since theirs is the goal that is near what they cost.
+_TURN = (*_GOALS, ALL)
 # Longer than a run takes.
 _SEND_EVERY_S = 3600.0
 # Of the gateway to read its worker's load and to shake hands, and of both to end what is left of a round.
@@ -91,7 +97,8 @@ class Pair:
         command = ["env", delay, sys.executable, "-m", "bench.tracing_service", f"http://{collector}"]
         flags = ["--listen=127.0.0.1:0", "--admin-listen="]
         sim = ["worker", "--engine=sim", f"--sim-time-scale={options.time_scale}"]
-        worker_pid, worker = stack.enter_context(announced([*command, *sim, *flags], folder / "worker.log"))
+        apart = [*on(options.worker_core), *command, *sim, *flags]
+        worker_pid, worker = stack.enter_context(announced(apart, folder / "worker.log"))
         ahead = ["gateway", f"--workers={worker}"]
         gateway_pid, address = stack.enter_context(announced([*command, *ahead, *flags], folder / "gateway.log"))
         self._pids = gateway_pid, worker_pid
@@ -221,6 +228,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="*", default=(200, 1), help="of the answers")
     parser.add_argument("--minutes", type=float, default=5.0, help="for all rounds")
     parser.add_argument("--time-scale", type=float, default=0.02, help="of the simulated engine; below 1 is faster")
+    parser.add_argument("--worker-core", type=int, default=min(os.sched_getaffinity(0)), help="of the worker alone")
     options = parser.parse_args()
     known = (
         Workload(tokens=200, streams=12, answers=24, share=0.7),
@@ -229,7 +237,8 @@ def main() -> None:
     workloads = [workload for workload in known if workload.tokens in options.tokens]
     order, began = random.Random(_SEED), time.monotonic()
     found: dict[Workload, list[Mapping[str, Sequence[Block]]]] = {workload: [] for workload in workloads}
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, kept_awake():
+        leave(options.worker_core)
         folder = Path(name)
         for _ in range(options.starts):
             with ExitStack() as stack:
@@ -242,14 +251,14 @@ def main() -> None:
                     blocks: dict[str, list[Block]] = {way: [] for way in _GOALS}
                     until = time.monotonic() + 60 * options.minutes * workload.share / options.starts
                     while time.monotonic() < until:
-                        for way in order.sample(list(_GOALS), k=len(_GOALS)):
+                        for way in order.sample(_TURN, k=len(_TURN)):
                             blocks[way].append(block(pair, way, workload))
                     found[workload].append(blocks)
                     pair.round(UNTRACED, workload)
                 spans = [(folder / f"{service}.log").read_text().splitlines()[-1] for service in ("gateway", "worker")]
     for workload, starts in found.items():
-        blocks_of_each = "+".join(str(len(start[AGAIN])) for start in starts)
-        print(f"\n{workload.words}; blocks of each way by start: {blocks_of_each}; {CHOICE.words}")
+        of_each = "+".join(str(len(start[AGAIN])) for start in starts)
+        print(f"\n{workload.words}; blocks of a way by start: {of_each}, twice as many of all traces; {CHOICE.words}")
         print(busy(starts))
         print(*rows(starts, workload), sep="\n", flush=True)
     print("\nspans, at the last start's end:", *spans, f"seed {_SEED}; {time.monotonic() - began:.0f} s", sep="\n")
