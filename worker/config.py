@@ -50,7 +50,7 @@ class WorkerSettings(ServiceSettings):
     max_running_requests: _Count | None = None
     """most requests in the engine's batch"""
     max_batched_tokens: _Count | None = None
-    """most tokens in one engine step"""
+    """most prompt tokens in one engine step; in vLLM the next tokens of running requests come on top"""
     kv_block_count: _Count | None = None
     """size of the KV cache, in blocks"""
     engine_seed: int = 0

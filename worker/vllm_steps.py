@@ -99,6 +99,19 @@ class StepProcessor(OutputProcessor):  # type: ignore[misc] # vLLM is untyped he
         self._expected.pop(reader.job.job_id, None)
         return reader.request_id in self.request_states
 
+    def prepare(self, reader: Reader) -> None:
+        """Have the job's tokens decoded the short way, where there is one; once vLLM has the job."""
+        state = self.request_states.get(reader.request_id)
+        if state is None or not state.is_prefilling:  # over, or its decoder is at work
+            return
+        detokenizer = state.detokenizer
+        if not isinstance(detokenizer, FastIncrementalDetokenizer):
+            return
+        if not reader.is_cleaned and (tail := _context(detokenizer.tokenizer, state.prompt_token_ids)):
+            detokenizer.stream = DecodeStream(ids=tail, skip_special_tokens=detokenizer.skip_special_tokens)
+        if reader.is_plain and not detokenizer.stop:
+            reader.decode = detokenizer.decode_next
+
     # vLLM's.
 
     def add_request(
@@ -109,13 +122,6 @@ class StepProcessor(OutputProcessor):  # type: ignore[misc] # vLLM is untyped he
         reader = self._expected.pop(request.external_req_id)
         reader.request_id = request.request_id
         super().add_request(request, prompt, parent_req, request_index, reader)
-        detokenizer = self.request_states[request.request_id].detokenizer
-        if not isinstance(detokenizer, FastIncrementalDetokenizer):
-            return
-        if not reader.is_cleaned and (tail := _context(detokenizer.tokenizer, request.prompt_token_ids)):
-            detokenizer.stream = DecodeStream(ids=tail, skip_special_tokens=detokenizer.skip_special_tokens)
-        if reader.is_plain and not detokenizer.stop:
-            reader.decode = detokenizer.decode_next
 
     def process_outputs(
         self,

@@ -54,6 +54,25 @@ def test_the_arguments_of_two_gpus_over_ray_reach_the_engine() -> None:
     )
 
 
+@pytest.mark.parametrize(("asked", "expected"), [(512, 512 + 48), (None, 2_048 + 48)])
+def test_running_requests_take_nothing_from_a_steps_prompts(tmp_path: Path, asked: int | None, expected: int) -> None:
+    """Where prompts may be cut; a step that takes whole ones alone has vLLM's own size."""
+    from vllm.usage.usage_lib import UsageContext
+
+    from worker.vllm_engine import _ServerArgs
+
+    for may_cut, step_tokens in ((True, expected), (False, asked or 4_096)):
+        arguments = _ServerArgs(
+            model=str(tmp_path), max_num_seqs=48, max_num_batched_tokens=asked, enable_chunked_prefill=may_cut
+        )
+        arguments._set_default_max_num_seqs_and_batched_tokens_args(
+            UsageContext.OPENAI_API_SERVER,
+            SimpleNamespace(max_model_len=4_096, is_multimodal_model=False),
+            SimpleNamespace(use_batched_dp_moe=False),
+        )
+        assert arguments.max_num_batched_tokens == step_tokens
+
+
 def test_the_stat_logger_is_called_as_ours_is_written() -> None:
     """Same parameters, in the same order."""
     from vllm.v1.metrics.loggers import StatLoggerBase

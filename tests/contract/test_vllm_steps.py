@@ -170,8 +170,10 @@ def _by_us(tokenizer: Any, case: Case) -> tuple[list[EngineOutput], Any]:
 
     taken: list[EngineOutput] = []
     processor = StepProcessor(OutputProcessor(tokenizer, log_stats=True))
-    processor.expect(Reader(_job(case), OutputPort(taken.append), None))
+    reader = Reader(_job(case), OutputPort(taken.append), None)
+    processor.expect(reader)
     processor.add_request(_request(case), None)
+    processor.prepare(reader)
     result = _run(processor, case)
     assert not processor.has_unfinished_requests()
     return taken, result
@@ -247,6 +249,24 @@ def test_outputs_are_those_of_vllms_own_processor(tokenizer: Any, case: Case) ->
     assert str(their_statistics) == str(our_statistics)
 
 
+def test_a_decoder_at_work_is_not_replaced(tokenizer: Any) -> None:
+    """An output that overtakes the preparing of its reader is decoded by vLLM's own, and so is all behind it."""
+    from vllm.v1.engine.output_processor import OutputProcessor
+
+    from worker.vllm_steps import Reader, StepProcessor
+
+    taken: list[EngineOutput] = []
+    case = _CASES["a token a step"]
+    processor = StepProcessor(OutputProcessor(tokenizer, log_stats=True))
+    reader = Reader(_job(case), OutputPort(taken.append), None)
+    processor.expect(reader)
+    processor.add_request(_request(case), None)
+    for outputs in _core_outputs(case):
+        processor.process_outputs(outputs)
+        processor.prepare(reader)
+    assert "".join(output.text for output in taken) == "Grüße, 🐈!"
+
+
 def test_an_output_that_cannot_be_read_ends_its_request_alone(tokenizer: Any) -> None:
     """Otherwise vLLM's loop would end, and with it every stream."""
     from vllm.v1.engine.output_processor import OutputProcessor
@@ -259,8 +279,10 @@ def test_an_output_that_cannot_be_read_ends_its_request_alone(tokenizer: Any) ->
 
     case = _CASES["a token a step"]
     processor = StepProcessor(OutputProcessor(tokenizer, log_stats=True))
-    processor.expect(Reader(_job(case), Failing(lambda _: None), None))
+    reader = Reader(_job(case), Failing(lambda _: None), None)
+    processor.expect(reader)
     processor.add_request(_request(case), None)
+    processor.prepare(reader)
     aborted, _ = _run(processor, case)
     assert (["inner"], False) == (aborted, processor.has_unfinished_requests())
 
