@@ -68,7 +68,7 @@ class ChatTemplate:
             self._template = environment.from_string(source)
             tree = environment.parse(source)
             variables = meta.find_undeclared_variables(tree)
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, SyntaxError) as error:  # the latter of what jinja makes: a break outside of loops
             raise ValueError(f"the chat template cannot be compiled: {error}") from error
         self._source = source
         self._globals = {**self._template.globals, **special_tokens}

@@ -73,10 +73,11 @@ def test_rendering_is_given_up_after_a_second() -> None:
         template.render(_HI)
 
 
-def test_a_template_that_is_none_is_refused_at_load() -> None:
+@pytest.mark.parametrize("source", ["{% for %}", "{% break %}"])
+def test_a_template_that_is_none_is_refused_at_load(source: str) -> None:
     """A checkpoint with such a template is found out before any request."""
     with pytest.raises(ValueError, match="cannot be compiled"):
-        _render("{% for %}")
+        _render(source)
 
 
 def test_a_message_can_only_be_continued_where_it_is_shown() -> None:
