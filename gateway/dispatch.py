@@ -104,15 +104,17 @@ class _Run:
 
     async def to_end(self, place: Place, continuing: Continuing) -> None:
         try:
-            try:
-                await self._attempt_next(place, continuing)
-            except AnotherAttempt as another:
+            another = await self._attempt_next(place, continuing)
+            if another is not None:
                 await attempt_again(another, partial(self._attempt_next, place, continuing))
         finally:
             place.end(self._passage.finished, output_tokens=self._passage.tokens)
 
-    async def _attempt_next(self, place: Place, continuing: Continuing) -> None:
-        """The next attempt. Raises ``AnotherAttempt`` where another one may follow, or what the client is told."""
+    async def _attempt_next(self, place: Place, continuing: Continuing) -> AnotherAttempt | None:
+        """The next attempt; returns whether another one may follow. Raises what the client is told.
+
+        An error is not passed on from here: it holds all that its attempt has made.
+        """
         passage = self._passage
         lease: Lease | None = None
         if passage.has_begun:
@@ -132,14 +134,15 @@ class _Run:
                 await self._attempt(lease, None, place, second=second)
         except WorkerCallError as failure:
             if passage.is_complete:  # only the news of its good end was lost
-                return
+                return None
             if passage.has_begun:
                 continuing.lose(lease, failure)
-                raise AnotherAttempt(has_failed=False) from failure
+                return AnotherAttempt(has_failed=False)
             self._move_on(place, lease, failure)
-            raise AnotherAttempt(
+            return AnotherAttempt(
                 has_failed=judge(failure.error).outcome is Outcome.FAILED, is_suspect=lease.is_suspect
-            ) from failure
+            )
+        return None
 
     async def _lease_to_begin(self, place: Place) -> Lease | None:
         record = self._record

@@ -14,10 +14,8 @@ def test_pauses_follow_failures_only_and_are_bounded(have_failed: list[bool]) ->
     pauses: list[float] = []
     ends = iter([*(AnotherAttempt(has_failed=has_failed) for has_failed in have_failed[1:]), None])
 
-    async def attempt() -> None:
-        end = next(ends)
-        if end is not None:
-            raise end
+    async def attempt() -> AnotherAttempt | None:
+        return next(ends)
 
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
