@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
@@ -13,7 +14,7 @@ from tests.fakes.patience import PATIENCE_S
 from tidegate.telemetry import span_export
 from tidegate.telemetry.sampling import Sampler
 from tidegate.telemetry.span_export import SpanExport
-from tidegate.telemetry.spans import SERVER, Form, RecordingTracer, Span
+from tidegate.telemetry.spans import SERVER, Facts, Form, Names, RecordingTracer, Span
 
 
 class Collector:
@@ -60,6 +61,17 @@ class DownCollector(SlowCollector):
         else:
             Collector.export(self, spans)
         return SpanExportResult.FAILURE
+
+
+class BrokenCollector(Collector):
+    """One that does not even fail as it should, the first time."""
+
+    def export(self, spans: Sequence[bytes], /) -> SpanExportResult:
+        """See ``Collector``."""
+        result = super().export(spans)
+        if len(self.batches) == 1:
+            raise ValueError
+        return result
 
 
 class Warned(logging.Handler):
@@ -193,3 +205,32 @@ def test_spans_that_end_after_the_end_are_counted() -> None:
     assert isinstance(late, Span)
     late.end()
     assert {"sent": 0, "failed": 0, "dropped": 1} == export.counts
+
+
+@pytest.mark.parametrize("value", ["\ud800", 1 << 64, None], ids=["no text", "no number", "no value"])
+def test_a_span_that_cannot_be_written_fails_alone(value: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Not the call that ends it, nor one that ends the next; those that end beside it are sent."""
+    collector = Collector()
+    with exporting(collector) as (export, tracer):
+        for call, told in {"a": 1, "b": value, "c": value, "d": value, "e": 2}.items():
+            span = tracer.begin(Form(call, SERVER), ())
+            assert isinstance(span, Span)
+            span.set(Facts(Names("told"), (told,)))
+            span.end()
+    assert ["a", "e"] == [name for batch in collector.batches for name in batch]
+    assert {"sent": 2, "failed": 3, "dropped": 0} == export.counts
+    assert ["b", "c"] == [line.split()[1] for line in caplog.messages]  # the first, the second, the fourth ...
+
+
+def test_spans_are_sent_after_an_exporter_that_broke(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch is lost, and the thread goes on."""
+    monkeypatch.setattr(span_export, "_FIRST_PAUSE_S", 0.001)
+    collector = BrokenCollector()
+    with exporting(collector) as (export, tracer):
+        ended(tracer, "a", "b")
+        assert collector.was_asked.wait(PATIENCE_S)
+        collector.was_asked.clear()
+        ended(tracer, "c", "d")
+        assert collector.was_asked.wait(PATIENCE_S)
+    assert ["a", "b", "c", "d"] == [name for batch in collector.batches for name in batch]
+    assert {"sent": 2, "failed": 2, "dropped": 0} == export.counts

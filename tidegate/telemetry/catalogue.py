@@ -41,9 +41,9 @@ TRACE_SPANS = Metric(
     name="tidegate.trace.spans",
     kind=Kind.OBSERVED_COUNTER,
     unit="{span}",
-    description="Spans by what became of them: sent; failed, since the collector did not take them; dropped, since too"
-    " many wait for it. Of a call that comes then nothing is recorded, and it counts as one. Only where calls are"
-    " traced.",
+    description="Spans by what became of them: sent; failed, since the collector did not take them or they"
+    " could not be written; dropped, since too many wait for it. Of a call that comes then nothing is recorded, and it"
+    " counts as one. Only where calls are traced.",
     attributes=(names.OUTCOME,),
 )
 OPEN_SPANS = Metric(

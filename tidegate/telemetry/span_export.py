@@ -61,6 +61,7 @@ class SpanExport:
         self.ended: deque[Span] = deque()
         self._queue: deque[bytes] = deque()  # those that are written
         self._counts = dict.fromkeys((SENT, FAILED, DROPPED), 0)
+        self._unwritable = 0
         self._sending = threading.Lock()
         self._wake = threading.Event()
         self._closing = threading.Event()
@@ -98,10 +99,19 @@ class SpanExport:
                 span = ended.popleft()
             except IndexError:  # the other thread has taken it
                 return
-            if len(queue) < self._capacity:
-                queue.append(write(span))
-            else:
+            if len(queue) >= self._capacity:
                 self._counts[DROPPED] += 1
+                continue
+            try:
+                queue.append(write(span))
+            except Exception as error:  # noqa: BLE001 - whatever it was, the call that ends this span goes on
+                self._give_up(span, error)
+
+    def _give_up(self, span: Span, error: Exception) -> None:
+        self._counts[FAILED] += 1
+        self._unwritable += 1
+        if not self._unwritable & (self._unwritable - 1):  # ever more seldom: each may be like the one before
+            _LOGGER.warning("span %s cannot be written: %s (%d so far)", span.name, error, self._unwritable)
 
     def flush(self) -> None:
         """Send what has ended so far. Blocks; gives up when the collector does not take it."""
@@ -147,6 +157,10 @@ class SpanExport:
 
     def _send(self) -> bool:
         batch = [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
-        is_taken = self._exporter.export(batch) is SpanExportResult.SUCCESS
+        try:
+            is_taken = self._exporter.export(batch) is SpanExportResult.SUCCESS
+        except Exception:  # it would end the thread, and with it all sending
+            _LOGGER.exception("the exporter of spans broke")
+            is_taken = False
         self._counts[SENT if is_taken else FAILED] += len(batch)
         return is_taken
