@@ -48,22 +48,33 @@ async def watch_load(
 @asynccontextmanager
 async def _patience(silence: Silence, clock: Callable[[], float]) -> AsyncIterator[None]:
     """Around the wait for a report. Raises ``TimeoutError`` when the silence becomes too long."""
-    loop = asyncio.get_running_loop()
-    timer: asyncio.TimerHandle
     async with asyncio.timeout(None) as timeout:
-
-        def look() -> None:
-            nonlocal timer
-            if silence.is_too_long(clock()):
-                timeout.reschedule(loop.time())
-            else:
-                timer = loop.call_later(LOOK_S, look)
-
-        timer = loop.call_later(LOOK_S, look)
+        looks = _Looks(silence, clock, timeout)
         try:
             yield
         finally:
-            timer.cancel()
+            looks.end()
+
+
+class _Looks:
+    """Looks at the clock again and again; no function, which would know itself and make a circle of each report."""
+
+    def __init__(self, silence: Silence, clock: Callable[[], float], timeout: asyncio.Timeout) -> None:
+        """``timeout`` expires when the silence is too long. ``end`` them."""
+        self._silence = silence
+        self._clock = clock
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(LOOK_S, self._look)
+
+    def end(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        if self._silence.is_too_long(self._clock()):
+            self._timeout.reschedule(self._loop.time())
+        else:
+            self._timer = self._loop.call_later(LOOK_S, self._look)
 
 
 def _load(report: worker_service_pb2.LoadReport, *, received_at: float) -> WorkerLoad:

@@ -4,13 +4,16 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 
 import grpc
 import pytest
 
 from gateway.passage import Passage
+from gateway.policy.silence import Silence
 from gateway.records import Record
+from gateway.workers.client import WorkerClient
+from gateway.workers.load_watch import watch_load
 from gateway.workers.seat import Lease
 from tests.fakes.running_gateway import RunningGateway, running_gateway, text_of, text_request
 from tests.fakes.scripted_worker import Response, Script, ScriptedWorker, answer, at_capacity, beginning, serving
@@ -19,8 +22,8 @@ from tidegate.http2.streams import Stream
 from tidegate.inference.v1 import generation_pb2
 
 LOST = grpc.StatusCode.UNAVAILABLE
-# What is made for each request, or for each attempt.
-_KINDS = (Lease, Passage, Record, Relay, Stream)
+# What is made for each request, for each attempt, or for each load report.
+_KINDS = (Lease, Passage, Record, Relay, Silence, Stream)
 _REST = [
     Response(delta=generation_pb2.Delta(text=["b"], token_ids=[1])),
     Response(finished=generation_pb2.Finished(reason=generation_pb2.FINISH_REASON_STOP, continuation_count=1)),
@@ -94,3 +97,14 @@ async def test_an_attempt_that_failed_is_gone_while_the_next_one_runs(stack: Asy
     seen += [response async for response in responses]
     assert ("ab", "finished") == (text_of(seen), seen[-1].WhichOneof("event"))
     assert (1, 2) == (more["Relay"], more["Stream"])  # the client's stream, and the worker's
+
+
+async def test_a_load_report_leaves_nothing_to_the_garbage_collector(stack: AsyncExitStack, census: _Census) -> None:
+    """Each worker sends up to fifty of them a second, for as long as it lives."""
+    worker = await stack.enter_async_context(serving(ScriptedWorker(heartbeat_s=0.001)))
+    client = WorkerClient(worker.target)
+    stack.push_async_callback(client.close)
+    loads = await stack.enter_async_context(aclosing(watch_load(client)))
+    for _ in range(3):
+        await anext(loads)
+    assert Counter() == census.more
