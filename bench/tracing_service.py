@@ -53,11 +53,6 @@ class Switch:
         for way in WAYS:
             signal.signal(signal_of(way), self._turn)
 
-    @property
-    def elsewhere(self) -> TraceContext | None:
-        """See ``Tracer``."""
-        return self._tracer.elsewhere
-
     def begin(self, form: Form, metadata: Iterable[tuple[str, str | bytes]]) -> TraceContext | None:
         """See ``Tracer``."""
         return self._tracer.begin(form, metadata)
@@ -69,13 +64,13 @@ class Switch:
         self._report(way)
 
 
-def switched(service_name: str, *, endpoint: str | None = None) -> Telemetry:
+def switched(service_name: str, *, endpoint: str | None = None, begins_traces: bool = True) -> Telemetry:
     """In place of ``tidegate.telemetry.setup.setup``."""
-    telemetry = setup(service_name, endpoint=endpoint)
+    telemetry = setup(service_name, endpoint=endpoint, begins_traces=begins_traces)
     alive, dead = telemetry.export, SpanExport(OtlpSender(Resource({"service.name": service_name}), _NOWHERE))
     if alive is None:
         raise ValueError("no collector")
-    every, none = (Sampler(share=share, is_parent_heard=True) for share in (1.0, 0.0))
+    every, none = (Sampler(share=share, is_parent_heard=True) for share in (float(begins_traces), 0.0))
     untraced = NoTracer()
     tracers: dict[str, Tracer] = {
         UNTRACED: untraced,

@@ -40,7 +40,6 @@ from tidegate.telemetry.otlp import write
 from tidegate.telemetry.sampling import Sampler
 from tidegate.telemetry.setup import Telemetry
 from tidegate.telemetry.spans import RecordingTracer, Span
-from tidegate.telemetry.trace_context import UNRECORDED
 from worker.engine import EngineFinish, FinishReason
 from worker.records import Records as WorkerRecords
 
@@ -82,9 +81,7 @@ class Way:
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What the gateway sends to the worker."""
-        if not self.share:
-            return () if self.share is None else UNRECORDED.metadata
-        return (_PARENT,)
+        return (_PARENT,) if self.share else ()
 
 
 _WAYS = (Way(name="no tracing", share=None), Way(name="0 % sampled", share=0.0), Way(name="100 %", share=1.0))

@@ -78,7 +78,6 @@ class Records:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``clock`` is the journal's and that of loads; ``tenants`` bounds what metrics tell apart."""
-        self.tracer = telemetry.tracer
         self.measures = Measures(telemetry.metrics)
         self.clock = clock
         self.tenants = tenants
@@ -184,7 +183,6 @@ class Record:
             lease,
             number=self._attempts,
             delivered_tokens=delivered_tokens,
-            elsewhere=self._records.tracer.elsewhere,
         )
 
     def _route(self, lease: Lease, call: Span) -> None:

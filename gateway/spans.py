@@ -14,7 +14,7 @@ from tidegate.inference.v1 import generation_pb2
 from tidegate.rpc.status import RpcError
 from tidegate.telemetry import conventions as names
 from tidegate.telemetry.spans import CLIENT, Facts, Form, Names, Span
-from tidegate.telemetry.trace_context import TraceContext, current
+from tidegate.telemetry.trace_context import current
 
 _ATTEMPT: Final = Names(
     names.GEN_AI_REQUEST_MAX_TOKENS,
@@ -38,9 +38,9 @@ _UNSPECIFIED = ("unspecified",)  # a worker may know reasons that we do not
 class AttemptSpan:
     """Begins when it is made; end it once."""
 
-    __slots__ = ("_delivered_tokens", "_elsewhere", "_lease", "_number", "_prepared", "_span")
+    __slots__ = ("_delivered_tokens", "_lease", "_number", "_prepared", "_span")
 
-    def __init__(  # noqa: PLR0913 - each is a fact of its own
+    def __init__(
         self,
         call: Span | None,
         prepared: PreparedRequest,
@@ -48,14 +48,11 @@ class AttemptSpan:
         *,
         number: int,
         delivered_tokens: int = 0,
-        elsewhere: TraceContext | None = None,
     ) -> None:
         """Below ``call``'s, where that is recorded.
 
-        ``number`` counts the request's attempts from 1; ``delivered_tokens`` came from those before. ``elsewhere`` is
-        the tracer's.
+        ``number`` counts the request's attempts from 1; ``delivered_tokens`` came from those before.
         """
-        self._elsewhere = elsewhere
         self._delivered_tokens = delivered_tokens
         self._lease = lease
         self._number = number
@@ -67,7 +64,7 @@ class AttemptSpan:
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """The W3C trace context of this span, for the worker's call; where it is not recorded, that of the call."""
-        context = self._span or current() or self._elsewhere
+        context = self._span or current()
         return () if context is None else context.metadata
 
     def end(self, outcome: Outcome, passage: Passage, error: RpcError | None) -> None:

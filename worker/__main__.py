@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def _serve(settings: WorkerSettings) -> int:
-    telemetry = setup("tidegate-worker", endpoint=settings.otlp_endpoint)
+    telemetry = setup("tidegate-worker", endpoint=settings.otlp_endpoint, begins_traces=False)
     try:
         return await Worker(settings, telemetry=telemetry, on_loaded=leave_out_what_is_there).run()
     finally:

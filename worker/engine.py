@@ -83,7 +83,6 @@ class GenerationJob:
     constraint: Constraint | None = None
     logprobs: int | None = None
     prompt_logprobs: int | None = None
-    trace_headers: Mapping[str, str] = field(default_factory=dict)
     continued: Continued | None = None
 
     @property

@@ -53,7 +53,7 @@ class Http2Service:
         with self._running.hold():
             request = _parsed(await call.receive_only())
             finished = await self._service.generate(
-                request, call.metadata, time_left_s(call), send_head=partial(_send_head, call), send=send
+                request, time_left_s(call), send_head=partial(_send_head, call), send=send
             )
         return Status(code=StatusCode.OK, metadata=finished_trailers(finished))
 

@@ -6,7 +6,7 @@ bear would end every stream of the process.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from tidegate.inference.v1 import generation_pb2
 from tidegate.rpc.status import Violation
@@ -39,7 +39,6 @@ def parse_job(
     job_id: str,
     facts: EngineFacts,
     defaults: generation_pb2.SamplingOptions,
-    trace_headers: Mapping[str, str],
 ) -> GenerationJob:
     """The job that ``request`` asks for; options that it leaves unset take ``defaults``. Raises ``InvalidJobError``."""
     options = generation_pb2.SamplingOptions()
@@ -70,7 +69,6 @@ def parse_job(
         constraint=constraint,
         logprobs=output.logprobs if output.HasField("logprobs") else None,
         prompt_logprobs=output.prompt_logprobs if output.HasField("prompt_logprobs") else None,
-        trace_headers=trace_headers,
         continued=_continued(request),
     )
 

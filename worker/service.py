@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 from itertools import count
 from typing import Any
 
 import grpc.aio
 
-from tidegate.http2.metadata import Metadata
 from tidegate.inference.v1 import generation_pb2, inference_service_pb2
 from tidegate.rpc.lifecycle import Lifecycle
-from tidegate.rpc.metadata import FINISHED_BIN, LOAD_SAMPLE, TRACEPARENT, TRACESTATE
+from tidegate.rpc.metadata import FINISHED_BIN, LOAD_SAMPLE
 from tidegate.rpc.running_calls import RunningCalls
 from tidegate.worker.v1 import worker_service_pb2, worker_service_pb2_grpc
 from worker.engine import EngineDeadError
@@ -42,7 +41,6 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
         """Run one generation."""
         # Writes by itself, so that it is here, and not in grpc, that the end of a shutdown's grace finds the call.
         with self._running.hold():
-            metadata: Any = context.invocation_metadata() or ()
 
             async def write(responses: tuple[inference_service_pb2.GenerateResponse, ...]) -> None:
                 for response in responses:
@@ -50,7 +48,6 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
 
             finished = await self.generate(
                 request,
-                metadata,
                 context.time_remaining(),
                 send_head=context.send_initial_metadata,
                 send=lambda responses: partial(write, responses),
@@ -60,7 +57,6 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
     async def generate(
         self,
         request: worker_service_pb2.GenerateRequest,
-        metadata: Metadata,
         remaining_s: float | None,
         *,
         send_head: Callable[[tuple[tuple[str, str], ...]], Awaitable[None]],
@@ -82,7 +78,6 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
             job_id=f"job-{next(self._job_numbers)}",
             facts=model.facts,
             defaults=model.checkpoint.sampling_defaults,
-            trace_headers=_trace_headers(metadata),
         )
 
         async def on_admitted() -> None:
@@ -157,7 +152,3 @@ def _deadline(remaining_s: float | None) -> float | None:
     if remaining_s <= 0:
         raise DeadlineExceededError("the deadline had passed before the generation began")
     return asyncio.get_running_loop().time() + remaining_s
-
-
-def _trace_headers(metadata: Metadata) -> Mapping[str, str]:
-    return {key: str(value) for key, value in metadata if key in (TRACEPARENT, TRACESTATE)}

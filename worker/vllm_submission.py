@@ -53,7 +53,7 @@ class Submission:
         else:
             # vLLM parses a constraint once more, in its thread pool if it is given a raw prompt, otherwise on our loop.
             prompt = tokens_input(token_ids) if job.constraint is None else TokensPrompt(prompt_token_ids=token_ids)
-            await engine.add_request(job.job_id, prompt, params, trace_headers=dict(job.trace_headers) or None)
+            await engine.add_request(job.job_id, prompt, params)
         self._steps.prepare(reader)  # the engine's process has its work by now
 
     def plain_request(self, job_id: str, token_ids: list[int], params: SamplingParams) -> EngineCoreRequest:

@@ -129,7 +129,6 @@ def test_a_request_is_added_as_we_do() -> None:
 
     parameters = _parameters(AsyncLLM.add_request)
     assert ["self", "request_id", "prompt", "params"] == parameters[:4]
-    assert "trace_headers" in parameters
     assert {"errored", "abort", "shutdown"} <= set(dir(AsyncLLM))
     for name in ("add_request", "process_outputs"):
         ours, theirs = getattr(StepProcessor, name), getattr(OutputProcessor, name)

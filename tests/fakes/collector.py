@@ -52,9 +52,9 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
             ]
         return trace_service_pb2.ExportTraceServiceResponse()
 
-    def telemetry(self, service: str) -> Telemetry:
-        """What a service traces with that sends its spans here."""
-        return setup(service, endpoint=self.endpoint)
+    def telemetry(self, service: str, *, begins_traces: bool = True) -> Telemetry:
+        """What a service traces with that sends its spans here; a worker begins no traces."""
+        return setup(service, endpoint=self.endpoint, begins_traces=begins_traces)
 
     def in_trace(self, trace_id: str) -> list[Span]:
         """The spans of one trace, in the order of their beginnings."""

@@ -45,7 +45,7 @@ class System:
 
     @property
     def live_spans(self) -> float:
-        """Spans of the trace that have begun and not ended, beside the load watch's, which never ends."""
+        """Spans of the trace that have begun and not ended."""
         return live(*self.telemetries)
 
 
@@ -59,7 +59,7 @@ def live(*telemetries: Telemetry) -> float:
 async def system(request: pytest.FixtureRequest, stack: AsyncExitStack) -> AsyncIterator[System]:
     """On each of the data planes."""
     collector = await stack.enter_async_context(collecting())
-    of_gateway, of_worker = collector.telemetry("gateway"), collector.telemetry("worker")
+    of_gateway, of_worker = collector.telemetry("gateway"), collector.telemetry("worker", begins_traces=False)
     worker = await stack.enter_async_context(running_worker(telemetry=of_worker))
     gateway = await stack.enter_async_context(
         running_gateway(worker.worker.address, telemetry=of_gateway, data_plane=request.param)
@@ -133,7 +133,7 @@ async def test_every_span_ends(system: System) -> None:
     await call.read()
     call.cancel()
     await system.tree()
-    assert 1 == system.live_spans
+    assert 0 == system.live_spans
 
 
 async def test_a_refusal_and_the_attempt_after_it_stand_side_by_side(stack: AsyncExitStack) -> None:
@@ -239,6 +239,29 @@ async def test_a_pause_that_ends_in_vain_closes_its_spans(stack: AsyncExitStack,
     assert "STREAM_INTERRUPTED" == call.attributes["tidegate.outcome"]
     assert open_before == live(telemetry)
     await asyncio.to_thread(telemetry.shutdown)
+
+
+@pytest.mark.parametrize("data_plane", ["http2", "grpc"])
+async def test_what_a_gateway_does_not_record_its_worker_does_not(
+    stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch, data_plane: str
+) -> None:
+    """Though the worker would record all that it is told to: there are no traces that begin with a worker."""
+    collector = await stack.enter_async_context(collecting())
+    of_worker = collector.telemetry("worker", begins_traces=False)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
+    of_gateway = collector.telemetry("gateway")
+    worker = await stack.enter_async_context(running_worker(telemetry=of_worker))
+    gateway = await stack.enter_async_context(
+        running_gateway(worker.worker.address, telemetry=of_gateway, data_plane=data_plane)
+    )
+    for metadata in ((), METADATA):  # the caller of the second one records it
+        _, error = await gateway.generate(text_request(model="sim"), metadata=metadata)
+        assert error is None
+    system = System(collector=collector, gateway=gateway, worker=worker, telemetries=(of_gateway, of_worker))
+    assert [GATEWAY, ["validate", "queue", "route", "text_completion sim", [WORKER, PHASES]]] == await system.tree()
+    for telemetry in system.telemetries:
+        await asyncio.to_thread(telemetry.shutdown)
+    assert {TRACE_ID} == {span.span.trace_id.hex() for span in collector.spans}
 
 
 async def test_no_worker_is_a_trace_of_its_own(stack: AsyncExitStack) -> None:

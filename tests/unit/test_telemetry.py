@@ -315,6 +315,28 @@ def test_no_endpoint_means_no_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
     telemetry.shutdown()
 
 
+@pytest.mark.parametrize(
+    ("sampler", "begins_traces", "is_recorded"),
+    [
+        (None, True, True),
+        (None, False, False),
+        ("parentbased_always_on", False, False),
+        ("always_on", False, True),
+        ("always_off", True, False),
+    ],
+)
+def test_a_service_behind_another_begins_no_traces(
+    monkeypatch: pytest.MonkeyPatch, sampler: str | None, *, begins_traces: bool, is_recorded: bool
+) -> None:
+    """Unless its sampler says so, which then hears no caller; what its caller records it records in any case."""
+    monkeypatch.delenv("OTEL_TRACES_SAMPLER", raising=False)
+    if sampler is not None:
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+    telemetry = setup("tidegate-test", endpoint="http://127.0.0.1:1", begins_traces=begins_traces)
+    assert is_recorded is isinstance(telemetry.tracer.begin(Form("call"), ()), Span)
+    telemetry.shutdown()
+
+
 def test_no_trace_means_no_context() -> None:
     """Outside a call there is nothing to pass on."""
     assert current() is None

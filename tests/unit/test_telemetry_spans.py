@@ -12,11 +12,10 @@ from tidegate.telemetry.spans import (
     Form,
     Names,
     NoTracer,
-    RecordingTracer,
     Span,
     current_span,
 )
-from tidegate.telemetry.trace_context import UNRECORDED, Ids, TraceContext, current
+from tidegate.telemetry.trace_context import Ids, TraceContext, current
 
 _TRACE_ID, _CALLER_ID = bytes.fromhex("0af7651916cd43dd8448eb211c80319c"), bytes.fromhex("b7ad6b7169203331")
 _PARENT = f"00-{_TRACE_ID.hex()}-{_CALLER_ID.hex()}"
@@ -87,31 +86,12 @@ def test_the_caller_says_whether_its_trace_is_recorded(flags: str, *, is_recorde
     assert (is_recorded, is_recorded, _TRACE_ID) == (isinstance(context, Span), context.is_sampled, context.trace_id)
 
 
-def test_what_is_not_recorded_tells_others_so() -> None:
-    """Or the worker would begin a trace of its own."""
-    tracer = KeptSpans(share=0.0).tracer
-    context = tracer.elsewhere
-    assert context is not None
-    assert (("traceparent", f"00-{context.trace_id.hex()}-{context.span_id.hex()}-00"),) == context.metadata
-    assert NoTracer().elsewhere is None
-
-
 def test_what_is_not_recorded_stands_nowhere() -> None:
-    """Nothing is drawn or kept for it, here or in the services behind; nor when the sink is full."""
+    """Nothing is drawn, kept or told for it; nor when the sink is full."""
     unsampled, full = KeptSpans(share=0.0), KeptSpans()
     full.has_place = False
     calls = [kept.tracer.begin(_CALL, ()) for kept in (unsampled, full)]
-    behind = KeptSpans().tracer.begin(_CALL, UNRECORDED.metadata)
-    assert [None, None, None] == [*calls, behind]
-
-
-def test_who_hears_no_caller_begins_a_trace_of_its_own() -> None:
-    """Calls that were not recorded before have no trace in common."""
-    kept = KeptSpans()
-    tracer = RecordingTracer(Sampler(share=1.0, is_parent_heard=False), kept)
-    spans = [tracer.begin(_CALL, UNRECORDED.metadata) for _ in range(2)]
-    assert [b"", b""] == [span.parent_id for span in spans if isinstance(span, Span)]
-    assert 3 == len({UNRECORDED.trace_id, *(span.trace_id for span in spans if span is not None)})
+    assert [None, None] == calls
 
 
 def test_a_caller_who_does_not_record_is_passed_on_as_it_came() -> None:

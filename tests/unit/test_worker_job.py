@@ -41,7 +41,6 @@ def _parse(
         job_id="job-1",
         facts=FACTS,
         defaults=defaults or generation_pb2.SamplingOptions(),
-        trace_headers={},
     )
 
 

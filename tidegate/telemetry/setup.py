@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
@@ -47,11 +47,13 @@ class Telemetry:
         self.metrics.shutdown()
 
 
-def setup(service_name: str, *, endpoint: str | None = None) -> Telemetry:
+def setup(service_name: str, *, endpoint: str | None = None, begins_traces: bool = True) -> Telemetry:
     """Trace to the OTLP collector at ``endpoint`` (``http://host:4317``), or at the one OpenTelemetry's variables name.
 
     Without either, spans are not recorded, but the trace context of incoming calls still travels on. The operator's
-    OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER and OTEL_BSP_... are obeyed.
+    OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER and OTEL_BSP_... are obeyed. A service that stands
+    behind another one begins no traces, unless a sampler says so that hears no parent: a call without a context is one
+    that the other does not record, and what is not said costs nothing.
     OTEL_METRICS_EXPORTER=otlp sends the metrics as well. What a dead or slow collector costs is spans: their queue is
     bounded, and what it does not take is counted (``tidegate_trace_spans_total``).
     """
@@ -65,7 +67,10 @@ def setup(service_name: str, *, endpoint: str | None = None) -> Telemetry:
     if not is_traced:
         return Telemetry(tracer=NoTracer(), metrics=metrics)
     export = SpanExport(OtlpSender(resource, endpoint))
-    tracer = RecordingTracer(sampler_of_environment(), export)
+    sampler = sampler_of_environment()
+    if sampler.is_parent_heard and not begins_traces:
+        sampler = replace(sampler, share=0.0)
+    tracer = RecordingTracer(sampler, export)
     metrics.observe(
         catalogue.TRACE_SPANS, lambda: [(count, {names.OUTCOME: outcome}) for outcome, count in export.counts.items()]
     )

@@ -21,7 +21,6 @@ from tidegate.telemetry.trace_context import (
     SAMPLED,
     SPAN_ID_BYTES,
     TRACE_ID_BYTES,
-    UNRECORDED,
     UNSAMPLED,
     Ids,
     TraceContext,
@@ -95,10 +94,6 @@ class Event(NamedTuple):
 class Tracer(Protocol):
     """Begins the spans of calls."""
 
-    @property
-    def elsewhere(self) -> TraceContext | None:
-        """What is told to those behind a call that stands nowhere."""
-
     def begin(self, form: Form, metadata: Iterable[tuple[str, str | bytes]]) -> TraceContext | None:
         """Where a call with this ``metadata`` stands; by a ``Span`` of its own, which has begun, if it is recorded.
 
@@ -108,8 +103,6 @@ class Tracer(Protocol):
 
 class NoTracer:
     """Records nothing; the caller's context travels on."""
-
-    elsewhere: TraceContext | None = None
 
     def begin(self, form: Form, metadata: Iterable[tuple[str, str | bytes]]) -> TraceContext | None:
         """See ``Tracer``."""
@@ -220,8 +213,6 @@ class Span(TraceContext):
 class RecordingTracer:
     """Records the traces that are sampled, each of them whole, as far as there is room for them. Of one thread."""
 
-    elsewhere: TraceContext | None = UNRECORDED
-
     def __init__(self, sampler: Sampler, sink: SpanSink) -> None:
         self.open_spans = 0  # that have begun and not ended
         self.ids = Ids()
@@ -233,11 +224,9 @@ class RecordingTracer:
     def begin(self, form: Form, metadata: Iterable[tuple[str, str | bytes]]) -> TraceContext | None:
         """See ``Tracer``."""
         caller, sampler = incoming(metadata), self._sampler
-        if caller is UNRECORDED:
-            if sampler.is_parent_heard:
-                return None
-            caller = None  # its ids are those of many
         if caller is None:
+            if not sampler.share:
+                return None  # without ids: nobody would ever look for them
             trace_id = self.ids.next(TRACE_ID_BYTES)
             if not sampler.is_sampled(trace_id, None) or not self._sink.has_room():
                 return None

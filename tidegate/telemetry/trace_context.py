@@ -48,20 +48,10 @@ class TraceContext:
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """For a call that goes out from here."""
-        if self is UNRECORDED:
-            return _UNRECORDED_METADATA
         flags = "01" if self.flags == SAMPLED else f"{self.flags:02x}"
         parent = (_PARENT_KEY, f"00-{self.trace_id.hex()}-{self.span_id.hex()}-{flags}")
         return (parent, (_STATE_KEY, self.state)) if self.state else (parent,)
 
-
-UNRECORDED = TraceContext(b"tidegateunrecord", b"tidegate", UNSAMPLED, "")
-"""Where all calls stand that began here and are not recorded: for those behind, and current in no task.
-
-Ids of their own would have to be drawn, written, sent, read and kept, and nobody would ever look for them.
-"""
-_UNRECORDED_PARENT: Final = f"00-{UNRECORDED.trace_id.hex()}-{UNRECORDED.span_id.hex()}-00"
-_UNRECORDED_METADATA: Final = ((TRACEPARENT, _UNRECORDED_PARENT),)
 
 _CURRENT: ContextVar[TraceContext | None] = ContextVar("trace_context", default=None)
 
@@ -111,8 +101,6 @@ def incoming(metadata: Iterable[tuple[str, str | bytes]]) -> TraceContext | None
             states.append(str(value))
     if parent is None:
         return None
-    if parent == _UNRECORDED_PARENT:
-        return UNRECORDED
     text, state = str(parent), _state(states) if states else ""
     return _usual(text, state) or _read(text.strip(), state)
 
