@@ -4,6 +4,10 @@ Every attack writes as fast as the gateway reads, and comes back when its connec
 50 streams of a thousand tokens a second each, and never read. Good clients hold 50 streams at a token every 20 ms; what
 is compared is their latency with and without the attack. The attacker has the lowest priority, since it would be on
 another machine.
+
+Until those that never read have filled their windows, the worker makes 50,000 tokens a second for them, on the same
+cores. What that costs the good ones is no attack: the same streams, read by a client that keeps up, are a row of their
+own, to compare with; and so are stopped readers who have all that is kept for them, for whom no more tokens are made.
 """
 
 from __future__ import annotations
@@ -41,7 +45,10 @@ _GOOD = Scenario(name="good", title="", streams=50, channels=2, seconds=4.0, int
 _ATTACK_S = 8.0  # longer than the good clients take
 _LOWEST_PRIORITY = 19
 _SLOW_CONNECTIONS = 500
-_STOPPED_READERS = 50
+_READ, _STOPPED, _FULL = "the same, reading", "stopped readers", "stopped for long"
+# Until an attack does what it does, and until the last one of them does.
+_SETTLE_S, _FILL_S = 0.5, 12.0
+_FAST = Scenario(name="fast", title="", streams=50, channels=1, seconds=_ATTACK_S, interval_us=1_000)
 _REQUEST = encode(
     request_fields("/tidegate.inference.v1.InferenceService/Generate", authority="localhost", is_tls=False)
 )
@@ -84,7 +91,7 @@ def _empty_data(piece: int) -> bytes:
 def _unread(stream_id: int) -> bytes:
     request = inference_service_pb2.GenerateRequest(model="bench", text="The tide comes in.")
     request.sampling.max_output_tokens = 100_000
-    request.sampling.seed = 1_000  # microseconds between two tokens of the bench's worker
+    request.sampling.seed = _FAST.interval_us  # microseconds between two tokens of the bench's worker
     message = framed(request.SerializeToString())
     head = frames.header_block(stream_id, _REQUEST, end_stream=False)
     return head + _frame(frames.DATA, frames.END_STREAM, stream_id, message)
@@ -97,7 +104,9 @@ FLOODS: dict[str, Flood | None] = {
     "SETTINGS": _settings,
     "empty DATA": _empty_data,
     "slow preface": None,
-    "stopped readers": None,
+    _STOPPED: None,
+    _READ: None,
+    _FULL: None,
 }
 
 
@@ -144,7 +153,7 @@ def main(
 
 def _measure(attack: str, running: Running, site: Site) -> Effect:
     before, _, _ = _good_clients(running, site)
-    with _attacking(attack, running.address) as tally:
+    with _attacking(attack, running, site) as tally:
         attacked, failed, cores = _good_clients(running, site)
         connections, sent = tally[0], tally[1]
     after, _, _ = _good_clients(running, site)
@@ -163,9 +172,8 @@ def _good_clients(running: Running, site: Site) -> tuple[float, int, float]:
     """Their p99 latency, how many failed, and the gateway's CPU seconds per second meanwhile."""
     if running.gateway is None:
         raise ValueError("nothing to attack")
-    command = [str(running.streams), f"--target={running.address}", f"--prompt-file={site.prompt_file}"]
     began, cpu_s = time.monotonic(), running.gateway.cpu_s()
-    done = subprocess.run([*command, *_GOOD.arguments()], stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(_clients(_GOOD, running, site), stdout=subprocess.PIPE, text=True, check=False)
     cores = (running.gateway.cpu_s() - cpu_s) / (time.monotonic() - began)
     end = json.loads(done.stdout.splitlines()[-1])
     if end["failed"]:
@@ -173,13 +181,18 @@ def _good_clients(running: Running, site: Site) -> tuple[float, int, float]:
     return end["latency_p99_us"], end["failed"], cores
 
 
+def _clients(scenario: Scenario, running: Running, site: Site) -> list[str]:
+    target = [f"--target={running.address}", f"--prompt-file={site.prompt_file}"]
+    return [str(running.streams), *target, *scenario.arguments()]
+
+
 @contextmanager
-def _attacking(attack: str, address: str) -> Iterator[Any]:
+def _attacking(attack: str, running: Running, site: Site) -> Iterator[Any]:
     """The attack goes on inside; yields an array of connections made and bytes sent."""
     tally = multiprocessing.Array("d", 2)
-    process = multiprocessing.Process(target=_attack, args=(attack, address, tally), daemon=True)
+    process = multiprocessing.Process(target=_attack, args=(attack, running, site, tally), daemon=True)
     process.start()
-    time.sleep(0.5)
+    time.sleep(_FILL_S if attack == _FULL else _SETTLE_S)
     try:
         yield tally
     finally:
@@ -187,19 +200,24 @@ def _attacking(attack: str, address: str) -> Iterator[Any]:
         process.join()
 
 
-def _attack(attack: str, address: str, tally: Any) -> None:
+def _attack(attack: str, running: Running, site: Site, tally: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.nice(_LOWEST_PRIORITY)
-    host, _, port = address.rpartition(":")
+    if attack == _READ:
+        tally[0] = 1
+        command = _clients(_FAST, running, site)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.execv(command[0], command)  # noqa: S606 - as this process, which is ended
+    host, _, port = running.address.rpartition(":")
     flood = FLOODS[attack]
     end_at = time.monotonic() + _ATTACK_S
-    if attack == "stopped readers":
+    if attack in (_STOPPED, _FULL):
         with socket.create_connection((host, int(port))) as peer:
             # No window of a stream is ever widened, and after its greeting nothing is read of the socket either.
-            hello = _HELLO + b"".join(map(_unread, range(1, 2 * _STOPPED_READERS, 2)))
+            hello = _HELLO + b"".join(map(_unread, range(1, 2 * _FAST.streams, 2)))
             peer.sendall(hello)
             tally[0], tally[1] = 1, len(hello)
-            time.sleep(_ATTACK_S)
+            time.sleep(_FILL_S + _ATTACK_S)
         return
     if flood is None:
         held: list[socket.socket] = []
