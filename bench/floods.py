@@ -45,7 +45,7 @@ _GOOD = Scenario(name="good", title="", streams=50, channels=2, seconds=4.0, int
 _ATTACK_S = 8.0  # longer than the good clients take
 _LOWEST_PRIORITY = 19
 _SLOW_CONNECTIONS = 500
-_READ, _STOPPED, _FULL = "the same, reading", "stopped readers", "stopped for long"
+_READ, _STOPPED, _FULL = "readers", "stopped readers", "stopped for long"
 # Until an attack does what it does, and until the last one of them does.
 _SETTLE_S, _FILL_S = 0.5, 12.0
 _FAST = Scenario(name="fast", title="", streams=50, channels=1, seconds=_ATTACK_S, interval_us=1_000)
