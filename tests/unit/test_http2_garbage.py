@@ -7,8 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 from grpc import StatusCode
+from hyperframe.frame import SettingsFrame
 
+from tests.fakes.patience import PATIENCE_S
 from tidegate.http2 import frames
+from tidegate.http2.channel import Channel, Target
 from tidegate.http2.connection import Connection
 from tidegate.http2.endpoint import Endpoint, Role
 from tidegate.http2.errors import ErrorCode, Http2StreamError
@@ -17,8 +20,10 @@ from tidegate.http2.grpc_status import Status
 from tidegate.http2.messages import framed
 from tidegate.http2.relay import Relay
 from tidegate.http2.request_head import parse_head, request_fields
+from tidegate.http2.server import GrpcServer
 from tidegate.http2.server_call import RESPONSE_HEAD, ServerCall
 from tidegate.http2.streams import Stream, StreamHandler
+from tidegate.http2.transport import Flusher, Transport
 
 _HEAD = encode(request_fields("/package.Service/Method", authority="localhost", is_tls=False))
 
@@ -74,7 +79,7 @@ def _refuse(stream: Stream, fields: Fields, end_stream: bool) -> StreamHandler: 
 
 def _ours(garbage: list[object]) -> list[object]:
     gc.collect()
-    return [one for one in garbage if isinstance(one, (Stream, ServerCall, Relay))]
+    return [one for one in garbage if isinstance(one, (Connection, Relay, ServerCall, Stream, Transport))]
 
 
 async def test_a_request_that_was_answered_leaves_nothing_to_the_garbage_collector(garbage: list[object]) -> None:
@@ -100,4 +105,31 @@ async def test_a_request_that_was_cancelled_leaves_nothing_to_the_garbage_collec
     site.down.receive(frames.rst_stream(1, ErrorCode.CANCEL))
     relay.cancel()
     del call, relay
+    assert [] == _ours(garbage)
+
+
+async def test_a_connection_that_ended_leaves_nothing_to_the_garbage_collector(garbage: list[object]) -> None:
+    """With TLS it has some sixty kilobytes, and clients may come and go by the hundred a second."""
+    clock, flusher = time.monotonic, Flusher(asyncio.get_running_loop())
+    server = GrpcServer(Endpoint(role=Role.SERVER, clock=clock), {}, flusher=flusher)
+    port = await server.listen("127.0.0.1", 0)
+    channel = Channel(Endpoint(role=Role.CLIENT, clock=clock), Target(host="127.0.0.1", port=port), flusher=flusher)
+    await channel.connect()
+    channel.close()
+    await server.drain(PATIENCE_S)
+    assert [] == _ours(garbage)
+
+
+async def test_a_client_that_was_lost_while_it_lagged_leaves_nothing_to_the_garbage_collector(
+    garbage: list[object],
+) -> None:
+    """What is held for it waits for its turn on a connection that is no more."""
+    site = Site()
+    site.down.receive(frames.settings({SettingsFrame.INITIAL_WINDOW_SIZE: 2**20}))
+    call, relay = site.begin()
+    call.send_frames(bytes(2**17))
+    assert 0 < call.held_bytes
+    site.down.lose()
+    relay.cancel()
+    del call, relay, site
     assert [] == _ours(garbage)

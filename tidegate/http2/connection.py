@@ -73,9 +73,11 @@ class Connection:
         self._exchanges.end_all(StreamEnd(EndCause.PEER_FAULT, fault.code))
 
     def lose(self) -> None:
-        """The socket is gone."""
+        """The socket is gone: end all streams, and forget the owner."""
         self.session.abandon()
         self._exchanges.end_all(StreamEnd(EndCause.CONNECTION_LOST, ErrorCode.NO_ERROR))
+        self._exchanges.let_go()
+        self.outbound.let_go()
 
     def tick(self) -> None:
         """Look at the clock; about once a second."""

@@ -63,6 +63,10 @@ class Exchanges:
             stream.discard()
             stream.handler.on_end(end)
 
+    def let_go(self) -> None:
+        """The socket is gone: forget who takes requests. It knows the connection."""
+        self._accept = _nobody
+
     def on_section(self, section: FieldSection) -> None:
         """A field section is complete."""
         stream = self._streams.open.get(section.stream_id)
@@ -177,6 +181,10 @@ class Exchanges:
         else:
             stream.expect_content(None)
         return True
+
+
+def _nobody(stream: Stream, fields: Fields, end_stream: bool) -> StreamHandler:  # noqa: ARG001, FBT001 - Acceptor
+    raise Http2StreamError(stream.id, ErrorCode.REFUSED_STREAM, "the connection is gone")
 
 
 def _is_interim(fields: Fields) -> bool:

@@ -89,3 +89,12 @@ class Outbound:
         """The transport takes more."""
         self.is_paused = False
         self.pump()
+
+    def let_go(self) -> None:
+        """The socket is gone: forget who is to be woken, and whose turn it is; each of them knows this one."""
+        self._wake = _nobody
+        self._ready.clear()
+
+
+def _nobody() -> None:
+    pass
