@@ -119,6 +119,7 @@ class _Run:
         lease: Lease | None = None
         if passage.has_begun:
             lease = await self._lease_to_go_on(continuing)
+            place.go_on(lease)
         else:
             with self._record.stage(names.QUEUE):
                 if not self._attempts.count:
@@ -131,6 +132,7 @@ class _Run:
             second = await self._attempt(lease, continuing.delivered, place)
             if second is not None:
                 lease = second.lease
+                place.go_on(lease)
                 await self._attempt(lease, None, place, second=second)
         except WorkerCallError as failure:
             if passage.is_complete:  # only the news of its good end was lost

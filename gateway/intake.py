@@ -106,13 +106,18 @@ class Intake:
         loads = [seat.load for seat in self._fleet.seats_for(guest.model)]
         guest.leaves_at = self._leaves_at(loads, guest.prompt_tokens, guest.deadline_at, self._loop.time())
 
+    def note_first_token(self, guest: Guest) -> None:
+        """How late its first token came, or is by now, from the worker that ``guest`` went to: it is there no more."""
+        lease, guest.lease = guest.lease, None
+        if lease is not None and guest.predicted_first_token_s:
+            late_s = lease.first_token_s - guest.predicted_first_token_s
+            self._lag.add(late_s, self._loop.time(), is_lower_bound=not lease.has_begun)
+
     def settle(self, guest: Guest, finished: generation_pb2.Finished | None, *, used_tokens: int | None) -> None:
         """``guest`` is over. ``used_tokens``: prompt and output; None if no worker began with it."""
         now = self._loop.time()
         self._quotas.settle(guest.quota, used_tokens=used_tokens, now=now)
-        if guest.lease is not None and guest.predicted_first_token_s:
-            late_s = guest.lease.first_token_s - guest.predicted_first_token_s
-            self._lag.add(late_s, now, is_lower_bound=not guest.lease.has_begun)
+        self.note_first_token(guest)
         if finished is not None and finished.reason in _COMPLETE:
             self._expected.learn(
                 model=guest.model.name,

@@ -91,6 +91,11 @@ class Place:
         """What waits for the same model, for other gateways to know."""
         return self._room.queue_of(self._guest.model)
 
+    def go_on(self, lease: Lease) -> None:
+        """The request goes on with ``lease``, for which it has not waited here: the one before is held no longer."""
+        self._lease = lease
+        self._room.go_on(self._guest)
+
     def fail(self, error: RpcError) -> None:
         """The attempt with the latest lease has ended in ``error``."""
         self._failure = error

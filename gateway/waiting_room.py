@@ -183,6 +183,10 @@ class WaitingRoom:
         line.put_back(guest, tokens=min(tokens, guest.prepared.demand.need_tokens))
         self._serve(line)
 
+    def go_on(self, guest: Guest) -> None:
+        """``guest`` is not at the worker any more that it waited for, but at another one."""
+        self._intake.note_first_token(guest)
+
     def leave(self, guest: Guest, finished: generation_pb2.Finished | None, *, used_tokens: int | None) -> None:
         """``guest`` is over, and its lease closed. ``used_tokens``: prompt and output; None if it was not served."""
         line = self._line(guest.model)

@@ -96,7 +96,7 @@ async def test_an_attempt_that_failed_is_gone_while_the_next_one_runs(stack: Asy
     is_seen.set()
     seen += [response async for response in responses]
     assert ("ab", "finished") == (text_of(seen), seen[-1].WhichOneof("event"))
-    assert (1, 2) == (more["Relay"], more["Stream"])  # the client's stream, and the worker's
+    assert (1, 1, 2) == (more["Lease"], more["Relay"], more["Stream"])  # the client's stream, and the worker's
 
 
 async def test_a_load_report_leaves_nothing_to_the_garbage_collector(stack: AsyncExitStack, census: _Census) -> None:

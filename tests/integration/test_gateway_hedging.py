@@ -23,6 +23,7 @@ async def start(
     for number, script in enumerate(scripts):
         worker = ScriptedWorker(scripts=[script], can_continue=True)
         worker.load.reserved_block_count = number
+        worker.load.prefill_tokens_per_second = worker.load.decode_tokens_per_second = 1e6
         workers.append(await stack.enter_async_context(serving(worker)))
     gateway = await stack.enter_async_context(
         running_gateway(*(worker.target for worker in workers), **{"hedge_share": SHARE} | settings)
@@ -68,6 +69,19 @@ async def test_a_stream_goes_on_behind_a_hedge_that_won(stack: AsyncExitStack) -
     first.scripts.append(rest)
     responses, error = await gateway.generate(text_request())
     assert (None, "ab") == (error, text_of(responses))
+
+
+async def test_how_late_the_first_worker_was_is_known_when_the_second_has_won(stack: AsyncExitStack) -> None:
+    """The stream may go on for minutes, in which nobody waits for a first token."""
+    is_seen = asyncio.Event()
+    gateway, _ = await start(stack, HANGING, [*beginning("a"), is_seen, answer()[-1]])
+    responses = aiter(gateway.stub.Generate(text_request()))
+    seen = [await anext(responses) for _ in range(2)]
+    lag_s = gateway.gateway.waiting_room.lag_s
+    is_seen.set()
+    seen += [response async for response in responses]
+    assert ("a", "finished") == (text_of(seen), seen[-1].WhichOneof("event"))
+    assert 0 < lag_s
 
 
 async def test_a_second_worker_that_fails_leaves_the_first_alone(stack: AsyncExitStack) -> None:
