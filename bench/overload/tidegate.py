@@ -18,7 +18,7 @@ class Tidegate:
 
     def __init__(self, agenda: Agenda, engine: VirtualEngine, profile: SimProfile, *, gateways: int = 1) -> None:
         worker = VirtualWorker(agenda, engine, profile)
-        self._gateways = [VirtualGateway(agenda, worker, number) for number in range(gateways)]
+        self._gateways = [VirtualGateway(agenda, [worker], number) for number in range(gateways)]
         self._agenda = agenda
         self._rng = random.Random(0)
 

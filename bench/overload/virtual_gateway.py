@@ -1,4 +1,4 @@
-"""The gateway's waiting line in virtual time, before a worker's books.
+"""The gateway's waiting line in virtual time, before the books of its workers.
 
 What gRPC and asyncio do between them is imitated by delays: a hop in each direction, and load reports that lag.
 """
@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from bench.overload.score import Answer
 from bench.overload.trace import MAX_OUTPUT_TOKENS, Arrival
 from bench.overload.virtual import Agenda
+from bench.overload.virtual_seat import VirtualSeat
 from bench.overload.virtual_worker import VirtualWorker
 from gateway.config import GatewaySettings
 from gateway.criticality import criticality_of
+from gateway.policy.balancer import pick
+from gateway.policy.demand import Demand
 from gateway.policy.elsewhere import Elsewhere
 from gateway.policy.expected_output import ExpectedOutput
+from gateway.policy.kept_room import kept_on_each
 from gateway.policy.load import WorkerLoad
-from gateway.policy.supply import WorkerRoom, reported_output, supply_of
-from gateway.policy.unseen_work import Sent, UnseenWork
+from gateway.policy.supply import reported_output, supply_of
+from gateway.policy.unseen_work import Sent
 from gateway.policy.wait_forecast import Supply
 from gateway.policy.waiter import Waiter
 from gateway.policy.waiting_line import Refusal, WaitingLine
@@ -41,26 +46,22 @@ class _Caller(Waiter):
 
     arrival: Arrival
     answer: Answer
-    sent: Sent | None = None
 
 
 class VirtualGateway:
-    """One gateway with one worker."""
+    """One gateway with its workers."""
 
-    def __init__(self, agenda: Agenda, worker: VirtualWorker, number: int) -> None:
+    def __init__(self, agenda: Agenda, workers: Sequence[VirtualWorker], number: int) -> None:
         self._number = number
-        self._worker = worker
         self._agenda = agenda
         self._rng = random.Random(number)
         self._line = WaitingLine(max_bytes=64 * 2**20, max_wait_s=_MAX_WAIT_S, weights={}, rng=random.Random(number))
         self._expected = ExpectedOutput()
-        self._load = worker.load()
         self._elsewhere = Elsewhere(number)
-        self._unseen = UnseenWork(self._load.sample_number)
-        self._in_flight_blocks = 0
-        self._has_refused = False
         self._refused: deque[tuple[int, Arrival, Answer]] = deque()
-        worker.watch(self._hear)
+        self._seats = [VirtualSeat(worker, place) for place, worker in enumerate(workers)]
+        for seat in self._seats:
+            seat.worker.watch(partial(self._hear, seat))
 
     def enter(self, arrival: Arrival, answer: Answer) -> None:
         """A client's call has come in."""
@@ -70,7 +71,7 @@ class VirtualGateway:
             tenant=arrival.tenant,
             prompt_tokens=arrival.prompt_tokens,
             max_output_tokens=MAX_OUTPUT_TOKENS,
-            reported=reported_output([self._load]),
+            reported=reported_output(seat.load for seat in self._seats),
         )
         caller = _Caller(
             tenant=arrival.tenant,
@@ -115,21 +116,32 @@ class VirtualGateway:
 
     def _send(self, waiter: Waiter) -> bool:
         """The gateway's lease: a place for the request, if the worker seems to have room."""
-        caller = _as_caller(waiter)
-        blocks = -(-caller.tokens // self._load.block_size)
-        turn, elsewhere = self._line.turn, self._elsewhere.queues(self._agenda.now)
-        if not self._has_room(caller):
+        caller, now = _as_caller(waiter), self._agenda.now
+        turn, elsewhere = self._line.turn, self._elsewhere.queues(now)
+        kept = kept_on_each([seat.free_tokens for seat in self._seats], caller.fit)
+        fitting = [seat for seat, spare in zip(self._seats, kept, strict=True) if seat.has_room(caller, spare)]
+        if not fitting:
             turn.end()
             return False
-        if not turn.may_go(caller, elsewhere, self._agenda.now):
+        if not turn.may_go(caller, elsewhere, now):
             return False
         turn.end()
-        caller.sent = self._unseen.send(blocks=blocks, prefill_tokens=caller.arrival.prompt_tokens)
-        self._in_flight_blocks += blocks
-        self._agenda.at(self._agenda.now + HOP_S, lambda: self._reach_worker(caller))
+        seat = self._chosen(caller, fitting)
+        sent = seat.send(caller)
+        self._agenda.at(now + HOP_S, partial(self._reach_worker, caller, seat, sent))
         return True
 
-    def _reach_worker(self, caller: _Caller) -> None:
+    def _chosen(self, caller: _Caller, seats: Sequence[VirtualSeat]) -> VirtualSeat:
+        """As ``gateway.workers.fleet.Fleet.lease``."""
+        arrival, candidates = caller.arrival, {}
+        for seat in seats:
+            candidate = seat.as_candidate(self._agenda.now)
+            candidates[candidate.worker_id] = candidate, seat
+        demand = Demand(prompt_tokens=arrival.prompt_tokens, need_tokens=arrival.prompt_tokens + MAX_OUTPUT_TOKENS)
+        choice = pick((candidate for candidate, _ in candidates.values()), demand, exclude=(), rng=self._rng)
+        return seats[0] if choice is None else candidates[choice.worker.worker_id][1]
+
+    def _reach_worker(self, caller: _Caller, seat: VirtualSeat, sent: Sent) -> None:
         at = self._agenda.now + HOP_S
         queue, head = self._line.queue, self._line.queue.head()
         told = worker_board.GatewayQueue(
@@ -141,50 +153,28 @@ class VirtualGateway:
             tenant_demands=tuple(self._line.asked_per_s),
             above_share_tokens=queue.above_share_tokens,
         )
-        self._worker.board.tell(told)
+        seat.worker.board.tell(told)
         try:
-            self._worker.generate(caller.arrival, caller.answer, partial(self._end_soon, caller))
+            seat.worker.generate(caller.arrival, caller.answer, partial(self._end_soon, caller, seat, sent))
         except AtCapacityError as error:
-            tokens = error.refusal.needed_blocks * self._load.block_size
-            self._agenda.at(at, lambda: self._come_back(caller, tokens))
+            tokens = error.refusal.needed_blocks * seat.load.block_size
+            self._agenda.at(at, lambda: self._come_back(caller, seat, sent, tokens))
             return
-        sample_number = self._worker.sample_number
-        self._agenda.at(at, lambda: self._admit(caller, sample_number))
+        sample_number = seat.worker.sample_number
+        self._agenda.at(at, lambda: seat.unseen.admit(sent, sample_number))
         self._note_start(caller)
 
-    def _admit(self, caller: _Caller, sample_number: int) -> None:
-        if caller.sent:
-            self._unseen.admit(caller.sent, sample_number)
-
-    def _has_room(self, caller: _Caller) -> bool:
-        """As ``gateway.workers.seat.Seat.has_room``."""
-        load, unseen, prompt_tokens = self._load, self._unseen, caller.arrival.prompt_tokens
-        spare_tokens = caller.headroom_tokens if load.reserved_blocks or unseen.blocks else 0
-        blocks = -(-(caller.tokens + spare_tokens) // load.block_size)
-        has_place = load.admissible_requests is None or unseen.requests < load.admissible_requests
-        before_tokens, most_tokens = load.pending_prefill_tokens + unseen.prefill_tokens, caller.prefill_line_tokens
-        has_time = (
-            load.admissible_prompt_tokens is None
-            or prompt_tokens + unseen.prefill_tokens <= load.admissible_prompt_tokens
-        ) and (most_tokens is None or not before_tokens or before_tokens + prompt_tokens <= most_tokens)
-        return not self._has_refused and has_place and has_time and blocks <= load.available_blocks - unseen.blocks
-
-    def _close(self, caller: _Caller) -> None:
-        if caller.sent:
-            self._unseen.end(caller.sent)
-            self._in_flight_blocks -= caller.sent.blocks
-
-    def _come_back(self, caller: _Caller, tokens: int) -> None:
-        self._close(caller)
-        self._has_refused = True
+    def _come_back(self, caller: _Caller, seat: VirtualSeat, sent: Sent, tokens: int) -> None:
+        seat.end(sent)
+        seat.refuse()
         self._line.put_back(caller, tokens=max(caller.tokens, tokens))
         self._serve()
 
-    def _end_soon(self, caller: _Caller) -> None:
-        self._agenda.at(self._agenda.now + HOP_S, partial(self._end, caller))
+    def _end_soon(self, caller: _Caller, seat: VirtualSeat, sent: Sent) -> None:
+        self._agenda.at(self._agenda.now + HOP_S, partial(self._end, caller, seat, sent))
 
-    def _end(self, caller: _Caller) -> None:
-        self._close(caller)
+    def _end(self, caller: _Caller, seat: VirtualSeat, sent: Sent) -> None:
+        seat.end(sent)
         arrival = caller.arrival
         self._expected.learn(
             model=_MODEL,
@@ -213,23 +203,14 @@ class VirtualGateway:
         self._refused = still_refused
 
     def _supply(self) -> Supply:
-        room = WorkerRoom(
-            load=self._load,
-            unseen_blocks=self._unseen.blocks,
-            unseen_requests=self._unseen.requests,
-            unseen_prefill_tokens=self._unseen.prefill_tokens,
-            own_blocks=self._in_flight_blocks,
-        )
-        return supply_of([room], self._elsewhere.gateways(self._agenda.now))
+        return supply_of([seat.room for seat in self._seats], self._elsewhere.gateways(self._agenda.now))
 
-    def _hear(self, load: WorkerLoad) -> None:
-        self._agenda.at(self._agenda.now + HOP_S, lambda: self._receive(load))
+    def _hear(self, seat: VirtualSeat, load: WorkerLoad) -> None:
+        self._agenda.at(self._agenda.now + HOP_S, partial(self._receive, seat, load))
 
-    def _receive(self, load: WorkerLoad) -> None:
-        self._load = load
+    def _receive(self, seat: VirtualSeat, load: WorkerLoad) -> None:
         self._elsewhere.hear(load.gateway_queues)
-        self._unseen.receive_report(load.sample_number)
-        self._has_refused = False
+        seat.receive(load)
         self._serve()
 
 

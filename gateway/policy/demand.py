@@ -39,16 +39,26 @@ class Demand:
 class Fit:
     """What a job has to find on a worker to be sent there now.
 
-    That is room for ``expected_tokens``, with ``spare_tokens`` left over for others unless the worker is idle, a place
-    in its batch or before it, and time to compute its prompt. Where other prompts wait to be computed, all with its own
-    come to ``prefill_line_tokens`` at most; None is no bound.
+    That is room for ``expected_tokens``, a place in its batch or before it, and time to compute its prompt. Where other
+    prompts wait to be computed, all with its own come to ``prefill_line_tokens`` at most; None is no bound. Unless the
+    worker is idle, ``spare_tokens`` are to be left over there or elsewhere (``kept_room``) for others, which hold
+    ``mean_tokens`` on average.
     """
 
     expected_tokens: int
     spare_tokens: int = 0
+    mean_tokens: int = 0
     prefill_line_tokens: int | None = None
 
-    def __init__(self, *, expected_tokens: int, spare_tokens: int = 0, prefill_line_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        expected_tokens: int,
+        spare_tokens: int = 0,
+        mean_tokens: int = 0,
+        prefill_line_tokens: int | None = None,
+    ) -> None:
         self.expected_tokens = expected_tokens
         self.spare_tokens = spare_tokens
+        self.mean_tokens = mean_tokens
         self.prefill_line_tokens = prefill_line_tokens

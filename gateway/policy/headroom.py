@@ -2,7 +2,7 @@
 
 Order alone does not keep a modest tenant's waits short. When somebody greedy has filled the pool, even the first in
 line has to wait until blocks come free. So the last few requests' worth of room is not for those who hold more than
-their share, nor for a class that others go before; only while there are such others.
+their share, nor for a class that others go before; only while there are such others. It may be in any worker's pool.
 
 Blocks are not all: prompts are computed one after the other. So a tenant above its share sends none to a worker before
 which more than a few wait.
@@ -129,6 +129,7 @@ class Headroom:
         held_tokens = max(self._held_tokens, sum(self._supply.held_tokens.values()))
         care = _FOR_TENANTS if waiter.is_above_share else _FOR_CLASSES
         waiter.headroom_tokens = care.tokens(load, mean_tokens=mean_tokens, held_tokens=held_tokens)
+        waiter.mean_tokens = round(mean_tokens)
         if waiter.is_above_share:
             waiter.prefill_line_tokens = round(_PREFILL_LINE * mean_prompt_tokens)
 

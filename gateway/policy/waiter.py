@@ -20,9 +20,9 @@ class Waiter:
 
     ``tokens`` are those that it is expected to hold in a KV cache: its ``prompt_tokens`` and the expected output. Times
     are by the clock of whoever drives the queue: ``leaves_at`` is when waiting is of no use, ``deadline_at`` when its
-    client gives up. ``headroom_tokens`` have to stay free beside it, ``prefill_line_tokens`` bound the prompts that may
-    wait at its worker (``demand.Fit``); ``is_above_share``: its tenant holds more than its share, or asks for more.
-    These, ``number`` and ``is_waiting`` are the queue's.
+    client gives up. ``headroom_tokens`` have to stay free beside it for others, which hold ``mean_tokens`` on average;
+    ``prefill_line_tokens`` bound the prompts that may wait at its worker (``demand.Fit``); ``is_above_share``: its
+    tenant holds more than its share, or asks for more. These, ``number`` and ``is_waiting`` are the queue's.
     """
 
     tenant: str
@@ -34,6 +34,7 @@ class Waiter:
     deadline_at: float
     leaves_at: float
     headroom_tokens: int = 0
+    mean_tokens: int = 0
     prefill_line_tokens: int | None = None
     is_above_share: bool = False
     number: int = -1
@@ -51,6 +52,7 @@ class Waiter:
         deadline_at: float,
         leaves_at: float,
         headroom_tokens: int = 0,
+        mean_tokens: int = 0,
         prefill_line_tokens: int | None = None,
         is_above_share: bool = False,
         number: int = -1,
@@ -65,6 +67,7 @@ class Waiter:
         self.deadline_at = deadline_at
         self.leaves_at = leaves_at
         self.headroom_tokens = headroom_tokens
+        self.mean_tokens = mean_tokens
         self.prefill_line_tokens = prefill_line_tokens
         self.is_above_share = is_above_share
         self.number = number
@@ -82,6 +85,7 @@ class Waiter:
         return Fit(
             expected_tokens=self.tokens,
             spare_tokens=self.headroom_tokens,
+            mean_tokens=self.mean_tokens,
             prefill_line_tokens=self.prefill_line_tokens,
         )
 

@@ -24,6 +24,7 @@ from gateway.policy.decision import route_record
 from gateway.policy.demand import Demand, Fit
 from gateway.policy.ejection import REPRIEVED_WEIGHT, reprieved
 from gateway.policy.elsewhere import Elsewhere, GatewayQueue
+from gateway.policy.kept_room import kept_on_each
 from gateway.policy.load import WorkerLoad
 from gateway.policy.outliers import Outliers
 from gateway.policy.quarantine import Quarantine
@@ -231,7 +232,7 @@ class Fleet:
 
     def has_room(self, model: ServedModel, demand: Demand, fit: Fit, *, exclude: Collection[str]) -> bool:
         """Whether a worker not in ``exclude`` has room for a job now, as ``lease`` counts it."""
-        return any(seat.worker_id not in exclude and seat.has_room(demand, fit) for seat in self.seats_for(model))
+        return any(seat.worker_id not in exclude for seat in self._with_room(model, demand, fit))
 
     def can_serve(self, model: ServedModel, *, need_tokens: int, exclude: Collection[str]) -> bool:
         """Whether a worker not in ``exclude`` takes a job of ``need_tokens`` as soon as it has room."""
@@ -292,6 +293,14 @@ class Fleet:
         for listener in self._room_listeners:
             listener()
 
+    def _with_room(self, model: ServedModel, demand: Demand, fit: Fit) -> Sequence[Seat]:
+        seats = self.seats_for(model)
+        if not fit.spare_tokens:
+            return [seat for seat in seats if seat.has_room(demand, fit, 0)]
+        now = self._clock()
+        kept = kept_on_each([0 if seat.is_out(now) else seat.free_tokens for seat in seats], fit)
+        return [seat for seat, spare in zip(seats, kept, strict=True) if seat.has_room(demand, fit, spare)]
+
     def _candidates(self, model: ServedModel, demand: Demand, fit: Fit | None) -> list[Candidate]:
         """The workers that may be given a job: those that are not out, or would be too many to leave out."""
         now, seats = self._clock(), self.seats_for(model)
@@ -302,9 +311,7 @@ class Fleet:
         kept = reprieved(out, total=len(seats)) if out else ()
         slow = self._peers[model.name].outliers.weights(now) if seats else {}
         candidates: list[Candidate] = []
-        for seat in seats:
-            if fit is not None and not seat.has_room(demand, fit):
-                continue
+        for seat in seats if fit is None else self._with_room(model, demand, fit):
             if seat.worker_id not in out:
                 weight = seat.standing.weight(now) * slow.get(seat.worker_id, 1.0)
                 candidates.append(seat.as_candidate(demand, now, weight=weight))

@@ -91,18 +91,29 @@ class Seat:
         self._is_doubtful = True
         self._has_refused = self._has_refused or has_refused
 
-    def has_room(self, demand: Demand, fit: Fit) -> bool:
-        """Whether a job would find its ``fit`` now, by the last report and by what was sent since."""
+    @property
+    def free_tokens(self) -> int:
+        """Room that further jobs would find now; none where none would be taken."""
+        load, unseen = self.load, self.unseen
+        has_place = load.admissible_requests is None or unseen.requests < load.admissible_requests
+        if self._has_refused or not has_place:
+            return 0
+        return max(0, load.available_blocks - unseen.blocks) * load.block_size
+
+    def has_room(self, demand: Demand, fit: Fit, spare_tokens: int) -> bool:
+        """Whether a job would find its ``fit`` now, by the last report and by what was sent since.
+
+        ``spare_tokens`` are those that it has to leave over here.
+        """
         load, unseen = self.load, self.unseen
         is_idle = not load.reserved_blocks and not unseen.blocks
-        blocks = -(-(fit.expected_tokens + (0 if is_idle else fit.spare_tokens)) // load.block_size)
-        has_place = load.admissible_requests is None or unseen.requests < load.admissible_requests
+        blocks = -(-(fit.expected_tokens + (0 if is_idle else spare_tokens)) // load.block_size)
         before_tokens, most_tokens = load.pending_prefill_tokens + unseen.prefill_tokens, fit.prefill_line_tokens
         has_time = (
             load.admissible_prompt_tokens is None
             or demand.prompt_tokens + unseen.prefill_tokens <= load.admissible_prompt_tokens
         ) and (most_tokens is None or not before_tokens or before_tokens + demand.prompt_tokens <= most_tokens)
-        return not self._has_refused and has_place and has_time and blocks <= load.available_blocks - unseen.blocks
+        return has_time and blocks * load.block_size <= self.free_tokens
 
     def is_out(self, now: float) -> bool:
         """Whether no job is to go there, in this gateway's opinion."""

@@ -112,7 +112,7 @@ class FleetMachine(RuleBasedStateMachine):
         roomy = {
             seat.worker_id
             for seat in self.fleet.seats_for(model)
-            if seat.has_room(demand(need), Fit(expected_tokens=expected))
+            if seat.has_room(demand(need), Fit(expected_tokens=expected), 0)
         }
         lease = self.fleet.lease(MODELS[checkpoint], demand(need), Fit(expected_tokens=expected), exclude=())
         out = self.out(MODELS[checkpoint].checkpoint_sha256)
@@ -129,7 +129,7 @@ class FleetMachine(RuleBasedStateMachine):
                 lease.begin()
             lease.close(outcome, is_lost=lost, output_tokens=9, cached_tokens=0)
             assert told < self.told
-            assert outcome is not Outcome.REFUSED or not lease._seat.has_room(demand(1), Fit(expected_tokens=1))
+            assert outcome is not Outcome.REFUSED or not lease._seat.has_room(demand(1), Fit(expected_tokens=1), 0)
 
     @invariant()
     def some_worker_is_in_whatever_was_thought_of_them(self) -> None:

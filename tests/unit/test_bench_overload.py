@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.overload import small_pools
 from bench.overload.greedy import others
 from bench.overload.policies import BARE, ORACLE, RESERVE_CAP, THREE_GATEWAYS, TIDEGATE, run
 from bench.overload.score import Answer, EngineFigures, quantile, score
@@ -72,6 +73,16 @@ def test_a_greedy_tenant_through_three_gateways_leaves_the_others_their_first_to
 
     assert [] == [answer for answer in beside if answer.refused_at is not None]
     assert p99_beside_s <= 1.2 * p99_s
+
+
+def test_room_beside_a_greedy_tenant_is_not_kept_on_each_of_many_workers() -> None:
+    """In eight small pools as many blocks are used as in one that holds as much, and nobody else is refused."""
+    arrivals = small_pools.greedy(seed=10, duration_s=25.0)
+    one, eight = (small_pools.run(arrivals, workers=workers, gateways=1, duration_s=25.0) for workers in (1, 8))
+
+    assert eight.reserved_share >= 0.85 * one.reserved_share
+    assert eight.goodput_tokens_per_s >= 0.95 * one.goodput_tokens_per_s
+    assert 0 == eight.others_refused
 
 
 def test_a_run_can_be_repeated() -> None:

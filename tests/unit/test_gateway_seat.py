@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from gateway.errors import RequestQuarantinedError
-from gateway.policy.demand import Demand
+from gateway.policy.demand import Demand, Fit
 from gateway.policy.outcomes import Outcome
 from gateway.policy.quarantine import MEMORY_S, Suspect
 from gateway.workers.client import WorkerClient
@@ -105,3 +105,19 @@ def test_a_worker_that_is_named_no_more_is_forgotten() -> None:
         fleet.forget(client.target)
         assert {"m": model} == fleet.models
     assert (0, 1) == (len(fleet._standings), len(fleet._last_models))
+
+
+@pytest.mark.parametrize(("reserved_blocks", "has_room"), [(60, True), (70, False)])
+def test_room_that_is_left_for_others_may_be_on_another_worker(*, reserved_blocks: int, has_room: bool) -> None:
+    """All but what requests hold on average: 560 of 640 tokens are enough to leave 480, and 400 of 480 are not."""
+    clock, model = ManualClock(), served_model()
+    fleet = Fleet(random.Random(0), clock)
+    for number, reserved in enumerate((80, reserved_blocks)):
+        client = Unconnected()
+        client.target = f"worker:{number}"
+        load = worker_load(received_at=clock(), reserved_blocks=reserved)
+        fleet.join(cast("WorkerClient", client), model, load)
+    fit = Fit(expected_tokens=320, spare_tokens=480, mean_tokens=80)
+    job = Demand(prompt_tokens=1, need_tokens=1)
+    assert has_room == fleet.has_room(model, job, fit, exclude=())
+    assert has_room == (fleet.lease(model, job, fit, exclude=()) is not None)

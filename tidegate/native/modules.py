@@ -100,6 +100,7 @@ _POLICY = (
     "fair_flows",
     "headroom",
     "hedge",
+    "kept_room",
     "lag",
     "limit",
     "load",
