@@ -36,12 +36,13 @@ class Deadline:
     async def wait(self, result: Awaitable[_T]) -> _T:
         """Await ``result``. Raises ``DeadlineExceededError`` when the deadline comes first, or has come before."""
         if not self._has_passed:
-            self._waiter = task = asyncio.current_task()
+            # In no local: a cancelled task keeps its error, which keeps this frame.
+            self._waiter = asyncio.current_task()
             try:
                 return await result
             except asyncio.CancelledError:
                 # As in asyncio.timeout: where somebody else has cancelled the task, too, that is what counts.
-                if not self._has_passed or task is None or task.uncancel() > 0:
+                if not self._has_passed or self._waiter is None or self._waiter.uncancel() > 0:
                     raise
             finally:
                 self._waiter = None

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -53,6 +55,29 @@ async def test_another_cancellation_is_no_deadline() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+@pytest.mark.parametrize("at", [None, 1e9])
+async def test_a_cancelled_task_leaves_nothing_to_the_garbage_collector(at: float | None) -> None:
+    """Clients cancel by the thousand, and all that a generation has made hangs by its task's last error."""
+    begun = asyncio.Event()
+
+    async def wait() -> None:
+        with Deadline(at) as deadline:
+            begun.set()
+            await deadline.wait(asyncio.Event().wait())
+
+    gc.disable()
+    try:
+        task = asyncio.create_task(wait())
+        await begun.wait()
+        task.cancel()
+        await asyncio.wait((task,))
+        gone = weakref.ref(task)
+        del task
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 async def test_nothing_is_cancelled_after_the_last_wait() -> None:
