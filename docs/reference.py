@@ -42,8 +42,8 @@ Names follow OpenTelemetry's semantic conventions {version} (GenAI: in developme
 Spans go by OTLP over gRPC to `--otlp-endpoint` or to where `OTEL_EXPORTER_OTLP_ENDPOINT` says; without either nothing
 is recorded, and the caller's W3C context travels on all the same. `OTEL_TRACES_SAMPLER` (always_on, always_off,
 traceidratio, and each with parentbased_) samples. Traces begin at the gateway: a worker records what its gateway does,
-unless its own sampler hears no parent (always_on, traceidratio). `OTEL_BSP_MAX_QUEUE_SIZE`, `_MAX_EXPORT_BATCH_SIZE` and
-`_SCHEDULE_DELAY` bound what waits for the collector. No span holds what was asked or answered.
+unless its own sampler hears no parent (always_on, traceidratio). `OTEL_BSP_MAX_QUEUE_SIZE`, `_MAX_EXPORT_BATCH_SIZE`
+and `_SCHEDULE_DELAY` bound what waits for the collector. No span holds what was asked or answered.
 
 A collector that is dead or too slow costs spans and next to nothing else: while the queue is full no further call is
 recorded, a batch is tried for ten seconds (`OTEL_EXPORTER_OTLP_TIMEOUT`), and between batches that failed there are pauses
