@@ -35,24 +35,3 @@ class Answer:
 
 # Sends a prompt and reads the answer, of as many tokens as are asked for, to its end.
 Read = Callable[[list[int], int], Awaitable[Answer]]
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which ``share`` of them are."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
-
-
-def latency_figures(answers: Sequence[Answer]) -> dict[str, float | None]:
-    """Of the times to the first token: the whole, and what was inside the engine and outside, where that is known."""
-    ttfts_s = [answer.ttft_s for answer in answers]
-    engine_s = [answer.engine_s for answer in answers if answer.engine_s is not None]
-    outside_s = [answer.ttft_s - answer.engine_s for answer in answers if answer.engine_s is not None]
-    return {
-        "ttft_p50_ms": 1e3 * percentile(ttfts_s, 0.5),
-        "ttft_mean_ms": 1e3 * sum(ttfts_s) / len(ttfts_s),
-        "ttft_p99_ms": 1e3 * percentile(ttfts_s, 0.99),
-        "ttft_in_engine_p50_ms": 1e3 * percentile(engine_s, 0.5) if engine_s else None,
-        "ttft_outside_p50_ms": 1e3 * percentile(outside_s, 0.5) if outside_s else None,
-        "ttft_outside_p99_ms": 1e3 * percentile(outside_s, 0.99) if outside_s else None,
-    }

@@ -1,8 +1,6 @@
-"""The loads of tests/gpu/loads.py on vLLM's AsyncLLM itself: what a front end is held against.
+"""The turns of tests/gpu/turns.py on vLLM's AsyncLLM itself: what a front end is held against.
 
-python tests/gpu/bare_engine.py MODEL_DIR STEP_TOKENS steady|bursts 1,32,128,256 ROUNDS
-
-One JSON object per size.
+python tests/gpu/bare_engine.py MODEL_DIR STEP_TOKENS KV_CACHE_BYTES
 """
 
 from __future__ import annotations
@@ -19,18 +17,19 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from tests.gpu.answers import Answer
-from tests.gpu.loads import Load, measure
 from tests.gpu.process_times import ProcessTimes
+from tests.gpu.turns import take_turns
 
 
-async def main(model_dir: str, step_tokens: int, load: Load) -> None:
-    """Start the engine and print a row per size."""
+async def main(model_dir: str, step_tokens: int, kv_cache_bytes: int) -> None:
+    """Start the engine and take turns."""
     engine = AsyncLLM.from_engine_args(
         AsyncEngineArgs(
             model=model_dir,
             load_format="dummy",
             max_model_len=4096,
-            gpu_memory_utilization=0.5,
+            gpu_memory_utilization=0.3,
+            kv_cache_memory_bytes=kv_cache_bytes,
             max_num_seqs=256,
             max_num_batched_tokens=step_tokens,
         )
@@ -50,10 +49,10 @@ async def main(model_dir: str, step_tokens: int, load: Load) -> None:
         return Answer(sent_at=sent_at, arrivals=arrivals, engine_s=metrics.first_token_ts - metrics.queued_ts)
 
     processes = ProcessTimes({"front end": os.getpid()})
-    await measure("bare engine", read, load, processes)
+    await take_turns("bare engine", read, processes)
     engine.shutdown()
 
 
 if __name__ == "__main__":
-    model_dir, step_tokens, load, sizes, rounds = sys.argv[1:]
-    uvloop.run(main(model_dir, int(step_tokens), Load.parse(load, sizes, rounds)))
+    model_dir, step_tokens, kv_cache_bytes = sys.argv[1:]
+    uvloop.run(main(model_dir, int(step_tokens), int(kv_cache_bytes)))

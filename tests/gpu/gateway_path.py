@@ -1,8 +1,8 @@
-"""The loads of tests/gpu/loads.py through gateway and worker, by a client that keeps up with them.
+"""The turns of tests/gpu/turns.py through gateway and worker, by a client that keeps up with them.
 
-python tests/gpu/gateway_path.py HOST:PORT MODEL GATEWAY_PID WORKER_PID steady|bursts 1,32,128,256 ROUNDS
+python tests/gpu/gateway_path.py HOST:PORT MODEL GATEWAY_PID WORKER_PID
 
-One JSON object per size. A client of grpc.aio, such as ``tidegate bench``, takes more CPU for a token than gateway and
+A client of grpc.aio, such as ``tidegate bench``, takes more CPU for a token than gateway and
 worker together; this one speaks HTTP/2 by tidegate.http2.
 """
 
@@ -12,23 +12,38 @@ import asyncio
 import os
 import sys
 import time
+from contextlib import suppress
 
+import grpc
 import uvloop
 
 from tests.gpu.answers import Answer
-from tests.gpu.loads import Load, measure
 from tests.gpu.process_times import ProcessTimes
+from tests.gpu.turns import take_turns
+from tidegate.client.health import GATEWAY, check_health
 from tidegate.http2.channel import Channel, Target
 from tidegate.http2.endpoint import Endpoint, Role
 from tidegate.http2.limits import Limits
 from tidegate.http2.transport import Flusher
 from tidegate.inference.v1 import generation_pb2, inference_service_pb2
 
+_START_LIMIT_S = 300.0
 _GENERATE = "/tidegate.inference.v1.InferenceService/Generate"
 
 
-async def main(address: str, model: str, pids: dict[str, int], load: Load) -> None:
-    """Print a row per size."""
+async def until_ready(address: str) -> None:
+    """Wait for a worker behind the gateway. Raises ``TimeoutError``."""
+    async with asyncio.timeout(_START_LIMIT_S), grpc.aio.insecure_channel(address) as channel:
+        while True:
+            with suppress(grpc.RpcError):
+                if await check_health(channel, GATEWAY, timeout_s=1.0) == "SERVING":
+                    return
+            await asyncio.sleep(1.0)
+
+
+async def main(address: str, model: str, pids: dict[str, int]) -> None:
+    """Wait for a worker and take turns."""
+    await until_ready(address)
     host, _, port = address.rpartition(":")
     endpoint = Endpoint(role=Role.CLIENT, clock=time.monotonic, limits=Limits())
     flusher = Flusher(asyncio.get_running_loop())
@@ -59,11 +74,10 @@ async def main(address: str, model: str, pids: dict[str, int], load: Load) -> No
         return Answer(sent_at=sent_at, arrivals=arrivals, engine_s=engine_ns / 1e9)
 
     processes = ProcessTimes(pids | {"client": os.getpid()})
-    await measure("gateway and worker", read, load, processes)
+    await take_turns("gateway and worker", read, processes)
     channel.close()
 
 
 if __name__ == "__main__":
-    address, model, gateway_pid, worker_pid, load, sizes, rounds = sys.argv[1:]
-    pids = {"gateway": int(gateway_pid), "worker": int(worker_pid)}
-    uvloop.run(main(address, model, pids, Load.parse(load, sizes, rounds)))
+    address, model, gateway_pid, worker_pid = sys.argv[1:]
+    uvloop.run(main(address, model, {"gateway": int(gateway_pid), "worker": int(worker_pid)}))

@@ -1,8 +1,6 @@
-"""The loads of tests/gpu/loads.py on ``vllm serve``, streamed over HTTP: the front end that the engine brings.
+"""The turns of tests/gpu/turns.py on ``vllm serve``, streamed over HTTP: the front end that the engine brings.
 
-python tests/gpu/http_serve.py URL SERVER_PID MODEL steady|bursts 1,32,128,256 ROUNDS
-
-One JSON object per size.
+python tests/gpu/http_serve.py URL SERVER_PID MODEL
 """
 
 from __future__ import annotations
@@ -17,10 +15,11 @@ import aiohttp
 import uvloop
 
 from tests.gpu.answers import Answer
-from tests.gpu.loads import Load, measure
 from tests.gpu.process_times import ProcessTimes
+from tests.gpu.turns import take_turns
 
-_START_LIMIT_S = 240.0
+_START_LIMIT_S = 300.0
+_LONGEST_PAUSE_S = 600.0  # between its turns, in which others have theirs
 _EVENT = b"data: {"
 
 
@@ -37,15 +36,15 @@ async def until_ready(session: aiohttp.ClientSession, url: str) -> None:
             await asyncio.sleep(1.0)
 
 
-async def main(url: str, server_pid: int, model: str, load: Load) -> None:
-    """Wait for the server and print a row per size."""
+async def main(url: str, server_pid: int, model: str) -> None:
+    """Wait for the server and take turns."""
     options = {
         "model": model,
         "temperature": 1.0,
         "stream": True,
         "return_token_ids": True,  # a chunk may hold several tokens
     }
-    unlimited = aiohttp.TCPConnector(limit=0)
+    unlimited = aiohttp.TCPConnector(limit=0, keepalive_timeout=_LONGEST_PAUSE_S)
     async with aiohttp.ClientSession(connector=unlimited, timeout=aiohttp.ClientTimeout(total=600)) as session:
         await until_ready(session, url)
 
@@ -58,7 +57,7 @@ async def main(url: str, server_pid: int, model: str, load: Load) -> None:
             return Answer(sent_at=sent_at, arrivals=arrivals)
 
         processes = ProcessTimes({"server": server_pid, "client": os.getpid()})
-        await measure("vllm serve", read, load, processes)
+        await take_turns("vllm serve", read, processes)
 
 
 def _tokens(line: bytes) -> int:
@@ -70,5 +69,5 @@ def _tokens(line: bytes) -> int:
 
 
 if __name__ == "__main__":
-    url, pid, model, load, sizes, rounds = sys.argv[1:]
-    uvloop.run(main(url, int(pid), model, Load.parse(load, sizes, rounds)))
+    url, pid, model = sys.argv[1:]
+    uvloop.run(main(url, int(pid), model))
