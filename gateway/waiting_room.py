@@ -25,6 +25,7 @@ from gateway.policy.outcomes import judge, no_worker_available
 from gateway.policy.record import Record
 from gateway.policy.refusals import evicted, refused, waited_in_vain
 from gateway.policy.supply import WorkerRoom, supply_of
+from gateway.policy.turn import Turn
 from gateway.policy.wait_forecast import Supply
 from gateway.policy.waiter import Waiter
 from gateway.policy.waiting_line import Bound, Refusal, WaitingLine
@@ -243,6 +244,8 @@ class WaitingRoom:
                 head.tell(None)
             elif not line.next(self._take_lease, now) and not self._expire(line, self._supply(head.model), now):
                 break
+        if not line.queue:
+            _end_if_begun(line.turn)
         self._set_timer()
 
     def _is_hopeless(self, guest: Guest) -> bool:
@@ -275,10 +278,10 @@ class WaitingRoom:
 
     def _may_go(self, guest: Guest) -> bool:
         """Whether ``guest`` may take a worker's room, if there is any, before the first in line of other gateways."""
-        elsewhere = self._fleet.queues_elsewhere(guest.model)
+        elsewhere, turn = self._fleet.queues_elsewhere(guest.model), self._line(guest.model).turn
         if not elsewhere:
+            _end_if_begun(turn)
             return True
-        turn = self._line(guest.model).turn
         has_room = self._fleet.has_room(guest.model, guest.prepared.demand, guest.fit, exclude=guest.exclude)
         if has_room and not turn.may_go(guest, elsewhere, self._loop.time()):
             return False
@@ -304,6 +307,12 @@ def _as_guest(waiter: Waiter) -> Guest:
     if not isinstance(waiter, Guest):
         raise TypeError(waiter)
     return waiter
+
+
+def _end_if_begun(turn: Turn) -> None:
+    """There is no turn to wait for: asked for again at its time, it would be asked for in every turn of the loop."""
+    if turn.ask_again_at is not None:
+        turn.end()
 
 
 def _needed_tokens(failure: RpcError, lease: Lease) -> int:

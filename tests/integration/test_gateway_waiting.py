@@ -180,6 +180,61 @@ async def test_gateways_tell_one_another_what_tenants_ask(stack: AsyncExitStack)
     ]
 
 
+async def until_it_lets_others_go_first(gateway: RunningGateway, worker: ScriptedWorker, others: int) -> None:
+    """There is room at ``worker``, for which so many other gateways come first."""
+    queues = [queue_elsewhere(number, waiting_token_count=10) for number in range(1, others + 1)]
+    await worker.push(gateway_queues=queues)
+    (model,) = gateway.gateway.fleet.models.values()
+    async with asyncio.timeout(PATIENCE_S):
+        while gateway.gateway.waiting_room._line(model).turn.ask_again_at is None:  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.005)
+
+
+def queue_elsewhere(gateway_id: int, *, waiting_token_count: int) -> worker_service_pb2.GatewayQueue:
+    """Of another gateway, whose first in line is as critical as can be."""
+    return worker_service_pb2.GatewayQueue(
+        gateway_id=gateway_id, waiting_token_count=waiting_token_count, first_criticality=PLUS
+    )
+
+
+async def test_who_gives_up_while_others_go_first_leaves_nothing_to_be_done(stack: AsyncExitStack) -> None:
+    """Least of all again and again, at a time that is over."""
+    worker = ScriptedWorker()
+    gateway = await start(stack, worker, max_wait_s=60)
+    call = gateway.stub.Generate(text_request())
+    await until_waiting(gateway, 1)
+    await until_it_lets_others_go_first(gateway, worker, others=60)  # for a second and a half
+    call.cancel()
+    await until_waiting(gateway, 0)
+    room = gateway.gateway.waiting_room
+    leap(60)
+    async with asyncio.timeout(PATIENCE_S):
+        while room._timer_at is not None:  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.005)
+
+
+async def test_a_turn_is_no_more_to_be_waited_for_when_others_have_gone(stack: AsyncExitStack) -> None:
+    """They may have taken the room with them."""
+    worker = ScriptedWorker()
+    gateway = await start(stack, worker, max_wait_s=60)
+    call = gateway.stub.Generate(text_request())
+    await until_waiting(gateway, 1)
+    await until_it_lets_others_go_first(gateway, worker, others=60)
+    await worker.push(
+        gateway_queues=[queue_elsewhere(number, waiting_token_count=0) for number in range(1, 61)], **FULL
+    )
+    (model,) = gateway.gateway.fleet.models.values()
+    async with asyncio.timeout(PATIENCE_S):
+        while gateway.gateway.fleet.queues_elsewhere(model):  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.005)
+    leap(5)  # far beyond its turn, and not as far as its wait may be
+    room = gateway.gateway.waiting_room
+    async with asyncio.timeout(PATIENCE_S):
+        while room._timer_at is None or room._timer_at <= room._loop.time():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.005)
+    call.cancel()
+
+
 async def test_a_request_larger_than_a_quota_is_told_not_to_come_back(stack: AsyncExitStack) -> None:
     """No wait would help it."""
     worker = ScriptedWorker()
