@@ -130,6 +130,11 @@ class FairFlows:
         """The flows of all other tenants, those included that wait for nothing now."""
         return (flow for name, flow in self._flows.items() if name != tenant)
 
+    @property
+    def tenant_count(self) -> int:
+        """How many tenants wait or have come of late."""
+        return len(self._flows)
+
     def known(self) -> Iterable[tuple[str, Flow]]:
         """All tenants that wait or have come of late."""
         return self._flows.items()

@@ -27,6 +27,9 @@ _SAFETY = 0.75
 # A forecast that was good enough to let somebody in has to become so much worse before it sends him away.
 _HYSTERESIS = 1.25
 _SWEEP_INTERVAL_S = 0.1
+# A forecast looks at all tenants of a class, so that one for each of a thousand would take most of a second. A sweep
+# takes so many looks at most, and the next one goes on where it ended.
+_SWEEP_LOOKS = 10_000
 
 
 class Bound(Enum):
@@ -63,6 +66,7 @@ class WaitingLine:
         self._headroom = Headroom(self.queue, weights)
         self._rng = rng
         self._swept_at = float("-inf")
+        self._swept_lines = 0  # of tenants, by a sweep that has not come to its end
 
     def offer(self, waiter: Waiter, supply: Supply, now: float) -> Refusal | list[Waiter]:
         """Let ``waiter`` wait, and name those that had to go for it; or say why it may not."""
@@ -201,12 +205,18 @@ class WaitingLine:
     def _hopeless(self, supply: Supply, now: float) -> list[Waiter]:
         """Those at the ends of their lines whose wait will be too long. Nobody behind them was let in for less."""
         gone: list[Waiter] = []
-        for flows in self.queue.classes:
-            for _, flow in list(flows):
-                while flow:
-                    wait_s = forecast(flow.tail, self.queue, supply, now).room_s
-                    if wait_s is None or wait_s <= _HYSTERESIS * (flow.tail.leaves_at - now):
-                        break
-                    gone.append(flow.tail)
-                    self.queue.remove(flow.tail)
+        lines = [(flows, flow) for flows in self.queue.classes for _, flow in flows]
+        swept, looks = self._swept_lines, 0
+        while swept < len(lines) and looks < _SWEEP_LOOKS:
+            flows, flow = lines[swept]
+            looks += flows.tenant_count
+            wait_s = forecast(flow.tail, self.queue, supply, now).room_s
+            if wait_s is None or wait_s <= _HYSTERESIS * (flow.tail.leaves_at - now):
+                swept += 1
+                continue
+            gone.append(flow.tail)
+            self.queue.remove(flow.tail)
+            if not flow:
+                del lines[swept]
+        self._swept_lines = swept if swept < len(lines) else 0
         return gone

@@ -349,6 +349,18 @@ def test_the_tails_of_lines_leave_as_soon_as_it_is_known_that_they_wait_in_vain(
     assert waiting[:1:-1] == gone
 
 
+def test_a_sweep_does_not_look_at_a_thousand_tenants_for_each_of_them() -> None:
+    """Nothing else would be done meanwhile. Those who wait in vain are found by the next ones."""
+    room = line()
+    for number in range(1_000):
+        waiter = newcomer(tenant=f"tenant-{number}", leaves_at=60.0)
+        assert [] == room.offer(waiter, Supply(free_tokens=0, tokens_per_s=1e9), 0.0)
+    gone = [len(room.expire(Supply(free_tokens=0, tokens_per_s=200), sweep / 10)) for sweep in range(1, 200)]
+    assert 0 < max(gone) <= 10
+    assert 0 == gone[-1]
+    assert len(room.queue) <= 1.25 * 60 * 200 / 100
+
+
 def test_each_gateway_predicts_by_its_own_share_of_the_drain() -> None:
     """Three gateways of different load, none of which sees the others' queues."""
     loads = (0.5, 0.7, 1.2)
