@@ -10,6 +10,9 @@ from tokenizers import Tokenizer
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # Tokens are decoded together with some before them: spaces and characters may lie across the border.
 _CONTEXT_TOKENS = 6
+# A character has four bytes at most, and so four tokens. After so many without a whole one they are no characters at
+# all, and are not decoded again with each that follows: a client can ask for thousands of them.
+_MOST_UNSETTLED_TOKENS = 32
 
 
 class TokenText:
@@ -25,15 +28,22 @@ class TokenText:
         """What ``token_id`` adds; nothing while a character is incomplete."""
         self._token_ids.append(token_id)
         text = self._decode()
-        if text.endswith(_REPLACEMENT):
+        is_long = len(self._token_ids) - self._settled >= _MOST_UNSETTLED_TOKENS
+        is_open = text.endswith(_REPLACEMENT)
+        if is_open and not is_long:
             return ""
         # A prompt that ends inside a character gets it completed here.
         new = text[len(commonprefix((text, self._shown))) :]  # noqa: RUF071 - of texts, not of paths
-        if not new:
-            return ""
-        self._token_ids = self._token_ids[self._settled :]
-        self._shown = self._decode()
-        self._settled = len(self._token_ids)
+        if is_open:
+            new = new[:-1]  # the last one may yet become a character
+        if new:
+            self._token_ids = self._token_ids[self._settled :]
+            shown = self._decode()
+            self._shown = shown[: len(shown) - is_open]
+            self._settled = len(self._token_ids)
+        elif is_long:
+            unsettled = self._token_ids[self._settled :]
+            self._token_ids[self._settled :] = [token for token in unsettled if self._tokenizer.decode([token])]
         return new
 
     def _decode(self) -> str:
