@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class StopText:
-    """Cuts a growing text before the first of its stop strings.
+    """Cuts a growing text before the first of its stop strings: the one that is complete first, however it arrives.
 
     Text that may turn out to be the beginning of a stop string is held back, so that no part of one is ever shown.
     """
@@ -22,7 +22,7 @@ class StopText:
         text = self._held + piece
         found = [(at, stop) for stop in self._stop_strings if (at := text.find(stop)) >= 0]
         if found:
-            at, stop = min(found, key=lambda hit: hit[0])
+            at, stop = min(found, key=lambda hit: hit[0] + len(hit[1]))  # of several, the one that was named first
             self._held = ""
             return text[:at], stop
         shown = len(text) - self._longest_beginning(text)
