@@ -120,7 +120,7 @@ def test_without_a_tracer_the_callers_context_travels_on() -> None:
     assert NoTracer().begin(_CALL, ()) is None
 
 
-@pytest.mark.parametrize("states", [["v=\xe9"], ["a=1", "b=\x01"], ["v=\x7f"]])
+@pytest.mark.parametrize("states", [["v=\xe9"], ["a=1", "b=\x01"], ["v=\x7f"], ["v=" + "x" * 1_500] * 2])
 def test_a_state_that_may_not_be_sent_on_is_left_out(states: list[str]) -> None:
     """Its call would fail where it goes on to a worker; the context itself travels on."""
     metadata = (("traceparent", f"{_PARENT}-01"), *(("tracestate", state) for state in states))

@@ -17,6 +17,9 @@ _FORM = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-
 _USUAL_LENGTH: Final = 55
 _USUAL_BEGINNING: Final = "00-"
 _USUAL_END: Final = "-01"
+# W3C wants 512 characters passed on. Much more than that, sent on beside our own fields, is more than a worker takes,
+# and the refusal would speak against the worker.
+_LONGEST_STATE: Final = 2_048
 SAMPLED: Final = 1  # as flags
 UNSAMPLED: Final = 0
 
@@ -108,7 +111,7 @@ def incoming(metadata: Iterable[tuple[str, str | bytes]]) -> TraceContext | None
 def _state(states: list[str]) -> str:
     """What may be sent on; a state that may not is left out, which W3C allows, and its call goes on without it."""
     state = ",".join(states)
-    return state if state.isascii() and state.isprintable() else ""
+    return state if len(state) <= _LONGEST_STATE and state.isascii() and state.isprintable() else ""
 
 
 def _usual(parent: str, state: str) -> TraceContext | None:
