@@ -32,7 +32,7 @@ def _run(scenario: Callable[[_JumpingLoop], Awaitable[None]]) -> None:
         runner.run(run())
 
 
-@pytest.mark.parametrize("in_s", [0.0, 0.5, 0.75, 2.0, 3_600.4])
+@pytest.mark.parametrize("in_s", [0.0, 0.5, 0.75, 2.0, 3_600.4, 1e6])
 def test_alarm_rings_when_it_is_due(in_s: float) -> None:
     """At once, in this second or in a later one: not before its time, and then once."""
 
@@ -67,3 +67,35 @@ def test_cancelled_alarm_does_not_ring(in_s: float, after_s: float) -> None:
         assert ["other"] == rung
 
     _run(scenario)
+
+
+def test_alarms_at_any_number_of_times_make_few_timers() -> None:
+    """A caller chooses its deadline; one that lies years ahead leaves nothing behind when the call has ended."""
+
+    async def scenario(loop: _JumpingLoop) -> None:
+        alarms, before = Alarms(), len(loop._scheduled)  # type: ignore[attr-defined]  # there is no other way to tell
+        for number in range(5_000):
+            alarms.call_at(loop.now + 1_000 * number, _nothing).cancel()
+        assert len(loop._scheduled) - before < 1_000  # type: ignore[attr-defined]
+
+    _run(scenario)
+
+
+def test_alarm_far_ahead_rings_when_its_time_has_come_step_by_step() -> None:
+    """It is looked at on the way, and not rung."""
+
+    async def scenario(loop: _JumpingLoop) -> None:
+        rung: list[float] = []
+        due = loop.now + 3_000.4
+        Alarms().call_at(due, lambda: rung.append(loop.now))
+        while loop.now + 250 < due:
+            await loop.jump(loop.now + 250)
+            assert [] == rung
+        await loop.jump(due)
+        assert [due] == rung
+
+    _run(scenario)
+
+
+def _nothing() -> None:
+    pass

@@ -11,6 +11,9 @@ from collections.abc import Callable
 from typing import Final
 
 _STEP_S: Final = 1.0
+# A caller chooses when its call is due, and a step that was made stays until its time has come. So that nobody can make
+# any number of them, what is due later is looked at again on the way.
+_MOST_STEPS: Final = 600
 
 
 class Alarm:
@@ -57,17 +60,21 @@ class Alarms:
     def call_at(self, at: float, callback: Callable[[], None]) -> Alarm:
         """As the event loop's, by its clock."""
         alarm = Alarm(at, callback)
-        step = int(at / _STEP_S)
-        if step <= int(self._loop.time() / _STEP_S):
+        self._have_wait(alarm, int(self._loop.time() / _STEP_S))
+        return alarm
+
+    def _have_wait(self, alarm: Alarm, now_step: int) -> None:
+        step = min(int(alarm.at / _STEP_S), now_step + _MOST_STEPS)
+        if step <= now_step:
             alarm.wait_alone(self._loop)
-            return alarm
+            return
         waiting = self._waiting.get(step)
         if waiting is None:
             waiting = self._waiting[step] = set()
             self._loop.call_at(step * _STEP_S, self._begin, step)
         alarm.wait_in(waiting)
-        return alarm
 
     def _begin(self, step: int) -> None:
+        now_step = max(step, int(self._loop.time() / _STEP_S))  # timers may come early
         for alarm in self._waiting.pop(step):
-            alarm.wait_alone(self._loop)
+            self._have_wait(alarm, now_step)
