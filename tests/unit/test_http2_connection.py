@@ -38,8 +38,8 @@ def _refuse(stream: Stream, fields: Fields, end_stream: bool) -> RecordingHandle
     raise Http2StreamError(stream.id, ErrorCode.REFUSED_STREAM, "not a server")
 
 
-def _client() -> Connection:
-    return Connection(Endpoint(role=Role.CLIENT, clock=ManualClock()), wake=lambda: None, accept=_refuse)
+def _client(clock: ManualClock | None = None) -> Connection:
+    return Connection(Endpoint(role=Role.CLIENT, clock=clock or ManualClock()), wake=lambda: None, accept=_refuse)
 
 
 def test_settings_are_announced_and_acknowledged() -> None:
@@ -307,3 +307,29 @@ def test_answers_that_cross_thousands_of_resets_are_no_fault() -> None:
     assert [] == resets(read_frames(client.take_output()))
     assert client.session.can_open
     assert handler.end is None
+
+
+def test_a_server_may_reset_all_that_it_is_asked() -> None:
+    """Who has others' streams on the same connection must not lose them for it."""
+    client = _client()
+    client.receive(SettingsFrame().serialize())
+    handler = RecordingHandler()
+    client.open_stream(encode(_REQUEST), handler)
+    for _ in range(3000):
+        stream = client.open_stream(encode(_REQUEST), RecordingHandler())
+        client.receive(RstStreamFrame(stream.id, ErrorCode.NO_ERROR).serialize())
+    assert client.session.can_open
+    assert handler.end is None
+
+
+def test_a_server_that_is_not_heard_of_is_lost() -> None:
+    """And has broken no rule: what ran there may be tried elsewhere."""
+    clock, handler = ManualClock(), RecordingHandler()
+    client = _client(clock)
+    client.receive(SettingsFrame().serialize() + SettingsFrame(flags=["ACK"]).serialize())
+    client.open_stream(encode(_REQUEST), handler, end_stream=True)
+    for seconds in (21.0, 11.0):
+        clock.advance(seconds)
+        client.tick()
+    assert handler.end is not None
+    assert EndCause.CONNECTION_LOST is handler.end.cause

@@ -70,7 +70,9 @@ class Connection:
             self.was_abused = True
             self._tally[fault.abuse] += 1
         self.session.close(fault.code, str(fault))
-        self._exchanges.end_all(StreamEnd(EndCause.PEER_FAULT, fault.code))
+        # Without an error there is no fault: nothing is heard of the peer, which is as lost as its socket could be.
+        cause = EndCause.CONNECTION_LOST if fault.code is ErrorCode.NO_ERROR else EndCause.PEER_FAULT
+        self._exchanges.end_all(StreamEnd(cause, fault.code))
 
     def lose(self) -> None:
         """The socket is gone: end all streams, and forget the owner."""

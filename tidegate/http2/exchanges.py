@@ -33,6 +33,7 @@ class Exchanges:
         self, endpoint: Endpoint, accept: Acceptor, *, session: Session, streams: StreamTable, outbound: Outbound
     ) -> None:
         """``accept`` gets the requests of a server."""
+        self._is_client = endpoint.is_client
         self._limits = endpoint.limits
         self._tally = endpoint.tally
         self._accept = accept
@@ -81,7 +82,9 @@ class Exchanges:
         if self._streams.is_idle(stream_id):
             raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on an idle stream")
         stream = self._streams.open.get(stream_id)
-        if stream is None or stream.can_send:  # one that we have answered cost the peer a whole request
+        # A server resets what we have opened, as often as we give it reason to, be it for a client of ours.
+        # A client that resets a stream which we have answered has paid for it with a whole request.
+        if not self._is_client and (stream is None or stream.can_send):
             self._session.spend(Abuse.RAPID_RESET)
         if stream is not None:
             stream.discard()
