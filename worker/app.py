@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import REGISTRY
 
-from tidegate.http2.limits import Limits
+from tidegate.http2.limits import Allowance, Limits
 from tidegate.http2.transport import Flusher
 from tidegate.native.choice import CHOICE
 from tidegate.rpc.lifecycle import Lifecycle
@@ -44,6 +44,10 @@ _LOGGER = logging.getLogger(__name__)
 _SERVICE = worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
 # Calls fail by themselves once the engine is dead; this is for their answers to get out.
 _LAST_WORDS_S = 2.0
+
+# A gateway passes the cancels of all its clients on, each of which has an allowance of its own there. To cut the
+# gateway off for one of them would end the streams of all.
+_RESETS = Allowance(burst=100_000, per_s=10_000.0)
 
 
 class Worker:
@@ -124,7 +128,11 @@ class Worker:
         if settings.data_plane == "grpc":
             return GrpcPort(server)
         handlers = Http2Service(service, running).handlers(calls)
-        limits = Limits(keepalive_s=keepalive.time_s, keepalive_timeout_s=keepalive.timeout_s)
+        limits = Limits(
+            keepalive_s=keepalive.time_s,
+            keepalive_timeout_s=keepalive.timeout_s,
+            resets=_RESETS,
+        )
         port = Http2Port(server, handlers, flusher=Flusher(asyncio.get_running_loop()), limits=limits)
         observe_edge(self.metrics, port.abuse)
         return port
