@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 
@@ -9,7 +10,7 @@ from grpc import StatusCode
 
 from gateway.call import Call
 from gateway.carriers import Http2Carrier
-from gateway.errors import to_rpc
+from gateway.errors import DeadlineExceededError, to_rpc
 from gateway.generation import Generation
 from gateway.workers.upstreams import Upstreams
 from tidegate.http2.grpc_status import Status
@@ -46,8 +47,17 @@ class Http2Service:
         carrier = Http2Carrier(call, self._upstreams, max_stall_s=self._max_stall_s)
         request = call.take_only()  # mostly, the head and the message come in one piece
         if request is None:
-            request = await call.receive_only()
+            request = await _received(call, begun)
         running = self._generation.run(request, begun, carrier)
         request = b""  # which would last as long as the stream
         await running
         return _OK
+
+
+async def _received(call: ServerCall, begun: Call) -> bytes:
+    """The request, which takes as long as its client likes, but for the deadline: it has one, whatever it says."""
+    try:
+        async with asyncio.timeout_at(begun.deadline_at):
+            return await call.receive_only()
+    except TimeoutError:
+        raise DeadlineExceededError("the deadline passed before the whole request was here") from None
