@@ -132,6 +132,7 @@ class Worker:
             keepalive_s=keepalive.time_s,
             keepalive_timeout_s=keepalive.timeout_s,
             resets=_RESETS,
+            unread_timeout_s=None,  # a client that takes little and late is the gateway's business
         )
         port = Http2Port(server, handlers, flusher=Flusher(asyncio.get_running_loop()), limits=limits)
         observe_edge(self.metrics, port.abuse)

@@ -22,7 +22,7 @@ from tidegate.http2.endpoint import Endpoint, Role
 from tidegate.http2.fields import encode
 from tidegate.http2.frames import PREFACE
 from tidegate.http2.grpc_status import CallError, Status
-from tidegate.http2.limits import Abuse, AbuseTally
+from tidegate.http2.limits import Abuse, AbuseTally, Limits
 from tidegate.http2.messages import framed
 from tidegate.http2.relay import MessageFilter, Relay
 from tidegate.http2.server import GrpcServer, Handler
@@ -47,10 +47,12 @@ class Edge:
 
 
 @contextlib.asynccontextmanager
-async def serving(handlers: Callable[[Observations], dict[str, Handler]]) -> AsyncIterator[Edge]:
+async def serving(
+    handlers: Callable[[Observations], dict[str, Handler]], limits: Limits | None = None
+) -> AsyncIterator[Edge]:
     """A server for as long as the block."""
     seen, flusher = Observations(), Flusher(asyncio.get_running_loop())
-    endpoint = Endpoint(role=Role.SERVER, clock=time.monotonic)
+    endpoint = Endpoint(role=Role.SERVER, clock=time.monotonic, limits=limits or Limits())
     server = GrpcServer(endpoint, handlers(seen), flusher=flusher)
     edge = Edge(server, await server.listen("127.0.0.1", 0), seen, endpoint.tally, flusher)
     try:
@@ -166,6 +168,23 @@ async def test_reader_that_stops_holds_a_bounded_amount(edge: Edge) -> None:
     assert held + transport.buffered_bytes < 256 * 2**10
     client.close()
     await edge.seen.until(lambda: edge.seen.cancelled > 0)
+
+
+async def test_an_answer_that_is_never_read_is_not_held_for_ever() -> None:
+    """Its handler is done, and nobody else would look after it. Other calls of the same client go on."""
+    limits = Limits(unread_timeout_s=0.05)
+    async with serving(lambda seen: EdgeService(seen).handlers(), limits) as edge:
+        client = await RawClient.connect(edge.port, SettingsFrame(settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}))
+        for stream_id in (1, 3):
+            head = client.request(stream_id, "Unary" if stream_id == 1 else "Hang", metadata=(("x-size", "1000"),))
+            client.send(head, DataFrame(stream_id, framed(b""), flags=["END_STREAM"]))
+        await edge.seen.until(lambda: edge.seen.started == 2)
+        (transport,) = edge.server.transports
+        async with asyncio.timeout(PATIENCE_S):
+            while 1 in transport.connection.streams.open:  # noqa: ASYNC110 - nobody is told
+                await asyncio.sleep(0.01)
+        assert [3] == list(transport.connection.streams.open)
+        client.close()
 
 
 async def test_call_to_nobody_is_unavailable(edge: Edge) -> None:

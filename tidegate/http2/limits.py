@@ -62,6 +62,8 @@ class Limits:
     max_continuations: int = 16
     # Output that the peer does not read, DATA excluded since it waits in its stream.
     max_unread_bytes: int = 2**20
+    # How long a peer may take nothing of an answer that is complete; None for ever.
+    unread_timeout_s: float | None = 60.0
     preface_timeout_s: float = 10.0
     header_timeout_s: float = 10.0
     keepalive_s: float = 20.0

@@ -16,7 +16,7 @@ from tidegate.http2.errors import ErrorCode
 from tidegate.http2.fields import Fields, encode
 from tidegate.http2.grpc_status import CallError, Status
 from tidegate.http2.limits import Abuse
-from tidegate.http2.linger import Lingering
+from tidegate.http2.linger import Lingering, Unread
 from tidegate.http2.request_head import HeadRefusalError, HttpRefusalError, RequestHead, parse_head
 from tidegate.http2.server_call import RESPONSE_HEAD, ServerCall
 from tidegate.http2.streams import Stream, StreamHandler
@@ -191,6 +191,9 @@ class GrpcServer:
             if expiry is not None:
                 expiry.cancel()
             self._tasks.pop(call, None)
+            unread_timeout_s = self._endpoint.limits.unread_timeout_s
+            if call.stream.backlog_bytes and unread_timeout_s is not None:
+                Unread(call.stream, unread_timeout_s)
 
     def _on_end(self, call: ServerCall) -> None:
         task = self._tasks.get(call)
