@@ -7,7 +7,10 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
 import uvloop
 from grpc import StatusCode
@@ -168,6 +171,25 @@ async def test_reader_that_stops_holds_a_bounded_amount(edge: Edge) -> None:
     assert held + transport.buffered_bytes < 256 * 2**10
     client.close()
     await edge.seen.until(lambda: edge.seen.cancelled > 0)
+
+
+async def test_a_client_that_compresses_is_told_what_is_taken(edge: Edge) -> None:
+    """Its other calls, on the same connection, go on."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{edge.port}") as channel:
+        echo: Any = channel.stream_stream(SERVICE + "Bidi")()
+        unary: Any = channel.unary_unary(SERVICE + "Unary")
+        await echo.write(b"before")
+        assert b"before" == await echo.read()
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await unary(bytes(1_000), compression=grpc.Compression.Gzip)
+        assert StatusCode.UNIMPLEMENTED is refusal.value.code()
+        await echo.write(b"after")
+        assert b"after" == await echo.read()
+    client = await RawClient.connect(edge.port)
+    client.send(client.request(1, "Unary", metadata=(("grpc-encoding", "gzip"),)))
+    answer = await client.reader.readuntil(b"gzip is not supported")
+    assert b"grpc-accept-encoding\x08identity" in answer
+    client.close()
 
 
 async def test_an_answer_that_is_never_read_is_not_held_for_ever() -> None:

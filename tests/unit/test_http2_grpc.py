@@ -175,10 +175,11 @@ def test_request_that_is_not_grpc_gets_an_http_status(change: tuple[bytes, bytes
     ],
 )
 def test_request_that_cannot_be_served_gets_a_grpc_status(field: tuple[bytes, bytes], code: StatusCode) -> None:
-    """Compression names what would be taken."""
+    """Which can be sent, as it is."""
     with pytest.raises(HeadRefusalError) as refusal:
         parse_head([*_HEAD, field], max_list_bytes=10_000)
     assert code is refusal.value.status.code
+    assert (b"grpc-status", b"%d" % code.value[0]) in refusal.value.status.fields()
 
 
 def test_head_is_read() -> None:

@@ -54,10 +54,11 @@ class HttpRefusalError(Exception):
 class HeadRefusalError(Exception):
     """The request is gRPC, and cannot be served."""
 
-    def __init__(self, status: Status) -> None:
-        """``status`` says why."""
+    def __init__(self, status: Status, *, also: Fields = ()) -> None:
+        """``status`` says why. ``also`` goes with it: fields of the protocol's own, which no status holds."""
         super().__init__(status.message)
         self.status = status
+        self.also = also
 
 
 def parse_head(fields: Fields, *, max_list_bytes: int) -> RequestHead:
@@ -74,8 +75,8 @@ def parse_head(fields: Fields, *, max_list_bytes: int) -> RequestHead:
     encoding = named.get(b"grpc-encoding", IDENTITY)
     if encoding != IDENTITY:
         message = f"grpc-encoding {encoding.decode('ascii', 'replace')} is not supported"
-        accepted = (("grpc-accept-encoding", IDENTITY.decode()),)
-        raise HeadRefusalError(Status(code=StatusCode.UNIMPLEMENTED, message=message, metadata=accepted))
+        accepted = ((b"grpc-accept-encoding", IDENTITY),)
+        raise HeadRefusalError(Status(code=StatusCode.UNIMPLEMENTED, message=message), also=accepted)
     timeout_s = None
     if TIMEOUT in named:
         timeout_s = parse_timeout(named[TIMEOUT])

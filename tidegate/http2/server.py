@@ -142,7 +142,8 @@ class GrpcServer:
         except HeadRefusalError as head_refusal:  # not the name above: to mypyc a name has one type
             if head_refusal.status.code is StatusCode.RESOURCE_EXHAUSTED:
                 transport.connection.session.spend(Abuse.OVERSIZE_HEADER_LIST)
-            stream.send_headers(encode((*RESPONSE_HEAD, *head_refusal.status.fields())), end_stream=True)
+            answer = (*RESPONSE_HEAD, *head_refusal.also, *head_refusal.status.fields())
+            stream.send_headers(encode(answer), end_stream=True)
             return Lingering(stream)
         handler = self._handlers.get(head.method)
         if handler is None:
