@@ -11,10 +11,11 @@ import asyncio
 import hashlib
 import json
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from worker.constraint_limits import find_problem
-from worker.constraint_process import ConstraintProcess, TaskAnswer, TaskLimits
+from worker.constraint_process import ConstraintProcess, TaskLimits
 from worker.engine import Constraint, ConstraintKind
 
 _MEMORY_BYTES = 1 << 30
@@ -23,7 +24,9 @@ _MEMORY_BYTES = 1 << 30
 _CHECK_PROCESSOR_S, _CHECK_WALL_S = 1.0, 5.0
 # The generation has been paid for, so its verdict may take longer.
 _VERDICT_LIMITS = TaskLimits(processor_s=2.0, wall_s=10.0, memory_bytes=_MEMORY_BYTES)
-_MAX_TASKS_AT_ONCE = 2  # the engine needs the other processors
+# The engine needs the other processors. A generation that waits for its verdict holds blocks of the KV cache: it waits
+# behind no checks, before which nothing is held.
+_MAX_CHECKS_AT_ONCE, _MAX_VERDICTS_AT_ONCE = 2, 1
 _CACHE_ENTRIES = 4_096
 
 _FIELDS = {kind: f"constraint.{kind.value}" for kind in ConstraintKind}
@@ -38,6 +41,15 @@ class ConstraintRejectedError(Exception):
         self.description = description
 
 
+@dataclass(slots=True, eq=False)
+class _Check:
+    """One that waits for its turn, or is under way: then it ends by itself, for its answer is of use to the next."""
+
+    task: asyncio.Task[str | None] = field(init=False)
+    callers: int = 0
+    has_begun: bool = False
+
+
 class ConstraintChecker:
     """Checks constraints for one model. Verdicts on constraints are remembered by digest."""
 
@@ -47,9 +59,10 @@ class ConstraintChecker:
         """``vocabulary_size`` is the model's; ``check_processor_s`` the processor time that a check may take."""
         self._check_limits = TaskLimits(processor_s=check_processor_s, wall_s=_CHECK_WALL_S, memory_bytes=_MEMORY_BYTES)
         self._process = ConstraintProcess(tokenizer_dir, vocabulary_size)
-        self._slots = asyncio.Semaphore(_MAX_TASKS_AT_ONCE)
+        self._check_slots = asyncio.Semaphore(_MAX_CHECKS_AT_ONCE)
+        self._verdict_slots = asyncio.Semaphore(_MAX_VERDICTS_AT_ONCE)
         self._problems: OrderedDict[str, str | None] = OrderedDict()
-        self._checks: dict[str, asyncio.Task[str | None]] = {}
+        self._checks: dict[str, _Check] = {}
 
     def start(self) -> None:
         """Begin to load the compiler, which takes seconds; checks wait for it."""
@@ -67,7 +80,8 @@ class ConstraintChecker:
         """Whether the finished ``text`` has the form. Raises ``ConstraintRejectedError`` when that is too hard."""
         if constraint.kind is ConstraintKind.CHOICE:
             return text in constraint.choices
-        answer = await self._run(constraint, _VERDICT_LIMITS, output=text)
+        async with self._verdict_slots:
+            answer = await self._process.run(constraint, _VERDICT_LIMITS, output=text)
         if answer.verdict is None:
             raise ConstraintRejectedError(_FIELDS[constraint.kind], f"left the output unjudged: {answer.problem}")
         return answer.verdict
@@ -75,7 +89,7 @@ class ConstraintChecker:
     async def close(self) -> None:
         """End the compiler's process."""
         for check in self._checks.values():
-            check.cancel()
+            check.task.cancel()
         await self._process.close()
 
     async def _compile_problem(self, constraint: Constraint) -> str | None:
@@ -85,22 +99,34 @@ class ConstraintChecker:
             return self._problems[key]
         check = self._checks.get(key)
         if check is None:
-            check = asyncio.create_task(self._check_once(key, constraint), name="constraint check")
-            self._checks[key] = check
-            check.add_done_callback(lambda _: self._checks.pop(key, None))
-        return await asyncio.shield(check)  # others may wait for it too
+            check = self._checks[key] = _Check()
+            check.task = asyncio.create_task(self._check_once(key, constraint, check), name="constraint check")
+        check.callers += 1
+        try:
+            return await asyncio.shield(check.task)  # others may wait for it too
+        finally:
+            check.callers -= 1
+            if not check.callers and not check.has_begun:
+                # A caller that may go away is no way to keep the others' checks waiting.
+                check.task.cancel()
+                self._forget(key, check)
 
-    async def _check_once(self, key: str, constraint: Constraint) -> str | None:
-        answer = await self._run(constraint, self._check_limits)
+    async def _check_once(self, key: str, constraint: Constraint, check: _Check) -> str | None:
+        try:
+            async with self._check_slots:
+                check.has_begun = True
+                answer = await self._process.run(constraint, self._check_limits)
+        finally:
+            self._forget(key, check)
         if answer.is_final:
             self._problems[key] = answer.problem
             if len(self._problems) > _CACHE_ENTRIES:
                 self._problems.popitem(last=False)
         return answer.problem
 
-    async def _run(self, constraint: Constraint, limits: TaskLimits, *, output: str | None = None) -> TaskAnswer:
-        async with self._slots:
-            return await self._process.run(constraint, limits, output=output)
+    def _forget(self, key: str, check: _Check) -> None:
+        if self._checks.get(key) is check:
+            del self._checks[key]
 
 
 def _digest(constraint: Constraint) -> str:
