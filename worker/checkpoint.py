@@ -18,6 +18,7 @@ from google.protobuf import json_format
 from tidegate.inference.v1 import generation_pb2
 from tidegate.worker.v1 import worker_service_pb2
 from worker import canaries, weights
+from worker.job import range_violations
 from worker.manifest import FILE_NAME, ManifestError, PromptHistogram, read_manifest, verify
 
 _LOGGER = logging.getLogger(__name__)
@@ -123,9 +124,14 @@ def _sampling_defaults(path: Path) -> generation_pb2.SamplingOptions:
     config = _read_object(path, optional=True)
     defaults = {field: config[name] for name, field in _DEFAULTS.items() if config.get(name) is not None}
     try:
-        return json_format.ParseDict(defaults, generation_pb2.SamplingOptions())
+        options = json_format.ParseDict(defaults, generation_pb2.SamplingOptions())
     except json_format.ParseError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    # Every request that does not say otherwise would be refused.
+    for violation in range_violations(options):
+        name = next(key for key, field in _DEFAULTS.items() if violation.field == f"sampling.{field}")
+        raise CheckpointError(f"{path}: {name} {violation.description}, and is {config[name]}")
+    return options
 
 
 def _read(path: Path) -> bytes:

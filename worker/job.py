@@ -51,7 +51,8 @@ def parse_job(
     violations = [
         *_prompt_violations(prompt, request, facts),
         *_budget_violations(request, options),
-        *_scalar_violations(options, facts),
+        *range_violations(options),
+        *_seed_violations(options, facts),
         *_list_violations(options, facts),
         *_output_violations(request.output),
         *_continuation_violations(request, facts),
@@ -103,7 +104,8 @@ def _budget_violations(
         yield _violation("sampling.min_output_tokens", f"must be from 0 to {options.max_output_tokens}")
 
 
-def _scalar_violations(options: generation_pb2.SamplingOptions, facts: EngineFacts) -> Iterator[Violation]:
+def range_violations(options: generation_pb2.SamplingOptions) -> Iterator[Violation]:
+    """What in ``options`` is outside its fixed bounds, whoever asks for it and of whichever engine."""
     for name, (least, greatest) in _RANGES.items():
         value = getattr(options, name)
         is_open = name in _ABOVE_LEAST
@@ -111,6 +113,9 @@ def _scalar_violations(options: generation_pb2.SamplingOptions, facts: EngineFac
         is_inside = least <= value <= greatest and not (is_open and value == least)
         if options.HasField(name) and not is_inside:  # type: ignore[arg-type]
             yield _violation(f"sampling.{name}", f"must be {'above' if is_open else 'from'} {least:g} to {greatest:g}")
+
+
+def _seed_violations(options: generation_pb2.SamplingOptions, facts: EngineFacts) -> Iterator[Violation]:
     if options.HasField("seed") and not facts.supports_seed:
         yield _violation("sampling.seed", f"{facts.name} does not obey it")
 
