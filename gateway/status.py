@@ -66,7 +66,7 @@ class Status:
                 for (criticality, tenant), count in sorted(self._waiting().items())
             ],
             "workers": [self._worker(seat) for seat in sorted(seats, key=lambda seat: seat.worker_id)],
-            "away": [worker for worker in self._settings.workers if worker not in seated],
+            "away": sorted(self._fleet.named - seated),
             "refusals": [
                 {
                     "tenant": tenant,

@@ -65,6 +65,15 @@ async def test_the_status_shows_the_fleet(gateway: RunningGateway) -> None:
     assert {"connect": "closed", "prefill": "closed", "decode": "closed"} == worker["breakers"]
 
 
+async def test_away_are_addresses_and_not_where_they_come_from(stack: AsyncExitStack, tmp_path: Path) -> None:
+    """A file, or a name of DNS, is no worker that could be away; those that it names may be."""
+    worker = await stack.enter_async_context(running_worker())
+    file = tmp_path / "workers"
+    file.write_text(f"{worker.worker.address}\n127.0.0.1:1\n", encoding="utf-8")
+    gateway = await stack.enter_async_context(running_gateway(f"file:{file}", ready=1, admin_listen="127.0.0.1:0"))
+    assert ["127.0.0.1:1"] == (await read(gateway))["away"]
+
+
 def test_the_page_needs_nothing_from_elsewhere() -> None:
     """No address of another host, nothing inline that its content security policy would have to allow."""
     for path in _ASSETS.iterdir():
