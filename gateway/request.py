@@ -22,6 +22,7 @@ from tidegate.inference.v1 import generation_pb2, inference_service_pb2
 from tidegate.rpc.status import Violation
 
 _MAX_NAMED_IDS = 16  # a request may hold a million
+_SHOWN_CHARACTERS = 128  # of a model's name that nobody knows
 
 _CRITICALITIES = frozenset(generation_pb2.Criticality.values())
 _SHORT_DEADLINE_POLICIES = frozenset(generation_pb2.ShortDeadlinePolicy.values())
@@ -126,9 +127,10 @@ def find_model(name: str, models: Mapping[str, ServedModel]) -> ServedModel:
         raise InvalidRequestError([Violation(field="model", description="is required")])
     model = models.get(name)
     if model is None:
-        shown = quoted(name, max_characters=128)
+        shown = quoted(name, max_characters=_SHOWN_CHARACTERS)
+        told = name[:_SHOWN_CHARACTERS]  # a program compares it with what it asked for
         raise ModelNotFoundError(
-            f"the model {shown} is not served here", metadata={"model": shown}, resource=("tidegate.Model", shown)
+            f"the model {shown} is not served here", metadata={"model": told}, resource=("tidegate.Model", told)
         )
     return model
 

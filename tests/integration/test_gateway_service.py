@@ -75,6 +75,7 @@ async def test_a_model_is_described_as_its_worker_did(stack: AsyncExitStack) -> 
         await gateway.stub.GetModel(inference_service_pb2.GetModelRequest(name="other"))
     error = RpcError.from_call(raised.value)
     assert (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND") == (error.code, error.reason)
+    assert ("other", ("tidegate.Model", "other")) == (error.metadata["model"], error.resource)  # as it was asked for
 
 
 async def test_tokenize_gives_what_generate_sends(stack: AsyncExitStack) -> None:
