@@ -21,8 +21,9 @@ _CONFIGURATION = """# Configuration
 {note}
 Settings of `python -m gateway` and `python -m worker`: a flag (`--max-in-flight 10`) goes over the environment
 (`TIDEGATE_GATEWAY_MAX_IN_FLIGHT=10`), that over a TOML file (`--config FILE`, `max_in_flight = 10`), that over the
-default. Unknown keys are errors. `--print-config` shows the result. OpenTelemetry's own variables (`OTEL_...`) are
-obeyed as well: [telemetry.md](telemetry.md).
+default. Unknown keys are errors. A table is `[tenants.NAME]` in a file, and a JSON object elsewhere (`--tenants
+'{{"NAME": {{"weight": 2}}}}'`). `--print-config` shows the result. Of OpenTelemetry's own variables (`OTEL_...`) those are
+obeyed that stand in [telemetry.md](telemetry.md).
 
 ## Gateway: `TIDEGATE_GATEWAY_...`
 
@@ -46,9 +47,9 @@ unless its own sampler hears no parent (always_on, traceidratio). `OTEL_BSP_MAX_
 and `_SCHEDULE_DELAY` bound what waits for the collector. No span holds what was asked or answered.
 
 A collector that is dead or too slow costs spans and next to nothing else: while the queue is full no further call is
-recorded, a batch is tried for ten seconds (`OTEL_EXPORTER_OTLP_TIMEOUT`), and between batches that failed there are pauses
-of up to half a minute. `tidegate_trace_spans_total` counts what was lost. [Benchmarks](benchmarks.md#tracing) has what
-tracing costs.
+recorded, a batch is tried for ten seconds (`OTEL_EXPORTER_OTLP_TIMEOUT`, in seconds), and between batches that failed
+there are pauses of up to half a minute. `tidegate_trace_spans_total` counts what was lost.
+[Benchmarks](benchmarks.md#tracing) has what tracing costs.
 
 | span | service | kind | what it covers | attributes of its own |
 |---|---|---|---|---|

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from tidegate.settings import Address, OptionalAddress, ServiceSettings, check_address
+from tidegate.settings import Address, Keepalive, OptionalAddress, ServiceSettings, check_address
 
 # The largest message that is received, so that one prompt alone always fits the backlog.
 _MIN_BACKLOG_BYTES = 4 * 2**20
@@ -103,9 +103,9 @@ class GatewaySettings(ServiceSettings):
     hedge_share: Annotated[float, Field(ge=0, le=0.1)] = 0.0
     """share of critical requests that a second worker may begin when their first token is overdue (http2); 0: none"""
 
-    keepalive_s: Annotated[float, Field(ge=1)] = 20.0
+    keepalive_s: Keepalive = 20.0
     """silence after which a peer is sent a PING; below the idle timeout of any proxy in between"""
-    keepalive_timeout_s: Annotated[float, Field(ge=1)] = 10.0
+    keepalive_timeout_s: Keepalive = 10.0
     """how long a peer may take to answer it before its connection is given up, with all calls on it"""
 
     @field_validator("resume_key_file")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import multiprocessing
 import os
 
@@ -13,6 +14,8 @@ from gateway.config import GatewaySettings
 from tidegate.garbage import leave_out_what_is_there
 from tidegate.telemetry.logs import set_up_logs
 from tidegate.telemetry.setup import setup
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def serve(settings: GatewaySettings) -> int:
@@ -28,7 +31,11 @@ def serve(settings: GatewaySettings) -> int:
 async def _serve(settings: GatewaySettings) -> int:
     telemetry = setup("tidegate-gateway", endpoint=settings.otlp_endpoint)
     try:
-        gateway = Gateway(settings, telemetry)
+        try:
+            gateway = Gateway(settings, telemetry)
+        except OSError as error:
+            _LOGGER.error("cannot write decision_log %s: %s", settings.decision_log, error.strerror)  # noqa: TRY400
+            return 1
         _end_with_parent(gateway)
         return await gateway.run()
     finally:

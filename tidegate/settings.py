@@ -11,10 +11,19 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, ValidationError
-from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+_LAST_PORT = 65535
 
 
 class ConfigError(Exception):
@@ -26,12 +35,16 @@ def check_address(address: str) -> str:
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal()):
         raise ValueError(f"{address!r} is not host:port")
+    if int(port) > _LAST_PORT:  # some take such a one modulo 65536
+        raise ValueError(f"{address!r}: a port is at most {_LAST_PORT}")
     return address
 
 
 Address = Annotated[str, AfterValidator(check_address)]
 OptionalAddress = Annotated[str, AfterValidator(lambda address: check_address(address) if address else address)]
 """Empty for none."""
+Keepalive = Annotated[float, Field(ge=1, le=86_400)]
+"""Seconds. gRPC takes them as milliseconds, in an integer of 32 bits."""
 
 
 class ServiceSettings(BaseSettings):
@@ -78,7 +91,9 @@ def read_settings(
 
     Raises ``ConfigError``; exits on ``--help`` and on flags that do not exist.
     """
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings, named as the flags are")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML file of settings: max_in_flight for --max-in-flight"
+    )
     parser.add_argument("--print-config", action="store_true", help="print the settings in effect and exit")
     flags = CliSettingsSource[argparse.ArgumentParser](kind, root_parser=parser)
     parsed = parser.parse_args(arguments)
@@ -86,15 +101,26 @@ def read_settings(
     if unknown:
         raise ConfigError("\n".join(f"{name}: no such setting" for name in unknown))
     try:
-        from_file = tomllib.loads(parsed.config.read_text(encoding="utf-8")) if parsed.config else {}
+        from_file = _from_file(kind, parsed.config) if parsed.config else {}
         return CliApp.run(kind, cli_args=parsed, cli_settings_source=flags, **from_file), parsed
     except OSError as error:
         raise ConfigError(f"{parsed.config}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{parsed.config}: {error}") from error
+    except SettingsError as error:  # of a table, which names it, but not its form
+        raise ConfigError(f"{error}: a table is given as a JSON object") from error
     except ValidationError as error:
         faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise ConfigError("\n".join(faults)) from error
+
+
+def _from_file(kind: type[ServiceSettings], path: Path) -> dict[str, Any]:
+    """What a TOML file says. Its keys become arguments of pydantic, which has some of its own: none of them gets by."""
+    values = tomllib.loads(path.read_text(encoding="utf-8"))
+    unknown = sorted(values.keys() - kind.model_fields.keys())
+    if unknown:
+        raise ConfigError("\n".join(f"{path}: {name}: no such setting" for name in unknown))
+    return values
 
 
 def _unknown_variables(kind: type[ServiceSettings]) -> set[str]:

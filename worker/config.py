@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from tidegate.settings import Address, OptionalAddress, ServiceSettings
+from tidegate.settings import Address, Keepalive, OptionalAddress, ServiceSettings
 
 _Count = Annotated[int, Field(ge=1)]
 _Seconds = Annotated[float, Field(gt=0)]
@@ -96,7 +96,7 @@ class WorkerSettings(ServiceSettings):
     data_plane: Literal["http2", "grpc"] = "http2"
     """what carries tokens: the HTTP/2 edge, or grpc.aio, which is slower and the reference"""
 
-    keepalive_s: Annotated[float, Field(ge=1)] = 20.0
+    keepalive_s: Keepalive = 20.0
     """silence after which a peer is sent a PING; below the idle timeout of any proxy in between"""
-    keepalive_timeout_s: Annotated[float, Field(ge=1)] = 10.0
+    keepalive_timeout_s: Keepalive = 10.0
     """how long a peer may take to answer it before its connection is given up, with all calls on it"""

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 
 from gateway.__main__ import main
 from gateway.config import GatewaySettings
+from tests.fakes.patience import PATIENCE_S
 from tidegate.settings import ConfigError, read_settings
 
 
@@ -53,6 +56,9 @@ def test_what_is_printed_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["--workers", "a:1,a:1"], "stands here twice"),
         (["--workers", "a:1", "--max-in-flight", "0"], "max_in_flight: Input should be greater than or equal to 1"),
         (["--workers", "a:1", "--config", "nowhere.toml"], "nowhere.toml: No such file"),
+        (["--workers", "a:1", "--keepalive-s", "inf"], "keepalive_s: Input should be less than or equal to 86400"),
+        (["--workers", "a:1", "--tenants", "gold"], "tenants.*JSON object"),
+        (["--workers", "a:1", "--tenants", '{"gold": {'], "tenants.*JSON object"),
     ],
 )
 def test_unusable_settings_are_named(arguments: list[str], message: str) -> None:
@@ -75,11 +81,36 @@ def test_an_address_has_a_port() -> None:
     assert "" == read(["--workers", "a:1", "--admin-listen", ""]).admin_listen
 
 
+def test_a_port_is_one_that_there_is() -> None:
+    """Some would take another one modulo 65536, and listen there."""
+    for flags in (["--listen", "a:65536"], ["--admin-listen", "a:99999"], ["--workers", "a:1,b:65536"]):
+        with pytest.raises(ConfigError, match="a port is at most 65535"):
+            read(["--workers", "a:1", *flags])
+
+
+def test_tenants_stand_in_a_variable_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is none is named."""
+    monkeypatch.setenv("TIDEGATE_GATEWAY_TENANTS", '{"gold": {"weight": 3}}')
+    assert 3.0 == read(["--workers", "a:1"]).tenants["gold"].weight
+    monkeypatch.setenv("TIDEGATE_GATEWAY_TENANTS", "gold")
+    with pytest.raises(ConfigError, match=r"tenants.*JSON object"):
+        read(["--workers", "a:1"])
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"cli_args = 1", b'_env_file = "x"'])
+def test_a_file_with_anything_else_is_named(tmp_path: Path, content: bytes) -> None:
+    """What is no text; and keys that the library behind the settings would take for its own."""
+    file = tmp_path / "gateway.toml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"gateway\.toml: "):
+        read(["--workers", "a:1", "--config", str(file)])
+
+
 def test_unknown_keys_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the file, in the environment and on the command line."""
     file = tmp_path / "gateway.toml"
     file.write_text('workers = ["a:1"]\nworker = "b:1"\n', encoding="utf-8")
-    with pytest.raises(ConfigError, match="worker: Extra inputs"):
+    with pytest.raises(ConfigError, match="worker: no such setting"):
         read(["--config", str(file)])
     with pytest.raises(SystemExit):
         read(["--worker-s", "a:1"])
@@ -100,6 +131,14 @@ def test_unusable_settings_end_the_process_with_2(capsys: pytest.CaptureFixture[
     """The fault stands on standard error."""
     assert 2 == main([])
     assert "workers: Field required" in capsys.readouterr().err
+
+
+def test_a_decision_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """And the process ends with 1, as where it cannot listen."""
+    command = [sys.executable, "-m", "gateway", "--workers", "a:1", "--decision-log", str(tmp_path / "none/log")]
+    ended = subprocess.run(command, capture_output=True, check=False, timeout=PATIENCE_S)
+    assert (1, 1) == (ended.returncode, ended.stderr.count(b"\n"))
+    assert f"cannot write decision_log {tmp_path}/none/log: No such file".encode() in ended.stderr
 
 
 def test_tenants_have_sections_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

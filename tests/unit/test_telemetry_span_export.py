@@ -124,6 +124,20 @@ def test_a_full_batch_is_sent_at_once() -> None:
     assert [["a", "b"]] == collector.batches
 
 
+@pytest.mark.parametrize("value", ["many", "0", "-1", "1.5"])
+def test_a_variable_that_is_no_number_is_not_obeyed(
+    value: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is named in the log, and the service starts."""
+    for name in ("MAX_EXPORT_BATCH_SIZE", "MAX_QUEUE_SIZE", "SCHEDULE_DELAY"):
+        monkeypatch.setenv(f"OTEL_BSP_{name}", value)
+    collector = Collector()
+    with exporting(collector) as (_, tracer):
+        ended(tracer, "a")
+    assert [["a"]] == collector.batches
+    assert f"OTEL_BSP_MAX_QUEUE_SIZE={value} is no number from 1: 2048" in caplog.text
+
+
 def test_what_is_left_is_sent_at_the_end() -> None:
     """In the order in which the spans ended; then the exporter ends, too."""
     collector = Collector()

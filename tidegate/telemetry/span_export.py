@@ -47,15 +47,30 @@ class Exporter(Protocol):
         """Give up what is being sent."""
 
 
+def _number(variable: str, default: int) -> int:
+    """What OpenTelemetry's variable says, if it is a number from 1; otherwise its default, as for a sampler."""
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        return default
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        _LOGGER.warning("%s=%s is no number from 1: %d", variable, text, default)
+        return default
+    return number
+
+
 class SpanExport:
     """The queue of ended spans, and the thread that sends them. From any thread."""
 
     def __init__(self, exporter: Exporter) -> None:
         """Queue, batches and delay are as OpenTelemetry's variables (OTEL_BSP_...) say, for which it has defaults."""
         self._exporter = exporter
-        self._capacity = int(os.environ.get(OTEL_BSP_MAX_QUEUE_SIZE, "2048"))
-        self._batch = int(os.environ.get(OTEL_BSP_MAX_EXPORT_BATCH_SIZE, "512"))
-        self._delay_s = float(os.environ.get(OTEL_BSP_SCHEDULE_DELAY, "5000")) / 1e3
+        self._capacity = _number(OTEL_BSP_MAX_QUEUE_SIZE, 2048)
+        self._batch = _number(OTEL_BSP_MAX_EXPORT_BATCH_SIZE, 512)
+        self._delay_s = _number(OTEL_BSP_SCHEDULE_DELAY, 5000) / 1e3
         self._room = self._capacity  # for further traces
         self.cohort = min(_WRITTEN_AT_ONCE, self._batch)
         self.ended: deque[Span] = deque()
