@@ -102,6 +102,25 @@ def test_flood_ends_the_connection_and_is_named(abuse: Abuse, flood: Flood) -> N
     assert {} == server.connection.streams.open
 
 
+def test_pings_that_answer_data_are_no_flood() -> None:
+    """So a client estimates the bandwidth; on a short way, for each token. Others are counted meanwhile, too."""
+    server = ServerUnderTest()
+    server.send(server.request(1))
+    stream = server.connection.streams.open[1]
+    ping = PingFrame(opaque_data=b"estimate")
+    for _ in range(3_000):
+        stream.send_data(b"token")
+        server.send(WindowUpdateFrame(0, 5), WindowUpdateFrame(1, 5), ping)
+        assert ["DataFrame", "PingFrame"] == [type(frame).__name__ for frame in server.replies()]
+    spent = 0
+    while not server.connection.is_finished:
+        stream.send_data(b"token")
+        server.send(WindowUpdateFrame(0, 5), WindowUpdateFrame(1, 5), ping, ping)
+        server.connection.take_output()
+        spent += 1
+    assert Limits().pings.burst + 1 == spent
+
+
 def test_budget_refills_with_time() -> None:
     """An honest peer's frames are paid for by time."""
     clock = ManualClock()

@@ -70,7 +70,7 @@ class Limits:
     keepalive_timeout_s: float = 10.0
     # A client that cancels everything it has open is honest; one that goes on opening and cancelling is not.
     resets: Allowance = Allowance(burst=2_000, per_s=200.0)
-    # gRPC pings once per round trip while it estimates bandwidth.
+    # Without any DATA from us since the one before.
     pings: Allowance = Allowance(burst=500, per_s=50.0)
     settings: Allowance = Allowance(burst=20, per_s=1.0)
     empty_frames: Allowance = Allowance(burst=100, per_s=10.0)

@@ -21,11 +21,11 @@ class Outbound:
     one frame each.
     """
 
-    __slots__ = ("_block_sent", "_parts", "_ready", "_wake", "is_paused", "window", "written_parts")
+    __slots__ = ("_block_sent", "_granted_bytes", "_parts", "_ready", "_wake", "is_paused", "window", "written_parts")
 
     def __init__(self, wake: Callable[[], None]) -> None:
         """``wake`` is called when there is output after there was none."""
-        self.window = DEFAULT_WINDOW_BYTES
+        self.window = self._granted_bytes = DEFAULT_WINDOW_BYTES
         self.is_paused = False
         self.written_parts = 0  # how many pieces of output were taken so far; a DATA frame is two
         self._wake = wake
@@ -46,6 +46,11 @@ class Outbound:
             self._wake()
         parts.append(header)
         parts.append(payload)
+
+    @property
+    def sent_data_bytes(self) -> int:
+        """Of DATA, so far."""
+        return self._granted_bytes - self.window
 
     def take_output(self) -> bytes:
         """All that was written since the last call."""
@@ -79,6 +84,7 @@ class Outbound:
     def widen(self, increment: int) -> None:
         """The peer has widened the connection's window. Raises ``WindowOverflowError``."""
         self.window = widened(self.window, increment)
+        self._granted_bytes += increment
         self.pump()
 
     def pause(self) -> None:
