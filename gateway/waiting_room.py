@@ -172,7 +172,12 @@ class WaitingRoom:
 
     def come_back(self, guest: Guest, lease: Lease, failure: RpcError | None) -> None:
         """``guest`` has been to a worker and is here again. Raises ``GatewayError`` when it may not."""
-        self._fleet.refuse_poison(guest.prepared.demand)
+        line = self._line(guest.model)
+        try:
+            self._fleet.refuse_poison(guest.prepared.demand)
+        except GatewayError:
+            line.released(guest, 0)  # it does not get back into the line, and holds nothing any more
+            raise
         tokens = guest.tokens
         if failure is not None and judge(failure).error is KvExhaustedError:
             tokens = max(tokens, _needed_tokens(failure, lease))
@@ -180,7 +185,6 @@ class WaitingRoom:
             guest.retry_hint_s = min((hint for hint in hints if hint is not None), default=None)
         else:
             self._intake.begin_anew(guest)
-        line = self._line(guest.model)
         line.put_back(guest, tokens=min(tokens, guest.prepared.demand.need_tokens))
         self._serve(line)
 

@@ -7,13 +7,16 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
+from gateway.errors import RequestQuarantinedError
+from gateway.policy.demand import Demand
 from gateway.replay import replay
 from tests.fakes.clock import leap
 from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_gateway import RunningGateway, running_gateway, text_of, text_request
-from tests.fakes.scripted_worker import HANG, ScriptedWorker, answer, at_capacity, load_report, serving
+from tests.fakes.scripted_worker import HANG, ScriptedWorker, answer, at_capacity, load_report, refusal, serving
 from tidegate.inference.v1 import generation_pb2
 from tidegate.worker.v1 import worker_service_pb2
 
@@ -92,6 +95,26 @@ async def test_a_refusal_for_want_of_room_is_not_the_clients(stack: AsyncExitSta
     await worker.push()
     responses, error = await gateway.generate(text_request())
     assert ("yes", None, 2) == (text_of(responses), error, len(worker.jobs))
+
+
+async def test_who_may_not_come_back_from_a_lost_worker_holds_nothing(
+    stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or its tenant would seem to hold more than its share for ever."""
+    worker = ScriptedWorker(scripts=[[refusal(grpc.StatusCode.UNAVAILABLE, "ENGINE_DEAD")]])
+    gateway = await start(stack, worker, load={})
+    fleet, seen = gateway.gateway.fleet, []
+
+    def convicted_meanwhile(demand: Demand) -> None:
+        seen.append(demand)
+        if len(seen) > 1:
+            raise RequestQuarantinedError("convicted by what others saw")
+
+    monkeypatch.setattr(fleet, "refuse_poison", convicted_meanwhile)
+    error = await gateway.error(text_request())
+    (model,) = fleet.models.values()
+    headroom = gateway.gateway.waiting_room._line(model)._headroom
+    assert ("REQUEST_QUARANTINED", 0, {}) == (error.reason, headroom._held_requests, headroom._held)
 
 
 async def test_who_waits_in_vain_is_told_what_was_missing(stack: AsyncExitStack) -> None:
