@@ -20,6 +20,7 @@ from vllm.v1.engine.detokenizer import FastIncrementalDetokenizer
 from vllm.v1.engine.exceptions import EngineDeadError as VllmEngineDeadError
 from vllm.v1.engine.output_processor import OutputProcessor, OutputProcessorOutput
 
+from worker.bounded_text import BoundedStream
 from worker.engine import EngineDeadError, EngineError, EngineOutput, GenerationJob
 from worker.output_port import OutputPort
 from worker.vllm_output import engine_finish, engine_output
@@ -109,6 +110,7 @@ class StepProcessor(OutputProcessor):  # type: ignore[misc] # vLLM is untyped he
             return
         if not reader.is_cleaned and (tail := _context(detokenizer.tokenizer, state.prompt_token_ids)):
             detokenizer.stream = DecodeStream(ids=tail, skip_special_tokens=detokenizer.skip_special_tokens)
+        detokenizer.stream = BoundedStream(detokenizer.stream)
         if reader.is_plain and not detokenizer.stop:
             reader.decode = detokenizer.decode_next
 

@@ -249,6 +249,19 @@ def test_outputs_are_those_of_vllms_own_processor(tokenizer: Any, case: Case) ->
     assert str(their_statistics) == str(our_statistics)
 
 
+@pytest.mark.parametrize("stop", [(), ("k",)])
+def test_of_tokens_that_are_no_characters_the_text_is_the_same_and_sooner(
+    tokenizer: Any, stop: tuple[str, ...]
+) -> None:
+    """By itself vLLM decodes all of them with each that follows, and has a text when a character comes."""
+    steps = [[token] for token in (*b"a", *[0xFF] * 200, *b"ok", *[0xFF] * 200, *"ü".encode())]
+    case = Case(steps=steps[:203] if stop else steps, stop=stop, reason=None if stop else "LENGTH")
+    ours, _ = _by_us(tokenizer, case)
+    theirs, _ = _by_vllm(tokenizer, case)
+    assert "".join(output.outputs[0].text for output in theirs) == "".join(output.text for output in ours)
+    assert "".join(output.text for output in ours[:101])[1:50] == "\N{REPLACEMENT CHARACTER}" * 49
+
+
 def test_a_decoder_at_work_is_not_replaced(tokenizer: Any) -> None:
     """An output that overtakes the preparing of its reader is decoded by vLLM's own, and so is all behind it."""
     from vllm.v1.engine.output_processor import OutputProcessor

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
 
+from worker.bounded_text import BoundedStream
 from worker.token_text import TokenText
 
 _TOKENIZER = Tokenizer.from_file("worker/sim_model/tokenizer.json")
@@ -35,6 +37,21 @@ class _Counting:
         return str(_TOKENIZER.decode(token_ids))
 
 
+class _CountingStream:
+    """Counts its steps."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def step(self, tokenizer: object, token_id: int) -> None:
+        del tokenizer, token_id
+        self.steps += 1
+
+
+def _stream() -> DecodeStream:
+    return DecodeStream(ids=_PROMPT, skip_special_tokens=True)
+
+
 @given(st.lists(st.one_of(_WHOLE, _PARTS, _RUNS), max_size=6).map(lambda parts: list(chain.from_iterable(parts))))
 def test_one_by_one_tokens_have_the_text_that_they_have_together(token_ids: list[int]) -> None:
     """But for the end, which may yet become a character."""
@@ -45,6 +62,16 @@ def test_one_by_one_tokens_have_the_text_that_they_have_together(token_ids: list
     assert whole[len(told) :].strip(_REPLACEMENT) == ""
 
 
+@given(st.lists(st.one_of(_WHOLE, _PARTS, _RUNS), max_size=6).map(lambda parts: list(chain.from_iterable(parts))))
+def test_a_bounded_stream_tells_what_an_unbounded_one_does(token_ids: list[int]) -> None:
+    """Some of it earlier."""
+    subject, unbounded = (BoundedStream(_stream()), _stream())
+    told = "".join(subject.step(_TOKENIZER, token_id) or "" for token_id in token_ids)
+    expected = "".join(unbounded.step(_TOKENIZER, token_id) or "" for token_id in token_ids)
+    assert told.startswith(expected)
+    assert told[len(expected) :].strip(_REPLACEMENT) == ""
+
+
 @pytest.mark.parametrize("token_id", [_BROKEN, _WITHOUT_TEXT])
 def test_tokens_that_are_no_characters_are_not_decoded_again_for_ever(token_id: int) -> None:
     """Somebody can ask for thousands of them, one after the other, and others wait meanwhile."""
@@ -52,4 +79,15 @@ def test_tokens_that_are_no_characters_are_not_decoded_again_for_ever(token_id: 
     subject = TokenText(counting, _PROMPT)  # type: ignore[arg-type] # as far as it is asked
     for _ in range(2_000):
         subject.decode(token_id)
+    assert counting.tokens < 2_000 * 100
+
+
+@pytest.mark.parametrize("token_id", [_BROKEN, _WITHOUT_TEXT])
+def test_a_bounded_stream_leaves_the_unbounded_one_in_time(token_id: int) -> None:
+    """Before its cost is felt."""
+    stream, counting = _CountingStream(), _Counting()
+    subject = BoundedStream(stream)  # type: ignore[arg-type] # as far as it is asked
+    for _ in range(2_000):
+        subject.step(counting, token_id)  # type: ignore[arg-type] # as far as it is asked
+    assert stream.steps < 100
     assert counting.tokens < 2_000 * 100
