@@ -102,6 +102,18 @@ def test_flood_ends_the_connection_and_is_named(abuse: Abuse, flood: Flood) -> N
     assert {} == server.connection.streams.open
 
 
+def test_resets_of_streams_that_run_are_no_flood() -> None:
+    """However many a client, or a proxy's client, leaves at once; those for which nothing was done yet are counted."""
+    server = ServerUnderTest()
+    ids = range(1, 10_000, 2)
+    for stream_id in ids:
+        server.send(server.request(stream_id, end_stream=True))
+        server.connection.streams.open[stream_id].send_headers(b"\x88")
+    server.send(*(RstStreamFrame(stream_id, ErrorCode.CANCEL) for stream_id in ids))
+    assert not server.connection.is_finished
+    assert not server.connection.streams.open
+
+
 def test_pings_that_answer_data_are_no_flood() -> None:
     """So a client estimates the bandwidth; on a short way, for each token. Others are counted meanwhile, too."""
     server = ServerUnderTest()

@@ -83,8 +83,9 @@ class Exchanges:
             raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on an idle stream")
         stream = self._streams.open.get(stream_id)
         # A server resets what we have opened, as often as we give it reason to, be it for a client of ours.
-        # A client that resets a stream which we have answered has paid for it with a whole request.
-        if not self._is_client and (stream is None or stream.can_send):
+        # A client that resets a stream which we have answered, or begun to answer, has paid for it with a request that
+        # was served. One that leaves takes thousands of these with it, and others may stay behind the same proxy.
+        if not self._is_client and (stream is None or (stream.can_send and not stream.has_answered)):
             self._session.spend(Abuse.RAPID_RESET)
         if stream is not None:
             stream.discard()

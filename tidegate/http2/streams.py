@@ -135,6 +135,7 @@ class Stream:
         "checks_content",
         "content_bytes_left",
         "handler",
+        "has_answered",
         "has_head",
         "id",
         "is_queued",
@@ -158,6 +159,7 @@ class Stream:
         self.backlog_bytes = 0
         self.is_queued = False  # for a turn in Outbound.pump
         self.receive_window = ReceiveWindow(receive_window)
+        self.has_answered = False  # whether we have sent a head, and go on
         self.has_head = False  # whether the peer's next field section is its trailers
         self.content_bytes_left: int | None = None  # of a peer that announced a content-length
         self.checks_content = True  # whether DATA may be wrong here: no head yet, or a content-length to keep
@@ -200,6 +202,7 @@ class Stream:
         if end_stream:
             self._end_with(frames)
         else:
+            self.has_answered = True
             self._outbound.write(frames)
 
     def send_data(self, payload: bytes, *, end_stream: bool = False) -> bool:
