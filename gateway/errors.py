@@ -15,6 +15,9 @@ from tidegate.rpc.status import INFERENCE_DOMAIN, RpcError, Violation
 
 Reason = error_reason_pb2.ErrorReason
 
+# A message stands in the trailers twice, as it is and in the details, where the violations stand once more.
+_MOST_IN_MESSAGE, _MOST_CHARACTERS = 8, 512
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorSpec:
@@ -52,10 +55,12 @@ class InvalidRequestError(GatewayError):
     """One or more fields are invalid."""
 
     def __init__(self, violations: Sequence[Violation]) -> None:
-        """Name all ``violations`` in the message; at least one."""
-        named = "; ".join(f"{v.field}: {v.description}" for v in violations[:8])
-        more = f"; and {len(violations) - 8} more" if len(violations) > 8 else ""  # noqa: PLR2004 - keeps trailers small
-        super().__init__(f"invalid request: {named}{more}", violations=violations)
+        """There is at least one of ``violations``. The details have all, the message the first ones."""
+        named = [f"{v.field}: {v.description}" for v in violations[:_MOST_IN_MESSAGE]]
+        while len(named) > 1 and sum(map(len, named)) > _MOST_CHARACTERS:
+            named.pop()
+        more = f"; and {len(violations) - len(named)} more" if len(violations) > len(named) else ""
+        super().__init__(f"invalid request: {'; '.join(named)}{more}", violations=violations)
 
 
 class ChatTemplateRejectedError(GatewayError):

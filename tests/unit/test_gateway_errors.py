@@ -5,7 +5,11 @@ from grpc import StatusCode
 
 from gateway import errors
 from gateway.errors import ERROR_TABLE, GatewayError, NoWorkerAvailableError, to_rpc
+from gateway.violations import Violations
+from tidegate.http2.fields import list_bytes
+from tidegate.http2.server_call import RESPONSE_HEAD
 from tidegate.inference.v1 import error_reason_pb2
+from tidegate.rpc.http2_status import to_status
 from tidegate.rpc.status import Violation
 
 
@@ -40,6 +44,18 @@ def test_long_lists_of_violations_are_cut_in_the_message_only() -> None:
     error = errors.InvalidRequestError(violations)
     assert str(error).endswith("and 2 more")
     assert 10 == len(to_rpc(error).violations)
+
+
+@pytest.mark.parametrize("size", [30, 60, 100, 250, 500, 1_100])
+def test_however_much_is_wrong_clients_take_it(size: int) -> None:
+    """Of trailers beyond 8 KiB grpc's clients make an error of their own, which tells to come again."""
+    violations = Violations()
+    for _ in range(100):
+        violations.add("constraint.json_schema", "x" * (size - len("constraint.json_schema")))
+    with pytest.raises(errors.InvalidRequestError) as caught:
+        violations.raise_if_any()
+    fields = [*RESPONSE_HEAD, *to_status(to_rpc(caught.value)).fields()]
+    assert list_bytes(fields) <= 8_192
 
 
 @pytest.mark.parametrize("spec", ERROR_TABLE.values(), ids=lambda spec: error_reason_pb2.ErrorReason.Name(spec.reason))
