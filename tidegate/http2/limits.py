@@ -60,8 +60,10 @@ class Limits:
     max_header_list_bytes: int = 16 * 2**10
     max_header_block_bytes: int = 32 * 2**10
     max_continuations: int = 16
-    # Output that the peer does not read, DATA excluded since it waits in its stream.
-    max_unread_bytes: int = 2**20
+    # Output that the peer has not read, DATA excluded since it waits in its stream. All streams may end at once, with
+    # some hundred bytes for each; of more than the second bound, a part has to be read within seconds.
+    max_unread_bytes: int = 8 * 2**20
+    max_unread_bytes_at_rest: int = 2**20
     # How long a peer may take nothing of an answer that is complete; None for ever.
     unread_timeout_s: float | None = 60.0
     preface_timeout_s: float = 10.0

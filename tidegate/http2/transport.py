@@ -29,6 +29,7 @@ _HIGH_WATER_BYTES: Final = 64 * 2**10
 _LOW_WATER_BYTES: Final = 16 * 2**10
 _CLOSE_TIMEOUT_S: Final = 5.0
 _TARPIT_S: Final = 1.0
+_REST_S: Final = 2.0
 _MAX_HELD: Final = 500
 
 
@@ -111,6 +112,8 @@ class Transport:
         self._is_closing = False
         self._end: asyncio.TimerHandle | None = None  # of a socket that is closing
         self._is_held = False
+        self._unread_bytes: int | None = None  # when last looked at, while they are many
+        self._unread_at_s = 0.0
         self.peer = ""
         # Done once the peer has said its first words: until then nobody knows its limits, or that it speaks HTTP/2.
         self.greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -169,6 +172,7 @@ class Transport:
 
     def resume_writing(self) -> None:
         """The socket has caught up."""
+        self._unread_bytes = None
         self.connection.outbound.resume()
 
     @property
@@ -209,7 +213,15 @@ class Transport:
             self._check_unread()
 
     def _check_unread(self) -> None:
-        if self.buffered_bytes > self._endpoint.limits.max_unread_bytes:
+        limits, unread_bytes = self._endpoint.limits, self.buffered_bytes
+        if unread_bytes <= limits.max_unread_bytes_at_rest:
+            self._unread_bytes = None
+            return
+        is_at_rest, now_s = False, self._endpoint.clock()
+        if self._unread_bytes is None or now_s - self._unread_at_s >= _REST_S:
+            is_at_rest = self._unread_bytes is not None and unread_bytes >= self._unread_bytes
+            self._unread_bytes, self._unread_at_s = unread_bytes, now_s
+        if is_at_rest or unread_bytes > limits.max_unread_bytes:
             self._is_closing = True
             message = "replies are not read"
             self.connection.fail(Http2ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, message, abuse=Abuse.UNREAD_REPLIES))
