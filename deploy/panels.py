@@ -8,6 +8,7 @@ python -m deploy.panels --prometheus http://HOST:9090
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import math
 import re
@@ -86,6 +87,9 @@ def main() -> int:
         lines = list(shown(prometheus(options.prometheus), options.wanted))
     except urllib.error.URLError as error:
         sys.stderr.write(f"{options.prometheus} does not answer: {error.reason}\n")
+        return 1
+    except (OSError, http.client.HTTPException, ValueError, KeyError):
+        sys.stderr.write(f"{options.prometheus} does not answer as Prometheus does\n")
         return 1
     if not lines:
         titles = (row for _, rows in ALL.values() for row in rows)

@@ -108,7 +108,7 @@ class FakeInference(inference_service_pb2_grpc.InferenceServiceServicer):
         end = begin + self.page_size
         return inference_service_pb2.ListModelsResponse(
             models=[
-                model_pb2.Model(name=name, limits=model_pb2.ModelLimits(context_length=2048))
+                model_pb2.Model(name=name, limits=model_pb2.ModelLimits(context_length=2048, vocabulary_size=1000))
                 for name in self.models[begin:end]
             ],
             next_page_token=str(end) if end < len(self.models) else "",

@@ -11,6 +11,8 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
 
 import grpc
 import pytest
@@ -28,17 +30,17 @@ class _Ended:
     notes: str
 
 
-async def _tidegate(*arguments: str, stdin: str = "") -> _Ended:
+async def _tidegate(*arguments: str, stdin: str = "", out: IO[bytes] | None = None) -> _Ended:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tidegate.client", *arguments),
         stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
+        stdout=out or asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(PATIENCE_S):
-        out, notes = await process.communicate(stdin.encode())
+        printed, notes = await process.communicate(stdin.encode(errors="surrogateescape"))
     assert process.returncode is not None
-    return _Ended(process.returncode, out.decode(), notes.decode())
+    return _Ended(process.returncode, (printed or b"").decode(), notes.decode())
 
 
 @pytest.fixture
@@ -254,6 +256,42 @@ async def test_doctor_stops_at_the_first_failure() -> None:
 async def test_a_wrong_command_line_exits_2() -> None:
     """The convention of shells."""
     assert 2 == (await _tidegate("chat", "--temperature", "3", "hi")).code
+
+
+async def test_a_question_that_is_no_utf8_is_a_wrong_command_line() -> None:
+    """From stdin."""
+    ended = await _tidegate("chat", stdin="a\udcff")
+    assert 2 == ended.code, ended.notes
+    assert "not UTF-8" in ended.notes
+
+
+async def test_what_cannot_be_written_is_told(target: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A full disk; a home that is a file."""
+    with Path("/dev/full").open("wb") as full:  # noqa: ASYNC230 - a device
+        ended = await _tidegate("chat", "--target", target, "hi", out=full)
+    assert (1, "[Errno 28] No space left on device") == (ended.code, ended.notes.strip())
+    (home := tmp_path / "home").touch()
+    monkeypatch.setenv("TIDEGATE_HOME", str(home))
+    ended = await _tidegate("demo", "--engine", "sim")
+    assert 1 == ended.code
+    assert f"'{home}" in ended.notes
+    assert "Traceback" not in ended.notes
+
+
+async def test_figures_of_nothing_are_null(service: FakeInference, target: str) -> None:
+    """All requests of a burst were refused; JSON has no NaN."""
+    service.scripts = [[refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "WAIT_TOO_LONG", retry_after_s=1)]]
+    ended = await _tidegate("bench", "--target", target, "--concurrency", "2", "--json")
+    assert 1 == ended.code
+    assert "NaN" not in ended.out
+    assert ({"WAIT_TOO_LONG": 2}, None) == ((figures := json.loads(ended.out))["failed"], figures["ttft_p50_ms"])
+
+
+async def test_health_of_the_other_service_is_told_as_that(target: str) -> None:
+    """The health service itself says NOT_FOUND, and no word more."""
+    ended = await _tidegate("health", "--worker", "--target", target)
+    assert 3 == ended.code
+    assert f"{target} has no tidegate.worker.v1.WorkerService: it is a gateway, perhaps" in ended.notes
 
 
 async def test_health_is_for_health_checks(target: str) -> None:

@@ -46,7 +46,10 @@ def test_an_error_is_told_with_fields_wait_and_remedy() -> None:
     [
         (grpc.StatusCode.INVALID_ARGUMENT, ExitCode.REFUSED),
         (grpc.StatusCode.NOT_FOUND, ExitCode.REFUSED),
+        (grpc.StatusCode.FAILED_PRECONDITION, ExitCode.REFUSED),
+        (grpc.StatusCode.ABORTED, ExitCode.FAILED),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, ExitCode.BUSY),
+        (grpc.StatusCode.UNIMPLEMENTED, ExitCode.UNAVAILABLE),
         (grpc.StatusCode.UNAVAILABLE, ExitCode.UNAVAILABLE),
         (grpc.StatusCode.DEADLINE_EXCEEDED, ExitCode.DEADLINE),
         (grpc.StatusCode.INTERNAL, ExitCode.SERVER_DEFECT),

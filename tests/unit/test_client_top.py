@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from collections.abc import Iterator
@@ -124,3 +125,25 @@ async def test_without_a_gateway_it_ends_with_unavailable(capsys: pytest.Capture
     """And says where it looked."""
     assert ExitCode.UNAVAILABLE is await top("127.0.0.1:1", interval_s=1, is_once=True, json_lines=False)
     assert "http://127.0.0.1:1/status.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("answer", [b"\x00\x00\x18\x04\x00\x00\x00\x00\x00", b""])
+async def test_a_port_that_speaks_something_else_is_told(answer: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    """As that of gRPC does, which is mistaken for the admin port."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    async with server:
+        assert ExitCode.UNAVAILABLE is await top(f"{host}:{port}", interval_s=1, is_once=True, json_lines=False)
+    assert f"no status at http://{host}:{port}/status.json: it does not speak HTTP/1" in capsys.readouterr().err
+
+
+async def test_an_address_that_is_none_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is a local mistake, and no traceback."""
+    assert ExitCode.UNAVAILABLE is await top("a b", interval_s=1, is_once=True, json_lines=False)
+    assert "no status at http://a b/status.json" in capsys.readouterr().err

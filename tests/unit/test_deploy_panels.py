@@ -1,6 +1,10 @@
 from __future__ import annotations
 
-from deploy.panels import Series, shown
+import pytest
+
+from deploy.panels import Series, main, shown
+from tidegate.telemetry.admin import AdminServer, Page
+from tidegate.telemetry.metrics import Metrics
 
 
 def answer(query: str) -> Series:
@@ -41,3 +45,15 @@ def test_a_row_is_shown_whole() -> None:
     titles = [line for line in shown(answer, "WHO IS refused") if line.startswith("  ") and line[2] != " "]
     assert ["Refusals by tenant", "Refusals by reason"] == [title.strip().partition(".")[0] for title in titles[:2]]
     assert [] == list(shown(answer, "no such title"))
+
+
+def test_a_port_that_is_no_prometheus_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It answers, and not as Prometheus does."""
+    page = Page(content_type="application/json", content=lambda: b"{}")
+    server = AdminServer("127.0.0.1:0", Metrics().registry, {"/api/v1/query": page})
+    monkeypatch.setattr("sys.argv", ["panels", "--prometheus", f"http://{server.address}"])
+    assert 1 == main()
+    server.close()
+    assert f"http://{server.address} does not answer as Prometheus does\n" == capsys.readouterr().err

@@ -22,6 +22,19 @@ from rich.console import Console
 from tidegate.client import bench as benching
 from tidegate.client import catalogue
 from tidegate.client import chat as chatting
+from tidegate.client.arguments import (
+    Listen,
+    MaxOutputTokens,
+    Model,
+    OutputTokens,
+    PromptTokens,
+    Seed,
+    System,
+    Target,
+    TimeoutSeconds,
+    check_text,
+    read_stdin,
+)
 from tidegate.client.child import ChildFailedError
 from tidegate.client.demo import demo as run_demo
 from tidegate.client.doctor import print_findings
@@ -44,8 +57,6 @@ app = typer.Typer(
     ),
 )
 
-Target = Annotated[str, typer.Option(envvar="TIDEGATE_TARGET", help="Address of the gateway, host:port.")]
-Model = Annotated[str | None, typer.Option(help="Model to ask; the first one served by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 Engine = Annotated[EngineKind, typer.Option(help="vllm; or sim: made-up tokens at the pace of a GPU, for a first try.")]
 ModelDir = Annotated[
@@ -75,15 +86,17 @@ def tidegate(
 
 @app.command()
 def chat(  # noqa: PLR0913 - one argument per option
-    prompt: Annotated[str | None, typer.Argument(help="One question. Without it: a conversation, or stdin.")] = None,
+    prompt: Annotated[
+        str | None, typer.Argument(callback=check_text, help="One question. Without it: a conversation, or stdin.")
+    ] = None,
     *,
     target: Target = _DEFAULT_TARGET,
     model: Model = None,
-    system: Annotated[str | None, typer.Option(help="System message.")] = None,
-    max_output_tokens: Annotated[int | None, typer.Option(min=1, help="The most tokens of an answer.")] = None,
+    system: System = None,
+    max_output_tokens: MaxOutputTokens = None,
     temperature: Annotated[float | None, typer.Option(min=0, max=2, help="0 is greedy.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one answer.")] = 300.0,
+    seed: Seed = None,
+    timeout: TimeoutSeconds = 300.0,
     json_lines: Json = False,
 ) -> None:
     """Ask one question, or hold a conversation. Ctrl-C stops a running answer."""
@@ -97,11 +110,11 @@ def chat(  # noqa: PLR0913 - one argument per option
         timeout_s=timeout,
     )
     view = _view(json_lines=json_lines)
-    if prompt is None and sys.stdin.isatty():
+    if prompt is None and sys.stdin is not None and sys.stdin.isatty():
         import readline  # noqa: F401, PLC0415 - gives input() its line editing, as soon as it is imported
 
         raise typer.Exit(chatting.converse(options, view))
-    question = sys.stdin.read() if prompt in {None, "-"} else prompt
+    question = read_stdin() if prompt is None or prompt == "-" else prompt
     _finish(chatting.ask_once(options, question, view), view)
 
 
@@ -113,15 +126,15 @@ def models(*, target: Target = _DEFAULT_TARGET, json_lines: Json = False) -> Non
 
 @app.command()
 def tokenize(
-    prompt: Annotated[str, typer.Argument(help="A question; `-` reads it from stdin.")],
+    prompt: Annotated[str, typer.Argument(callback=check_text, help="A question; `-` reads it from stdin.")],
     *,
     target: Target = _DEFAULT_TARGET,
     model: Model = None,
-    system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    system: System = None,
     json_lines: Json = False,
 ) -> None:
     """Show what the model would be given: the rendered prompt and its token ids."""
-    question = sys.stdin.read() if prompt == "-" else prompt
+    question = read_stdin() if prompt == "-" else prompt
     printing = catalogue.print_tokens(target, model, question, system=system, json_lines=json_lines)
     _finish(printing, _view(json_lines=json_lines))
 
@@ -181,8 +194,8 @@ def bench(  # noqa: PLR0913 - one argument per option
     model: Model = None,
     concurrency: Annotated[str, typer.Option(help="Requests sent at once; several, separated by commas.")] = "1,32",
     rounds: Annotated[int, typer.Option(min=1, help="How often each burst is repeated.")] = 1,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Length of each prompt.")] = 512,
-    output_tokens: Annotated[int, typer.Option(min=1, help="Length of each answer.")] = 128,
+    prompt_tokens: PromptTokens = 512,
+    output_tokens: OutputTokens = 128,
     seed: Annotated[int, typer.Option(help="Chooses the prompts.")] = 0,
     json_lines: Json = False,
 ) -> None:
@@ -190,7 +203,9 @@ def bench(  # noqa: PLR0913 - one argument per option
     try:
         bursts = [int(count) for count in concurrency.split(",")]
     except ValueError:
-        raise typer.BadParameter("numbers, separated by commas", param_hint="--concurrency") from None
+        bursts = []
+    if not bursts or min(bursts) < 1:
+        raise typer.BadParameter("numbers from 1, separated by commas", param_hint="--concurrency")
     options = benching.BenchOptions(
         target=target,
         model=model,
@@ -206,7 +221,7 @@ def bench(  # noqa: PLR0913 - one argument per option
 @app.command()
 def demo(
     *,
-    prompt: Annotated[str, typer.Option(help="What to ask.")] = "What is the capital of France?",
+    prompt: Annotated[str, typer.Option(callback=check_text, help="What to ask.")] = "What is the capital of France?",
     engine: Engine = EngineKind.VLLM,
     model_dir: ModelDir = None,
 ) -> None:
@@ -219,7 +234,7 @@ def demo(
 @app.command()
 def serve(
     *,
-    listen: Annotated[str, typer.Option(help="Where the gateway listens, host:port.")] = _DEFAULT_TARGET,
+    listen: Listen = _DEFAULT_TARGET,
     engine: Engine = EngineKind.VLLM,
     model_dir: ModelDir = None,
 ) -> None:
@@ -243,6 +258,11 @@ def _finish(command: Coroutine[Any, Any, ExitCode | None], view: AnswerView) -> 
         _NOTES.print(f"[red]{error}[/]. The end of {error.log_path}:", highlight=False, soft_wrap=True)
         for line in error.tail:
             _NOTES.print(f"  {line}", style="dim", markup=False, highlight=False, soft_wrap=True)
+        code = ExitCode.FAILED
+    except BrokenPipeError:  # typer knows what to do
+        raise
+    except OSError as error:
+        _NOTES.print(f"{error}", style="red", markup=False, highlight=False, soft_wrap=True)
         code = ExitCode.FAILED
     except (KeyboardInterrupt, asyncio.CancelledError):
         code = ExitCode.INTERRUPTED

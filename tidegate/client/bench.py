@@ -94,7 +94,7 @@ async def bench(options: BenchOptions, *, json_lines: bool) -> ExitCode:
             typer.echo(f"{'at once':>8} {'TTFT p50 ms':>12} {'p99':>8} {'ITL p50 ms':>11} {'tok/s':>8}  failed")
         for concurrency in options.bursts:
             result = await run_burst(client, workload, concurrency=concurrency, rounds=options.rounds, rng=rng)
-            typer.echo(json.dumps(asdict(result)) if json_lines else _row(result))
+            typer.echo(_json(result) if json_lines else _row(result))
             if result.failed:
                 code = ExitCode.FAILED
     return code
@@ -106,6 +106,11 @@ async def _find_model(client: Client, wanted: str | None) -> model_pb2.Model:
         if wanted in {None, model.name}:
             return model
     raise typer.BadParameter(f"not served here; served are: {', '.join(m.name for m in models)}", param_hint="--model")
+
+
+def _json(result: BurstResult) -> str:
+    """JSON has no NaN: what nothing was measured of is null."""
+    return json.dumps({name: None if value != value else value for name, value in asdict(result).items()})  # noqa: PLR0124
 
 
 def _row(result: BurstResult) -> str:

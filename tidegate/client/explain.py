@@ -30,6 +30,9 @@ _EXIT_CODES = {
     StatusCode.NOT_FOUND: ExitCode.REFUSED,
     StatusCode.UNAUTHENTICATED: ExitCode.REFUSED,
     StatusCode.PERMISSION_DENIED: ExitCode.REFUSED,
+    StatusCode.FAILED_PRECONDITION: ExitCode.REFUSED,
+    StatusCode.ABORTED: ExitCode.FAILED,  # it was not read here for too long
+    StatusCode.UNIMPLEMENTED: ExitCode.UNAVAILABLE,  # no gateway answers there
     StatusCode.RESOURCE_EXHAUSTED: ExitCode.BUSY,
     StatusCode.UNAVAILABLE: ExitCode.UNAVAILABLE,
     StatusCode.DEADLINE_EXCEEDED: ExitCode.DEADLINE,
@@ -66,6 +69,7 @@ REMEDIES = {
 _REMEDIES_WITHOUT_REASON = {
     StatusCode.UNAVAILABLE: "Is a gateway running there? `tidegate serve` starts one; --target names another.",
     StatusCode.DEADLINE_EXCEEDED: "Nothing answered in time; `tidegate doctor` finds out why.",
+    StatusCode.RESOURCE_EXHAUSTED: "Where the message is too large waiting does not help: 4 MiB are the most.",
     StatusCode.UNIMPLEMENTED: "Something answers there, but it is not a Tidegate gateway.",
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import grpc.aio
 from grpc_health.v1 import health_pb2
 
@@ -25,7 +27,11 @@ async def print_health(target: str, service: str) -> ExitCode:
         try:
             status = await check_health(channel, service, timeout_s=_PRINT_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
-            raise TidegateError(RpcError.from_call(error)) from error
+            failure = RpcError.from_call(error)
+            if failure.code is grpc.StatusCode.NOT_FOUND:  # grpc.health.v1 says no more than that
+                other = "a worker, perhaps (--worker)" if service == GATEWAY else "a gateway, perhaps"
+                failure = replace(failure, message=f"{target} has no {service}: it is {other}")
+            raise TidegateError(failure) from error
     print(status)  # noqa: T201 - the answer
     return ExitCode.OK if status == "SERVING" else ExitCode.UNAVAILABLE
 

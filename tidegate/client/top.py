@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -63,8 +64,10 @@ async def read_status(admin: str) -> Status:
 
     try:
         return await asyncio.to_thread(read)
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        raise NoStatusError(f"no status at {url}: {error}") from error
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+        # A port of gRPC answers with bytes that do not belong on a terminal.
+        what = "it does not speak HTTP/1" if isinstance(error, http.client.BadStatusLine) else str(error)
+        raise NoStatusError(f"no status at {url}: {what}") from error
 
 
 def view(status: Status) -> RenderableType:
