@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -28,7 +29,13 @@ _VALUES: dict[str, dict[str, Any]] = {
     "all": {
         "otlpEndpoint": "http://collector:4317",
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-        "gateway": {"autoscaling": {"enabled": False}, "settings": {"prepare_backlog_bytes": 33554432}},
+        "gateway": {
+            "autoscaling": {"enabled": False},
+            "settings": {
+                "prepare_backlog_bytes": 33554432,
+                "tenants": {"batch": {"weight": 2.5, "tokens_per_minute": 60000}},
+            },
+        },
         "worker": {"autoscaling": {"enabled": True}, "nodeSelector": {"gpu": "h200"}},
     },
 }
@@ -159,11 +166,29 @@ def unknown_settings(variables: list[str]) -> set[str]:
     return {name for name in variables if name.startswith("TIDEGATE_")} - known
 
 
+def settings_of_the_gateway(values: str) -> dict[str, str]:
+    """By name, as the chart gives them with one of ``_VALUES``."""
+    (gateway,) = [one for one in rendered(values) if one["kind"] == "Deployment"]
+    env = next(pod_specs(gateway))["containers"][0]["env"]
+    return {one["name"].removeprefix("TIDEGATE_GATEWAY_"): one["value"] for one in env}
+
+
 def test_workers_are_addressed_by_their_stable_names() -> None:
     """A gateway is given as many as there are replicas."""
-    (gateway,) = [one for one in rendered("defaults") if one["kind"] == "Deployment"]
-    (workers,) = [one["value"] for one in next(pod_specs(gateway))["containers"][0]["env"] if "WORKERS" in one["name"]]
+    workers = settings_of_the_gateway("defaults")["WORKERS"]
     assert "tidegate-worker-0.tidegate-worker:50061,tidegate-worker-1.tidegate-worker:50061" == workers
+
+
+def test_workers_that_come_and_go_are_found_by_their_services_name() -> None:
+    """Or those that the autoscaler has not added would be away for ever, and TidegateWorkerAway with them."""
+    assert "dns:tidegate-worker:50061" == settings_of_the_gateway("all")["WORKERS"]
+
+
+def test_a_table_of_settings_is_given_as_json() -> None:
+    """As the gateway takes it."""
+    told = settings_of_the_gateway("all")["TENANTS"]
+    read = GatewaySettings(workers=("a:1",), tenants=json.loads(told))
+    assert (2.5, 60_000) == (read.tenants["batch"].weight, read.tenants["batch"].tokens_per_minute)
 
 
 def test_the_adapter_serves_what_scales_workers() -> None:

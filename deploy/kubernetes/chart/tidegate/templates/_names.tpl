@@ -11,7 +11,11 @@ app.kubernetes.io/part-of: tidegate
 {{- range $key, $value := .settings }}
 {{- /* Numbers of YAML are floats to Helm, and 1000000 would come out as 1e+06. */ -}}
 {{- $isWhole := and (kindIs "float64" $value) (eq (toString (floor $value)) (toString $value)) }}
+{{- if kindIs "map" $value }}
+- {name: TIDEGATE_{{ $.prefix }}_{{ upper $key }}, value: {{ toJson $value | quote }}}
+{{- else }}
 - {name: TIDEGATE_{{ $.prefix }}_{{ upper $key }}, value: {{ ternary (int64 $value) $value $isWhole | toString | quote }}}
+{{- end }}
 {{- end }}
 {{- with .root.Values.otlpEndpoint }}
 - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
