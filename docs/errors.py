@@ -20,7 +20,8 @@ Made by `make docs` from the tables in `gateway/errors.py` and `worker/errors.py
 
 Every error is a `google.rpc.Status` (trailing metadata `grpc-status-details-bin`) with exactly one
 `google.rpc.ErrorInfo`. Decide by its `reason`: messages are for people and change. Every number in a message stands in
-`ErrorInfo.metadata` too. An error without `ErrorInfo` was not made by Tidegate, but by gRPC or a proxy on the way.
+`ErrorInfo.metadata` too. An error without `ErrorInfo` was not made by Tidegate, but by gRPC or a proxy on the way, as
+`RESOURCE_EXHAUSTED` is for a message of more than 4 MiB, which no wait helps.
 
 | detail | what it holds |
 |---|---|
