@@ -21,6 +21,7 @@ from gateway.model import ServedModel
 from gateway.place import Place
 from gateway.policy.attempts import Attempts
 from gateway.policy.decision import retry_record
+from gateway.policy.misfits import Misfits
 from gateway.policy.outcomes import judge, no_worker_available
 from gateway.policy.record import Record
 from gateway.policy.refusals import evicted, refused, waited_in_vain
@@ -52,6 +53,7 @@ class WaitingRoom:
         self.refusals: Counter[str] = Counter()  # by reason, since the start
         self._quiet_asked: Sequence[tuple[str, float]] | None = None  # what is asked for while nobody waits
         self._quiet_queue = worker_service_pb2.GatewayQueue()
+        self._misfits: dict[int, Misfits] | None = None  # by the ids of models, while a line is served
         fleet.on_room(self._wake)
 
     def __len__(self) -> int:
@@ -239,15 +241,19 @@ class WaitingRoom:
     def _serve(self, line: WaitingLine) -> None:
         """Give leases to those whose turn it is and who have room, and send away those who wait in vain."""
         now = self._loop.time()
-        while waiter := line.queue.head():
-            head = _as_guest(waiter)
-            if head.has_answer:
-                line.leave(head)
-            elif self._is_hopeless(head):
-                line.leave(head)
-                head.tell(None)
-            elif not line.next(self._take_lease, now) and not self._expire(line, self._supply(head.model), now):
-                break
+        self._misfits = {}
+        try:
+            while waiter := line.queue.head():
+                head = _as_guest(waiter)
+                if head.has_answer:
+                    line.leave(head)
+                elif self._is_hopeless(head):
+                    line.leave(head)
+                    head.tell(None)
+                elif not line.next(self._take_lease, now) and not self._expire(line, self._supply(head.model), now):
+                    break
+        finally:
+            self._misfits = None
         if not line.queue:
             _end_if_begun(line.turn)
         self._set_timer()
@@ -271,26 +277,35 @@ class WaitingRoom:
 
     def _take_lease(self, waiter: Waiter) -> bool:
         guest = _as_guest(waiter)
-        if guest.has_answer or not self._may_go(guest):
+        if guest.has_answer:
             return False
-        lease = self._fleet.lease(guest.model, guest.prepared.demand, guest.fit, exclude=guest.exclude)
-        if lease is not None:
-            guest.lease = lease
-            self._intake.predict_first_token(guest, lease)
-            guest.tell(lease)
-        return lease is not None
-
-    def _may_go(self, guest: Guest) -> bool:
-        """Whether ``guest`` may take a worker's room, if there is any, before the first in line of other gateways."""
-        elsewhere, turn = self._fleet.queues_elsewhere(guest.model), self._line(guest.model).turn
+        demand, fit = guest.prepared.demand, guest.fit
+        misfits = None
+        if self._misfits is not None and not guest.exclude:  # else it may be the only one who finds no room
+            misfits = self._misfits.setdefault(id(guest.model), Misfits())
+            if misfits.cover(demand, fit):
+                return False
+        elsewhere, line = self._fleet.queues_elsewhere(guest.model), self._line(guest.model)
+        has_room = True  # as far as is known yet
         if not elsewhere:
-            _end_if_begun(turn)
-            return True
-        has_room = self._fleet.has_room(guest.model, guest.prepared.demand, guest.fit, exclude=guest.exclude)
-        if has_room and not turn.may_go(guest, elsewhere, self._loop.time()):
+            _end_if_begun(line.turn)
+        else:
+            has_room = self._fleet.has_room(guest.model, demand, fit, exclude=guest.exclude)
+            # Before the first in line of other gateways it takes no room.
+            if has_room and not line.turn.may_go(guest, elsewhere, self._loop.time()):
+                return False
+            # That there is none for those behind the first does not set back the first.
+            if has_room or guest is line.queue.head():
+                line.turn.end()
+        lease = self._fleet.lease(guest.model, demand, fit, exclude=guest.exclude) if has_room else None
+        if lease is None:
+            if misfits is not None:
+                misfits.add(demand, fit)
             return False
-        turn.end()
-        return has_room
+        guest.lease = lease
+        self._intake.predict_first_token(guest, lease)
+        guest.tell(lease)
+        return True
 
     def _set_timer(self) -> None:
         events = [at for line in self._lines.values() for at in (line.queue.next_expiry_at, line.turn.ask_again_at)]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -10,13 +11,23 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.errors import RequestQuarantinedError
-from gateway.policy.demand import Demand
+from gateway.jobs import PreparedRequest
+from gateway.policy.quarantine import Suspect
 from gateway.replay import replay
+from gateway.resume import ResumeTokens
 from tests.fakes.clock import leap
 from tests.fakes.patience import PATIENCE_S
 from tests.fakes.running_gateway import RunningGateway, running_gateway, text_of, text_request
-from tests.fakes.scripted_worker import HANG, ScriptedWorker, answer, at_capacity, load_report, refusal, serving
+from tests.fakes.scripted_worker import (
+    HANG,
+    ScriptedWorker,
+    answer,
+    at_capacity,
+    beginning,
+    load_report,
+    refusal,
+    serving,
+)
 from tidegate.inference.v1 import generation_pb2
 from tidegate.worker.v1 import worker_service_pb2
 
@@ -97,23 +108,22 @@ async def test_a_refusal_for_want_of_room_is_not_the_clients(stack: AsyncExitSta
     assert ("yes", None, 2) == (text_of(responses), error, len(worker.jobs))
 
 
-async def test_who_may_not_come_back_from_a_lost_worker_holds_nothing(
-    stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_who_may_not_come_back_from_a_lost_worker_holds_nothing(stack: AsyncExitStack) -> None:
     """Or its tenant would seem to hold more than its share for ever."""
-    worker = ScriptedWorker(scripts=[[refusal(grpc.StatusCode.UNAVAILABLE, "ENGINE_DEAD")]])
+    may_die = asyncio.Event()
+    worker = ScriptedWorker(scripts=[[may_die, refusal(grpc.StatusCode.UNAVAILABLE, "ENGINE_DEAD")]])
     gateway = await start(stack, worker, load={})
-    fleet, seen = gateway.gateway.fleet, []
-
-    def convicted_meanwhile(demand: Demand) -> None:
-        seen.append(demand)
-        if len(seen) > 1:
-            raise RequestQuarantinedError("convicted by what others saw")
-
-    monkeypatch.setattr(fleet, "refuse_poison", convicted_meanwhile)
-    error = await gateway.error(text_request())
-    (model,) = fleet.models.values()
-    headroom = gateway.gateway.waiting_room._line(model)._headroom
+    fleet, request = gateway.gateway.fleet, text_request()
+    prepared = PreparedRequest.from_public(
+        request, fleet.models, response_id="r", tenant="default", resume_tokens=ResumeTokens((), lifetime_s=1.0)
+    )
+    call = asyncio.create_task(gateway.error(request))
+    await worker.called.wait()
+    others = [Suspect(digest=prepared.demand.digest, instance_id=number, remaining_s=600) for number in (1, 2)]
+    fleet.quarantine.add(others, time.monotonic())
+    may_die.set()
+    error = await call
+    headroom = gateway.gateway.waiting_room._line(prepared.request.model)._headroom
     assert ("REQUEST_QUARANTINED", 0, {}) == (error.reason, headroom._held_requests, headroom._held)
 
 
@@ -203,10 +213,12 @@ async def test_gateways_tell_one_another_what_tenants_ask(stack: AsyncExitStack)
     ]
 
 
-async def until_it_lets_others_go_first(gateway: RunningGateway, worker: ScriptedWorker, others: int) -> None:
+async def until_it_lets_others_go_first(
+    gateway: RunningGateway, worker: ScriptedWorker, others: int, **load: Any
+) -> None:
     """There is room at ``worker``, for which so many other gateways come first."""
     queues = [queue_elsewhere(number, waiting_token_count=10) for number in range(1, others + 1)]
-    await worker.push(gateway_queues=queues)
+    await worker.push(gateway_queues=queues, **load)
     (model,) = gateway.gateway.fleet.models.values()
     async with asyncio.timeout(PATIENCE_S):
         while gateway.gateway.waiting_room._line(model).turn.ask_again_at is None:  # noqa: ASYNC110 - see above
@@ -234,6 +246,58 @@ async def test_who_gives_up_while_others_go_first_leaves_nothing_to_be_done(stac
     async with asyncio.timeout(PATIENCE_S):
         while room._timer_at is not None:  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.005)
+
+
+async def keep_room(gateway: RunningGateway, worker: ScriptedWorker) -> list[Any]:
+    """More critical requests come, and fill ``worker``: all others have to leave room for them. Cancel these calls."""
+    request = text_request()
+    request.criticality = PLUS
+    calls = [gateway.stub.Generate(request) for _ in range(3)]
+    (seat,) = gateway.gateway.fleet.seats
+    async with asyncio.timeout(PATIENCE_S):
+        while len(worker.jobs) < 3:  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.005)
+        while seat.unseen.requests:
+            await worker.push(**FULL)
+            await asyncio.sleep(0.005)
+    return calls
+
+
+async def test_who_needs_no_less_than_one_who_found_no_room_is_not_tried(stack: AsyncExitStack) -> None:
+    """With each report of each worker, all that wait would be tried on all workers."""
+    worker = ScriptedWorker(scripts=[[*beginning("x"), HANG]])
+    gateway = await start(stack, worker, load={}, max_wait_s=60, trust_tenant_metadata=True)
+    calls = await keep_room(gateway, worker)
+    for number in range(20):
+        calls.append(gateway.stub.Generate(text_request(), metadata=(("x-tidegate-tenant", f"tenant-{number}"),)))
+    await until_waiting(gateway, 20)
+    tried: list[Any] = []
+    gateway.gateway.fleet.on_decision = tried.append
+    gateway.gateway.waiting_room._serve_all()
+    gateway.gateway.fleet.on_decision = None
+    assert 1 == len(tried)
+    for call in calls:
+        call.cancel()
+
+
+async def test_those_behind_do_not_set_back_who_waits_for_its_turn(stack: AsyncExitStack) -> None:
+    """They may be tried, since all leave room for the more critical; that there is none for them is not its affair."""
+    worker = ScriptedWorker(scripts=[[*beginning("x"), HANG]])
+    gateway = await start(stack, worker, load={}, max_wait_s=60, trust_tenant_metadata=True)
+    calls = await keep_room(gateway, worker)
+    small, large = text_request(), text_request("a longer one, " * 20)
+    calls.append(gateway.stub.Generate(small, metadata=(("x-tidegate-tenant", "a"),)))
+    await until_waiting(gateway, 1)
+    calls.append(gateway.stub.Generate(large, metadata=(("x-tidegate-tenant", "b"),)))
+    await until_waiting(gateway, 2)
+    room = gateway.gateway.waiting_room
+    await until_it_lets_others_go_first(gateway, worker, 1, reserved_block_count=63)
+    for _ in range(5):
+        leap(0.01)
+        room._serve_all()
+    assert {(1, "b"): 1} == room.waiting
+    for call in calls:
+        call.cancel()
 
 
 async def test_a_turn_is_no_more_to_be_waited_for_when_others_have_gone(stack: AsyncExitStack) -> None:

@@ -104,6 +104,7 @@ _POLICY = (
     "lag",
     "limit",
     "load",
+    "misfits",
     "outcomes",
     "outliers",
     "output_budget",
