@@ -11,6 +11,8 @@ from pydantic_settings import SettingsConfigDict
 from tidegate.settings import Address, Keepalive, OptionalAddress, ServiceSettings
 
 _Count = Annotated[int, Field(ge=1)]
+# As gateways are told of it, in 32 bits.
+_Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 _Seconds = Annotated[float, Field(gt=0)]
 _Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -42,16 +44,16 @@ class WorkerSettings(ServiceSettings):
     """prefixes to compute before the worker is ready, a JSON object with text or token_ids a line"""
     prefetch_share: Annotated[float, Field(ge=0, le=0.9)] = 0.25
     """share of the KV cache that is filled with frequent prefixes while nobody needs it; 0 prefetches none"""
-    default_max_output_tokens: _Count = 1024
+    default_max_output_tokens: _Size = 1024
     """output tokens of a request that names no maximum"""
 
-    context_length: _Count | None = None
+    context_length: _Size | None = None
     """longest prompt and output together, in tokens"""
-    max_running_requests: _Count | None = None
+    max_running_requests: _Size | None = None
     """most requests in the engine's batch"""
-    max_batched_tokens: _Count | None = None
+    max_batched_tokens: _Size | None = None
     """most prompt tokens in one engine step; in vLLM the next tokens of running requests come on top"""
-    kv_block_count: _Count | None = None
+    kv_block_count: _Size | None = None
     """size of the KV cache, in blocks"""
     engine_seed: int = 0
     """seed of requests that bring none"""

@@ -59,3 +59,20 @@ def test_an_error_is_told_with_fields_wait_and_remedy() -> None:
 def test_exit_codes_tell_whose_turn_it_is(code: grpc.StatusCode, expected: ExitCode) -> None:
     """A script can tell a bad request from a full server from a broken one."""
     assert expected is exit_code(TidegateError(RpcError(code=code, reason="", domain="", message="")))
+
+
+@pytest.mark.parametrize(("retry_after_s", "remedy", "code"), [(None, "Waiting", 3), (30.0, "Your quota", 4)])
+def test_no_wait_helps_a_request_that_is_larger_than_its_quota(
+    retry_after_s: float | None, remedy: str, code: int
+) -> None:
+    """The server names none then."""
+    error = TidegateError(
+        RpcError(
+            code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+            reason="QUOTA_EXCEEDED",
+            domain="tidegate.inference.v1",
+            message="too much",
+            retry_after_s=retry_after_s,
+        )
+    )
+    assert (remedy, code) == (list(explain(error))[-1].strip()[: len(remedy)], exit_code(error))

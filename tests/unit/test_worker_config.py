@@ -83,3 +83,11 @@ def test_settings_that_cannot_be_used_end_with_code_2(capsys: pytest.CaptureFixt
     """The fault is on stderr."""
     assert 2 == main(["--stall-after-s", "0"])
     assert "stall_after_s" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--context-length", "--kv-block-count", "--default-max-output-tokens"])
+def test_a_size_is_one_that_gateways_can_be_told(flag: str) -> None:
+    """Of a larger one no gateway would hear more than INTERNAL."""
+    name = flag[2:].replace("-", "_")
+    with pytest.raises(ConfigError, match=f"{name}: Input should be less than or equal to 2147483647"):
+        read(["--engine", "sim", flag, "10000000000"])

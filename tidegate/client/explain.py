@@ -74,8 +74,18 @@ _REMEDIES_WITHOUT_REASON = {
 }
 
 
+_REMEDY_BEYOND_QUOTA = "Waiting does not help: shorten the prompt, lower --max-output-tokens, or have the quota raised."
+
+
+def _is_beyond_quota(error: TidegateError) -> bool:
+    """Whether the request is larger than the whole quota: then there is no time at which it would not be."""
+    return error.reason == "QUOTA_EXCEEDED" and error.retry_after_s is None
+
+
 def exit_code(error: TidegateError) -> ExitCode:
     """The exit code for a failed call."""
+    if _is_beyond_quota(error):
+        return ExitCode.REFUSED
     return _EXIT_CODES.get(error.code, ExitCode.SERVER_DEFECT)
 
 
@@ -89,6 +99,8 @@ def explain(error: TidegateError) -> Iterator[str]:
     if error.retry_after_s is not None:
         yield f"  The server suggests to retry in {error.retry_after_s:.1f} s."
     remedy = REMEDIES.get(error.reason) or _REMEDIES_WITHOUT_REASON.get(error.code)
+    if _is_beyond_quota(error):
+        remedy = _REMEDY_BEYOND_QUOTA
     if remedy:
         yield f"  {remedy}"
 
