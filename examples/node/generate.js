@@ -7,6 +7,10 @@ import protoLoader from "@grpc/proto-loader";
 
 const PROTOS = fileURLToPath(new URL("../../protos", import.meta.url));
 const [target, model, question] = process.argv.slice(2);
+if (question === undefined) {
+  console.error("usage: node generate.js TARGET MODEL QUESTION");
+  process.exit(2);
+}
 
 const definition = protoLoader.loadSync("tidegate/inference/v1/inference_service.proto", {
   includeDirs: [PROTOS],
