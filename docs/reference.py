@@ -25,6 +25,10 @@ default. Unknown keys are errors. A table is `[tenants.NAME]` in a file, and a J
 '{{"NAME": {{"weight": 2}}}}'`). `--print-config` shows the result. Of OpenTelemetry's own variables (`OTEL_...`) those are
 obeyed that stand in [telemetry.md](telemetry.md).
 
+Exit codes: 0 after a shutdown; 1 where an address, a file or the engine could not be had, or the engine died; 2 for
+settings that cannot be used. Where nothing else restarts a worker (no Kubernetes, no systemd), `python -m worker
+--supervise` does, whenever its engine has died; after five deaths in a row, each within a minute, it gives up with 3.
+
 ## Gateway: `TIDEGATE_GATEWAY_...`
 
 {gateway}
