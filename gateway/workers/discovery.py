@@ -9,15 +9,21 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import socket
 from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
+from tidegate.settings import check_address
+
 _LOGGER = logging.getLogger(__name__)
 
 _DNS_INTERVAL_S = 3.0
 _FILE_INTERVAL_S = 1.0
+
+# A list of texts, or one that is empty. An address of IPv6 begins with a bracket, too.
+_JSON_LIST = re.compile(r"\s*\[\s*[\"\]]")
 
 
 class DiscoveryError(Exception):
@@ -74,8 +80,8 @@ class DnsSource:
         """As the resolver of this machine has them."""
         try:
             found = await asyncio.get_running_loop().getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise DiscoveryError(error.strerror or str(error)) from error
+        except (OSError, UnicodeError) as error:  # the latter of a name that none can be, like one with two dots
+            raise DiscoveryError(getattr(error, "strerror", None) or str(error)) from error
         hosts = {str(address[0]) for *_, address in found}
         return frozenset(f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}" for host in hosts)
 
@@ -146,24 +152,17 @@ def parse_source(entry: str) -> Source:
     if entry.startswith("file:"):
         return FileSource(Path(entry.removeprefix("file:")))
     if entry.startswith("dns:"):
-        host, _, port = _checked(entry.removeprefix("dns:")).rpartition(":")
+        host, _, port = check_address(entry.removeprefix("dns:")).rpartition(":")
         return DnsSource(host, int(port))
-    return StaticSource(_checked(entry))
+    return StaticSource(check_address(entry))
 
 
 def _parsed(text: str) -> list[str]:
     try:
-        if text.lstrip().startswith("["):
+        if _JSON_LIST.match(text):
             entries = [str(entry) for entry in json.loads(text)]
         else:
             entries = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-        return [_checked(entry) for entry in entries]
-    except ValueError as error:
+        return [check_address(entry) for entry in entries]
+    except (ValueError, RecursionError) as error:
         raise DiscoveryError(str(error)) from error
-
-
-def _checked(address: str) -> str:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise ValueError(f"{address!r} is not host:port")
-    return address

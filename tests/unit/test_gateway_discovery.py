@@ -91,6 +91,9 @@ async def test_a_name_is_resolved_to_all_its_addresses() -> None:
         ("a:1\n\n# not this one\n b:2 \n", {"a:1", "b:2"}),
         ('["a:1", "b:2"]', {"a:1", "b:2"}),
         ("", set()),
+        ("[]", set()),
+        ("[fd00::1]:1\n[fd00::2]:2\n", {"[fd00::1]:1", "[fd00::2]:2"}),
+        ('[\n  "[fd00::1]:1"\n]', {"[fd00::1]:1"}),
     ],
 )
 async def test_a_file_has_addresses_on_lines_or_as_json(tmp_path: Path, text: str, expected: set[str]) -> None:
@@ -103,13 +106,22 @@ async def test_a_file_has_addresses_on_lines_or_as_json(tmp_path: Path, text: st
     assert {"c:3"} == await source.addresses()
 
 
-@pytest.mark.parametrize("content", [b"no port", b'["a:1"', b"[1]", b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"no port", b"[", b'["a:1"', b"[1]", b"\xff", b"a:65536", b'["a:1",' + b"[" * 99_999]
+)
 async def test_a_file_with_nonsense_is_not_believed(tmp_path: Path, content: bytes) -> None:
     """Half a file is what one finds while somebody writes it."""
     path = tmp_path / "workers"
     path.write_bytes(content)
     with pytest.raises(DiscoveryError):
         await FileSource(path).addresses()
+
+
+@pytest.mark.parametrize("host", ["workers..svc", "x" * 64])
+async def test_a_name_that_none_can_be_is_a_source_that_cannot_answer(host: str) -> None:
+    """What Python says of it is no error of a resolver, and would end all that the gateway does."""
+    with pytest.raises(DiscoveryError, match="label"):
+        await DnsSource(host, 1).addresses()
 
 
 @pytest.mark.parametrize(
