@@ -6,11 +6,13 @@ It is for a private network: nothing is changed through it, but it names workers
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from socket import AF_INET6, AddressFamily
-from socketserver import ThreadingMixIn
-from threading import BoundedSemaphore, Thread
+from socket import AF_INET6, SHUT_RDWR, AddressFamily, socket
+from socketserver import TCPServer, ThreadingMixIn
+from threading import BoundedSemaphore, Event, Thread
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -20,7 +22,7 @@ _LOGGER = logging.getLogger(__name__)
 
 # A scraper, a browser or two, `tidegate top`; more at one time are made to wait.
 _MAX_THREADS = 8
-# A peer that neither asks nor reads is let go.
+# A peer that neither asks nor reads is let go, and while others wait for a thread one that takes longer in all.
 _TIMEOUT_S = 10.0
 _POLL_S = 0.2
 
@@ -95,16 +97,43 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._threads_left = BoundedSemaphore(_MAX_THREADS)
+        self._since: dict[socket, float] = {}  # peers that have a thread
+        self._is_closing = Event()
         super().__init__(*args, **kwargs)
 
+    def server_bind(self) -> None:
+        # As HTTPServer does it, without asking a resolver, which may be slow, for a name that nobody needs.
+        TCPServer.server_bind(self)
+        host, self.server_port = self.server_address[:2]
+        self.server_name = str(host)
+        self.setup_environ()
+
+    def shutdown(self) -> None:
+        self._is_closing.set()
+        super().shutdown()
+
     def process_request(self, request: Any, client_address: Any) -> None:
-        self._threads_left.acquire()
+        while not self._threads_left.acquire(timeout=_POLL_S):
+            if self._is_closing.is_set():
+                self.shutdown_request(request)
+                return
+            self._make_room()
+        self._since[request] = time.monotonic()
         super().process_request(request, client_address)
+
+    def _make_room(self) -> None:
+        """Who says a byte now and then runs into no timeout, and may not keep others out for that."""
+        now = time.monotonic()
+        for request, since in tuple(self._since.items()):
+            if now - since > _TIMEOUT_S:
+                with suppress(OSError):  # it has ended by itself
+                    request.shutdown(SHUT_RDWR)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
+            del self._since[request]
             self._threads_left.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
