@@ -9,8 +9,9 @@ from typing import Any
 
 from gateway.violations import quoted
 
-# Strings, and everything else that is no bracket. Possessive, so that no text makes it backtrack.
-_NOT_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"|[^\[\]{}"]++', re.DOTALL)
+# Strings, and everything else that is no bracket. Possessive, so that no text makes it backtrack; a string without an
+# end is one all the same, or each quote in it would be tried as the beginning of another one.
+_NOT_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[^\[\]{}"]++', re.DOTALL)
 _AS_ROUND = str.maketrans("[]{}", "()()")
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from gateway.strict_json import parse_strict_json
@@ -47,3 +49,11 @@ def test_what_other_readers_take_differently_is_refused(text: str, complaint: st
     """Depth, doubled names, numbers beyond a double and half surrogate pairs are refused with a description."""
     with pytest.raises(ValueError, match=complaint):
         parse_strict_json(text, max_depth=3)
+
+
+def test_a_string_without_an_end_is_refused_at_once() -> None:
+    """Each quote in it was tried as the beginning of another one: 64 KiB took 20 s, and no other thread ran."""
+    before = time.thread_time()
+    with pytest.raises(ValueError, match="Unterminated string"):
+        parse_strict_json('{"a": "' + '\\"' * 16_000, max_depth=3)
+    assert time.thread_time() - before < 0.5
