@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from gateway.token_pattern import longest_of
+
 _CONTROL, _TEXT, _END = "\ufdd0", "\ufdd1", "\ufdd2"
 _RESERVED = re.compile(f"[{_CONTROL}-{_END}]")
 _TEXT_MARK = re.compile(f"{_TEXT}([0-9]+){_END}")
@@ -90,8 +92,7 @@ class ControlTokens:
 
 def _pattern(tokens: Sequence[str]) -> re.Pattern[str]:
     """Matches what a tokenizer would match: of the tokens that start at a place, the longest."""
-    longest_first = sorted(tokens, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+    return re.compile(longest_of(tokens))
 
 
 def uses_reserved_characters(text: str) -> bool:

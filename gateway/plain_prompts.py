@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from gateway.chat import Chat, plain_roles
 from gateway.segment_cache import SegmentCache
+from gateway.token_pattern import longest_of
 
 _MAX_OUTLINES, _MAX_MESSAGES = 256, 64
 # Longer prompts are left to the template, which knows how much is too much.
@@ -78,7 +79,7 @@ class PlainPrompts:
         two. It raises ``ChatTemplateRejectedError``.
         """
         self._segments = segments
-        self._dividers = re.compile("|".join(map(re.escape, dividers)))
+        self._dividers = re.compile(longest_of(dividers))
         self._outline = outline
         self._outlines: dict[tuple[bool, tuple[str, ...]], _Outline] = {}
 

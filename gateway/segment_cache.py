@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from tokenizers import AddedToken, Tokenizer
 
+from gateway.token_pattern import longest_of
 from gateway.word_cache import MAX_CHARACTERS, WordCache
 
 # What is kept at most, for one model: four bytes an id, and the text.
@@ -78,9 +79,8 @@ class SegmentCache:
     ) -> None:
         """``divided_by`` are the ``dividers`` with their ids. ``words`` if they have all added tokens."""
         self._encode = encode
-        longest_first = sorted(divided_by, key=len, reverse=True)
         self._dividers = dict(divided_by)
-        self._pattern = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+        self._pattern = re.compile(f"({longest_of(divided_by)})")
         self._words = words
         self._kept: dict[str, Encoded] = {}  # least recently used first
         self._kept_bytes = 0
