@@ -82,6 +82,10 @@ def resolved_sampling(
     resolved.CopyFrom(defaults)
     resolved.ClearField("max_output_tokens")  # depends on the prompt: gateway/prompt.py
     resolved.MergeFrom(options)
+    most = options.max_output_tokens
+    # A default gives way: the caller, who never named it, would be at fault for it.
+    if most and resolved.min_output_tokens > most and not options.HasField("min_output_tokens"):
+        resolved.min_output_tokens = most
     resolved.DiscardUnknownFields()
     return resolved
 

@@ -44,6 +44,8 @@ def parse_job(
     options = generation_pb2.SamplingOptions()
     options.CopyFrom(defaults)
     options.MergeFrom(request.sampling)
+    if not request.sampling.HasField("min_output_tokens") and options.min_output_tokens > options.max_output_tokens:
+        options.min_output_tokens = options.max_output_tokens  # a default gives way
     try:
         prompt = unpacked(request.prompt_token_ids)
     except ValueError as error:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import pytest
+
 from gateway.jobs import Delivered, PreparedRequest
 from gateway.model import ServedModel
 from gateway.policy.output_budget import OutputBudget
@@ -42,6 +44,15 @@ def test_the_models_defaults_are_filled_in() -> None:
     asked = generation_pb2.SamplingOptions(top_p=0.5, stop_token_ids=[1])
     expected = generation_pb2.SamplingOptions(top_p=0.5, temperature=0.25, stop_token_ids=[3, 1])
     assert expected == _prepared(asked, temperature=0.25).request.options.sampling
+
+
+@pytest.mark.parametrize(("most", "least"), [(5, 5), (50, 20), (None, 20)])
+def test_the_models_least_output_gives_way_to_the_most_asked_for(most: int | None, least: int) -> None:
+    """The two would contradict each other, of which the caller, who named one of them, can know nothing."""
+    model = served_model(sampling_defaults=generation_pb2.SamplingOptions(min_output_tokens=20))
+    asked = generation_pb2.SamplingOptions(max_output_tokens=most)
+    request = inference_service_pb2.GenerateRequest(model="m", text="hello", sampling=asked)
+    assert least == _from_public(request, model).request.options.min_output_tokens
 
 
 def test_requests_that_ask_for_the_same_hold_it_once() -> None:

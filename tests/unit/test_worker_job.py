@@ -54,6 +54,14 @@ def test_unset_options_take_the_checkpoints_defaults() -> None:
     )
 
 
+def test_a_checkpoints_least_output_gives_way_to_the_most_asked_for() -> None:
+    """The caller never named it. What it does name is obeyed, or refused."""
+    defaults = generation_pb2.SamplingOptions(min_output_tokens=20)
+    assert 10 == _parse(_request(), defaults).sampling.min_output_tokens
+    with pytest.raises(InvalidJobError, match="min_output_tokens"):
+        _parse(_request(min_output_tokens=11), defaults)
+
+
 @pytest.mark.parametrize(
     ("field", "request_"),
     [
