@@ -77,14 +77,18 @@ _CONVERSATIONS: dict[str, chat_pb2.ChatPrompt] = {
 def render_canaries(directory: Path) -> tuple[worker_service_pb2.Canary, ...]:
     """Render every conversation that the checkpoint's template accepts. Loads transformers: takes seconds."""
     tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    # Of several templates the default one, which is the only one that a gateway is given: asked for tools, transformers
+    # would take another.
+    template = tokenizer.get_chat_template()
     canaries = []
     for name, chat in _CONVERSATIONS.items():
-        if chat.tools and not _knows_tools(tokenizer.chat_template):
+        if chat.tools and not _knows_tools(template):
             continue  # transformers would leave the tools out, silently; a gateway refuses them
         options = _template_options(chat)
         try:
-            rendered = tokenizer.apply_chat_template(_template_messages(chat), tokenize=False, **options)
-        except (TemplateError, TypeError, ValueError) as error:
+            messages = _template_messages(chat)
+            rendered = tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, **options)
+        except Exception as error:  # noqa: BLE001 - a template may raise what Python has: ZeroDivisionError, ...
             _LOGGER.info("canary %s: the chat template does not accept it: %s", name, error)
             continue
         token_ids = tokenizer(rendered, add_special_tokens=False)["input_ids"]
@@ -98,7 +102,10 @@ def _knows_tools(template: str) -> bool:
     environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
     # transformers' own extension: {% generation %} marks the assistant's part for training and changes no text.
     source = template.replace("{% generation %}", "").replace("{% endgeneration %}", "")
-    return "tools" in meta.find_undeclared_variables(environment.parse(source))
+    try:
+        return "tools" in meta.find_undeclared_variables(environment.parse(source))
+    except (TemplateError, RecursionError):  # nothing can be rendered with it
+        return False
 
 
 def _template_options(chat: chat_pb2.ChatPrompt) -> dict[str, Any]:
