@@ -36,6 +36,9 @@ def main(arguments: Sequence[str]) -> int:
     if command.print_config:
         sys.stdout.write(settings.to_toml())
         return 0
+    if settings.engine == "vllm" and settings.model_dir is None:
+        sys.stderr.write("model_dir: the engine vllm needs one\n")
+        return 2
     set_up_logs(settings.log_format)
     if command.supervise:
         return Supervisor(supervised_command(arguments), RestartPolicy(RestartLimits())).run()

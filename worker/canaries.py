@@ -20,6 +20,8 @@ def read_canaries(path: Path) -> tuple[worker_service_pb2.Canary, ...]:
     items = json.loads(path.read_bytes())
     if not isinstance(items, list):
         raise ValueError("not a list")  # noqa: TRY004 - the file's content is at fault, not an argument's type
+    if not all(isinstance(item, dict) for item in items):
+        raise ValueError("not a list of objects")
     try:
         return tuple(json_format.ParseDict(item, worker_service_pb2.Canary()) for item in items)
     except json_format.ParseError as error:

@@ -60,7 +60,7 @@ def open_checkpoint(directory: Path) -> Checkpoint:
 
     Raises ``CheckpointError``.
     """
-    if not directory.is_dir():
+    if not _is_directory(directory):
         raise CheckpointError(f"{directory}: no such directory")
     config = directory / "config.json"
     _read_object(config)
@@ -94,16 +94,28 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     )
 
 
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:  # a name that is too long, or a directory above it that is not ours
+        raise CheckpointError(f"{path}: {error.strerror}") from error
+
+
 def _canaries(directory: Path) -> tuple[worker_service_pb2.Canary, ...]:
     path = directory / "canaries.json"
     if not path.exists():
         _LOGGER.info("%s: no canaries.json; rendering the canaries with transformers", directory)
         from worker import canary_reference  # noqa: PLC0415 - loads transformers, which takes seconds
 
-        return canary_reference.render_canaries(directory)
+        try:
+            return canary_reference.render_canaries(directory)
+        except Exception as error:  # the libraries that read a tokenizer raise whatever comes
+            raise CheckpointError(f"{directory}: its canaries cannot be rendered: {_words(error)}") from error
     try:
         return canaries.read_canaries(path)
-    except ValueError as error:
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 
@@ -111,13 +123,22 @@ def _chat_template(directory: Path, tokenizer_config: dict[str, Any]) -> str:
     """The template's text, looked for where transformers looks, in its order."""
     path = directory / "chat_template.jinja"
     if path.exists():
-        return _read(path).decode("utf-8")
-    template = tokenizer_config.get("chat_template", "")
+        try:
+            return _read(path).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+    template = tokenizer_config.get("chat_template") or ""
     if isinstance(template, list):  # several, by name
-        template = next((item["template"] for item in template if item.get("name") == "default"), "")
-    if not isinstance(template, str):
+        named = [item for item in template if isinstance(item, dict)]
+        template = next((item.get("template") for item in named if item.get("name") == "default"), "")
+    if not isinstance(template, str) or not _is_unicode(template):
         raise CheckpointError(f"{directory / 'tokenizer_config.json'}: chat_template is not text")
     return template
+
+
+def _is_unicode(text: str) -> bool:
+    """JSON can hold halves of surrogate pairs, which are in no encoding."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _sampling_defaults(path: Path) -> generation_pb2.SamplingOptions:
@@ -125,13 +146,20 @@ def _sampling_defaults(path: Path) -> generation_pb2.SamplingOptions:
     defaults = {field: config[name] for name, field in _DEFAULTS.items() if config.get(name) is not None}
     try:
         options = json_format.ParseDict(defaults, generation_pb2.SamplingOptions())
-    except json_format.ParseError as error:
+    except (json_format.ParseError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     # Every request that does not say otherwise would be refused.
+    if options.min_output_tokens < 0:
+        raise CheckpointError(f"{path}: min_new_tokens must be at least 0, and is {config['min_new_tokens']}")
     for violation in range_violations(options):
         name = next(key for key, field in _DEFAULTS.items() if violation.field == f"sampling.{field}")
         raise CheckpointError(f"{path}: {name} {violation.description}, and is {config[name]}")
     return options
+
+
+def _words(error: Exception) -> str:
+    """Of an error of any library, in one line; some have none but their type."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _read(path: Path) -> bytes:
@@ -146,7 +174,7 @@ def _read_object(path: Path, *, optional: bool = False) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(_read(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: not a JSON object")

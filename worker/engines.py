@@ -20,7 +20,10 @@ def build_engine(settings: WorkerSettings, checkpoint: Checkpoint) -> Engine:
 
 def _vllm_engine(settings: WorkerSettings, checkpoint: Checkpoint) -> Engine:
     # vLLM is not installed everywhere, and takes seconds to load.
-    from worker.vllm_engine import VllmEngine  # noqa: PLC0415
+    try:
+        from worker.vllm_engine import VllmEngine  # noqa: PLC0415
+    except ImportError as error:
+        raise ValueError(f"vLLM cannot be loaded: {error}") from error
     from worker.vllm_settings import VllmSettings  # noqa: PLC0415
 
     choices: dict[str, Any] = {"max_running_requests": settings.max_running_requests}  # without a None of its own

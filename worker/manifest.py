@@ -57,7 +57,7 @@ def read_manifest(directory: Path) -> Manifest | None:
             tensors={name: str(digest) for name, digest in content["tensors"].items()},
             calibration=_histogram(content["calibration"].get("histogram")),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ManifestError(f"{path}: not a manifest: {error!r}") from error
 
 

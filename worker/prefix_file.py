@@ -17,9 +17,11 @@ from tokenizers import Tokenizer
 def read_prefix_file(path: Path, tokenizer_json: bytes) -> list[list[int]]:
     """The prefixes' token ids. Raises ``ValueError`` that names the line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold U+2028, which splitlines takes for an end
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: {error}") from error
     tokenizer = Tokenizer.from_str(tokenizer_json.decode())
     prefixes: list[list[int]] = []
     for number, line in enumerate(lines, start=1):
@@ -27,7 +29,7 @@ def read_prefix_file(path: Path, tokenizer_json: bytes) -> list[list[int]]:
             continue
         try:
             prefixes.append(_token_ids(json.loads(line), tokenizer))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
     return prefixes
 

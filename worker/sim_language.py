@@ -34,9 +34,13 @@ class SimLanguage:
     def __init__(self, tokenizer_json: bytes, *, seed: int, mean_output_tokens: int | None) -> None:
         """Without ``mean_output_tokens`` no text ends before its limit.
 
-        Raises ``ValueError`` where the tokenizer's tokens have no text of their own: those of a byte-level one do.
+        Raises ``ValueError`` for what is no tokenizer, and where its tokens have no text of their own: those of a
+        byte-level one do.
         """
-        tokenizer = Tokenizer.from_str(tokenizer_json.decode())
+        try:
+            tokenizer = Tokenizer.from_str(tokenizer_json.decode())
+        except Exception as error:  # tokenizers has no error of its own
+            raise ValueError(f"tokenizer.json: {error}") from error
         special = {token_id for token_id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
         self.vocabulary_size = tokenizer.get_vocab_size()
         self._texts = [

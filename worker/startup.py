@@ -74,7 +74,7 @@ async def start_model(
     if facts.constraint_kinds:
         constraints.start()
     engine.on_step(after_step)
-    name = settings.model_name or (checkpoint.directory.name if settings.model_dir else _SIM_MODEL_NAME)
+    name = settings.model_name or (_name_of(checkpoint.directory) if settings.model_dir else _SIM_MODEL_NAME)
     model = ServedModel(
         name=name,
         default_max_output_tokens=settings.default_max_output_tokens,
@@ -91,6 +91,11 @@ async def start_model(
     await Generation(model, _warm_up_job(facts, first_token=1), request, lambda _: None).run(None)
     await prefetcher.prefill_all()
     return replace(model, records=Records(telemetry, model=name))  # of what comes after the warm-up
+
+
+def _name_of(directory: Path) -> str:
+    """A link's own name, where there is one: "." has none."""
+    return directory.name if directory.name not in ("", "..") else directory.resolve().name
 
 
 def _prefetcher(

@@ -58,7 +58,7 @@ def _indexed_shards(directory: Path) -> set[Path]:
             continue
         try:
             shards |= {directory / shard for shard in json.loads(index.read_bytes())["weight_map"].values()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DamagedWeightsError(index, f"not an index of shards: {error}") from error
     return shards
 
@@ -73,7 +73,8 @@ def _check_length(path: Path) -> None:
                 raise DamagedWeightsError(path, "the header is cut")
             header = json.loads(file.read(header_bytes))
         data_bytes = max((tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"))
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        expected = 8 + header_bytes + data_bytes
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise DamagedWeightsError(path, f"not a safetensors file: {error}") from error
-    if size != 8 + header_bytes + data_bytes:
-        raise DamagedWeightsError(path, f"{size} bytes long, not {8 + header_bytes + data_bytes} as its header says")
+    if size != expected:
+        raise DamagedWeightsError(path, f"{size} bytes long, not {expected} as its header says")

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from pathlib import Path
 
 import grpc.aio
 import pytest
 
+import worker
 from tests.fakes.patience import PATIENCE_S
 from tidegate.client.health import WORKER, check_health
 
@@ -47,7 +50,6 @@ async def test_process_says_where_it_serves_and_ends_with_0_on_sigterm() -> None
     [
         (("--engine", "sim", "--model-dir", "no-such-directory"), "no-such-directory"),
         (("--engine", "sim", "--profile", "no-such-profile"), "h200-llama3-8b-awq"),
-        (("--engine", "vllm"), "model_dir"),
         (("--engine", "sim", "--listen", "256.0.0.1:0"), "256.0.0.1:0"),
     ],
 )
@@ -58,3 +60,19 @@ async def test_process_that_cannot_start_says_why(arguments: tuple[str, ...], co
 
     assert 1 == process.returncode
     assert complaint in log.decode()
+
+
+async def test_a_model_is_named_as_its_directory_however_that_is_written(tmp_path: Path) -> None:
+    """Neither "." nor ".." has a name of its own."""
+    shutil.copytree(Path(worker.__file__).parent / "sim_model", tmp_path / "model")
+    (tmp_path / "model" / "below").mkdir()
+    directory = str(tmp_path / "model" / "below" / "..")
+    process = await _start("--engine", "sim", "--listen", "127.0.0.1:0", "--model-dir", directory)
+    process_log = b""
+    assert process.stderr is not None
+    async for line in process.stderr:
+        process_log += line
+        if b"ready on" in line:
+            process.send_signal(signal.SIGTERM)
+    await process.wait()
+    assert ": model model, engine sim" in process_log.decode()

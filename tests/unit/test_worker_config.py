@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+import worker
 from tidegate.settings import ConfigError, read_settings
 from worker.__main__ import main
+from worker.checkpoint import open_checkpoint
 from worker.config import WorkerSettings
+from worker.engines import build_engine
 
 
 def read(arguments: Sequence[str]) -> WorkerSettings:
@@ -83,6 +87,22 @@ def test_settings_that_cannot_be_used_end_with_code_2(capsys: pytest.CaptureFixt
     """The fault is on stderr."""
     assert 2 == main(["--stall-after-s", "0"])
     assert "stall_after_s" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [[], ["--supervise"]], ids=["alone", "supervised"])
+def test_a_model_that_is_not_named_is_no_reason_to_start_again(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No restart brings it, so that a supervisor does not try."""
+    assert 2 == main(flags)
+    assert "model_dir" in capsys.readouterr().err
+
+
+def test_a_missing_vllm_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an extra, and without it there was a traceback."""
+    monkeypatch.setitem(sys.modules, "worker.vllm_engine", None)
+    with pytest.raises(ValueError, match="vLLM cannot be loaded"):
+        build_engine(WorkerSettings(), open_checkpoint(Path(worker.__file__).parent / "sim_model"))
 
 
 @pytest.mark.parametrize("flag", ["--context-length", "--kv-block-count", "--default-max-output-tokens"])

@@ -211,7 +211,26 @@ def test_prefix_file(tmp_path: Path) -> None:
     assert text
 
 
-@pytest.mark.parametrize("line", ["[]", "{}", '{"token_ids": [-1]}', '{"token_ids": ["a"]}', '{"text": 1}', "x"])
+def test_a_line_of_a_prefix_file_ends_at_a_line_feed(tmp_path: Path) -> None:
+    """JSON may hold other characters that end lines elsewhere as they are."""
+    path = tmp_path / "prefixes.jsonl"
+    path.write_text('{"text": "a\u2028b"}\n', encoding="utf-8")
+
+    assert 1 == len(read_prefix_file(path, _TOKENIZER))
+
+
+def test_a_prefix_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    """In the one line with which the worker ends."""
+    path = tmp_path / "prefixes.jsonl"
+    path.write_bytes(b"\xff\xfe")
+
+    with pytest.raises(ValueError, match=r"prefixes\.jsonl: "):
+        read_prefix_file(path, _TOKENIZER)
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 20_000, "[]", "{}", '{"token_ids": [-1]}', '{"token_ids": ["a"]}', '{"text": 1}', "x"]
+)
 def test_unusable_line_of_a_prefix_file_is_named(tmp_path: Path, line: str) -> None:
     """The worker does not start with half of what it was given."""
     path = tmp_path / "prefixes.jsonl"

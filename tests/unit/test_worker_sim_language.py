@@ -42,3 +42,9 @@ def test_tokenizer_without_words_is_refused() -> None:
     """A tokenizer whose tokens have no text of their own cannot be spoken."""
     with pytest.raises(ValueError, match="byte-level"):
         SimLanguage(Tokenizer(models.BPE({"a": 0}, [])).to_str().encode(), seed=0, mean_output_tokens=None)
+
+
+def test_what_is_no_tokenizer_is_refused_by_its_name() -> None:
+    """Its library raises a bare Exception, which would end the worker with a traceback."""
+    with pytest.raises(ValueError, match=r"tokenizer\.json: "):
+        SimLanguage(b"nonsense", seed=0, mean_output_tokens=None)
