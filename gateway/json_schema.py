@@ -91,7 +91,7 @@ class _Check:
                 self._check_heads(pointer, schema)
                 self._check_limits(pointer, schema)
                 self._check_object(pointer, schema)
-                stack.extend(reversed([(f"{pointer}/{place}", child) for place, child in _children(schema)]))
+                stack.extend(reversed([(_below(pointer, place), child) for place, child in _children(schema)]))
             elif not schema and not pointer.endswith(("/additionalProperties", "/items")):
                 self._find(pointer, "false accepts nothing")
         if not self.findings and has_empty_cycle(self._root):
@@ -157,6 +157,11 @@ class _Check:
         is_closed = "properties" in schema and schema.get("additionalProperties", False) is False
         if schema.keys() & {"minProperties", "maxProperties"} and not is_closed:
             self._find(pointer, "minProperties and maxProperties need properties, and no additionalProperties")
+
+
+def _below(pointer: str, place: str) -> str:
+    """No more of it than is shown: each of ten thousand children would have its own copy of a long name."""
+    return f"{pointer}/{place}"[-_MAX_POINTER_CHARACTERS - 1 :]
 
 
 def _children(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
