@@ -203,10 +203,12 @@ def _json_value(value: Any, spelling: Spelling, kept: frozenset[str] = frozenset
     if not isinstance(value, dict):
         return value
     view: dict[str, Any] = {}
+    copies: dict[str, int] = {}
     for name, item in value.items():
         spelled = name if name in kept else spelling(name)
         while spelled in view:  # two names that are spelled alike stay two
-            spelled += spelled[-1]
+            copies[spelled] = copies.get(spelled, 0) + 1
+            spelled += spelling(str(copies[spelled]))
         view[spelled] = _json_value(item, spelling, kept)
     return view
 
