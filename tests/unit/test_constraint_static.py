@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 import tracemalloc
 
 import pytest
@@ -150,6 +151,10 @@ def test_regex_that_engines_read_differently_is_refused(pattern: str) -> None:
         canonical_regex(pattern)
 
 
+def _patterns(patterns: list[str]) -> str:
+    return json.dumps({"anyOf": [{"type": "string", "pattern": pattern} for pattern in patterns]})
+
+
 _DEEP = '{"type": "array", "items": ' * 100 + "{}" + "}" * 100
 _MUTUAL = '{"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}'
 _CHAIN = {str(index): {"anyOf": [{"$ref": f"#/$defs/{index + 1}"}] * 2} for index in range(800)} | {"800": {}}
@@ -187,6 +192,8 @@ def test_hostile_regex_is_judged(pattern: str, passes: bool) -> None:  # noqa: F
         ('{"$ref": "file:///etc/passwd"}', False),
         (json.dumps(dict.fromkeys(_MANY_NAMES, 1)), False),
         (json.dumps({"type": "string", "pattern": "((a{1,100}){1,100}){1,100}"}), False),
+        (_patterns([".{1,1000}"] * 1000), True),
+        (_patterns([f".{{1,{most}}}" for most in range(1000, 200, -1)]), False),
         ('{"type": "integer", "minimum": ' + "9" * 5000 + "}", False),
     ],
     ids=lambda value: str(value)[:30],
@@ -233,3 +240,11 @@ def test_where_a_schema_is_wrong_does_not_fill_memory() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 32 * 2**20
+
+
+def test_many_patterns_do_not_add_up() -> None:
+    """Each was within its bounds, and 800 of them took a thread 4 s, most of them with the interpreter's lock."""
+    before = time.thread_time()
+    with pytest.raises(ValueError, match="together with the schema's others"):
+        canonical_json_schema(_patterns([f".{{1,{most}}}" for most in range(1000, 200, -1)]))
+    assert time.thread_time() - before < 1
