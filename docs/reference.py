@@ -48,7 +48,9 @@ Spans go by OTLP over gRPC to `--otlp-endpoint` or to where `OTEL_EXPORTER_OTLP_
 is recorded, and the caller's W3C context travels on all the same. `OTEL_TRACES_SAMPLER` (always_on, always_off,
 traceidratio, and each with parentbased_) samples. Traces begin at the gateway: a worker records what its gateway does,
 unless its own sampler hears no parent (always_on, traceidratio). `OTEL_BSP_MAX_QUEUE_SIZE`, `_MAX_EXPORT_BATCH_SIZE`
-and `_SCHEDULE_DELAY` bound what waits for the collector. No span holds what was asked or answered.
+and `_SCHEDULE_DELAY` bound what waits for the collector. `OTEL_TRACES_EXPORTER=none` and `OTEL_SDK_DISABLED=true` end
+all that; `OTEL_EXPORTER_OTLP_COMPRESSION` is gzip or none. A value that cannot be used is logged and as good as not set;
+an endpoint or a certificate that cannot be used ends the start with 2. No span holds what was asked or answered.
 
 A collector that is dead or too slow costs spans and next to nothing else: while the queue is full no further call is
 recorded, a batch is tried for ten seconds (`OTEL_EXPORTER_OTLP_TIMEOUT`, in seconds), and between batches that failed
@@ -73,7 +75,8 @@ has an example.
 
 At `http://ADMIN/metrics` (gateway 127.0.0.1:9464, worker 127.0.0.1:9465; `--admin-listen`), in Prometheus' and
 OpenMetrics' form; latencies carry exemplars where calls are traced. `OTEL_METRICS_EXPORTER=otlp` sends them to the
-collector as well. Beside ours there are those of the process (`process_...`, `python_...`), and on a worker with vLLM
+collector as well, every `OTEL_METRIC_EXPORT_INTERVAL` milliseconds; `OTEL_SDK_DISABLED=true` sends nothing to anybody,
+and leaves this port as it is. Beside ours there are those of the process (`process_...`, `python_...`), and on a worker with vLLM
 all of its own (`vllm:...`).
 
 An endpoint picker of the Gateway API inference extension finds vLLM's names there, and for any engine ours:

@@ -12,6 +12,7 @@ import uvloop
 from gateway.app import Gateway
 from gateway.config import GatewaySettings
 from tidegate.garbage import leave_out_what_is_there
+from tidegate.telemetry.environment import UnusableExporterError
 from tidegate.telemetry.logs import set_up_logs
 from tidegate.telemetry.setup import setup
 
@@ -29,7 +30,11 @@ def serve(settings: GatewaySettings) -> int:
 
 
 async def _serve(settings: GatewaySettings) -> int:
-    telemetry = setup("tidegate-gateway", endpoint=settings.otlp_endpoint)
+    try:
+        telemetry = setup("tidegate-gateway", endpoint=settings.otlp_endpoint)
+    except UnusableExporterError as error:
+        _LOGGER.error("%s", error)  # noqa: TRY400
+        return 2
     try:
         try:
             gateway = Gateway(settings, telemetry)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import uvloop
 
 from tidegate.garbage import leave_out_what_is_there
 from tidegate.settings import ConfigError, read_settings
+from tidegate.telemetry.environment import UnusableExporterError
 from tidegate.telemetry.logs import set_up_logs
 from tidegate.telemetry.setup import setup
 from worker.abandonable import is_work_left
@@ -19,6 +21,8 @@ from worker.app import Worker
 from worker.config import WorkerSettings
 from worker.restart_policy import RestartLimits, RestartPolicy
 from worker.supervisor import Supervisor, supervised_command
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -51,7 +55,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def _serve(settings: WorkerSettings) -> int:
-    telemetry = setup("tidegate-worker", endpoint=settings.otlp_endpoint, begins_traces=False)
+    try:
+        telemetry = setup("tidegate-worker", endpoint=settings.otlp_endpoint, begins_traces=False)
+    except UnusableExporterError as error:
+        _LOGGER.error("%s", error)  # noqa: TRY400
+        return 2
     try:
         return await Worker(settings, telemetry=telemetry, on_loaded=leave_out_what_is_there).run()
     finally:

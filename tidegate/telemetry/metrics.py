@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider, TraceBasedExemplarFilter
-from opentelemetry.sdk.metrics.export import MetricReader
+from opentelemetry.sdk.metrics.export import AggregationTemporality, Gauge, MetricReader, NumberDataPoint, Sum
+from opentelemetry.sdk.metrics.export import Metric as MetricData
 from opentelemetry.sdk.resources import Resource
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.metrics_core import Metric as Family
@@ -72,6 +74,8 @@ class Metrics:
         self._is_pushed = bool(readers)
         self._counters: dict[Metric, Recorded[CounterSeries]] = {}
         self._histograms: dict[Metric, Recorded[HistogramSeries]] = {}
+        # Read without the SDK, which makes no observers where OTEL_SDK_DISABLED says so: the admin port stays whole.
+        self._observed: list[tuple[Metric, Callable[[], Iterable[Reading]]]] = []
         self.registry.register(_Families(prometheus.families))
         self.registry.register(_Families(self._recorded))
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -107,14 +111,12 @@ class Metrics:
         That happens in another thread than the event loop's: ``read`` only looks, and copies a collection
         (``tuple(...)``) before it walks through it. Should it fail, the metric is missing from this collection.
         """
+        if not self._is_pushed:
+            self._observed.append((metric, read))
+            return
 
         def callback(_: CallbackOptions) -> Iterator[Observation]:
-            try:
-                readings = [(value, dict(attributes)) for value, attributes in read()]
-            except Exception:  # whatever it is, a scrape must not be lost by one of its metrics
-                _LOGGER.exception("cannot read %s", metric.name)
-                return
-            for value, attributes in readings:
+            for value, attributes in _readings(metric, read):
                 yield Observation(value, attributes)
 
         create: Callable[..., Any] = (
@@ -131,6 +133,7 @@ class Metrics:
     def _recorded(self) -> list[Family]:
         counters, histograms = tuple(self._counters.values()), tuple(self._histograms.values())
         data = [*(counter.data() for counter in counters), *(histogram.data() for histogram in histograms)]
+        data += [_observed(metric, read) for metric, read in tuple(self._observed)]
         return [family(metric) for metric in data if metric.data.data_points]
 
     def shutdown(self) -> None:
@@ -146,6 +149,25 @@ class _Families(Collector):
 
     def collect(self) -> Iterable[Family]:
         return self._families()
+
+
+def _readings(metric: Metric, read: Callable[[], Iterable[Reading]]) -> list[Reading]:
+    try:
+        return [(value, dict(attributes)) for value, attributes in read()]
+    except Exception:  # whatever it is, a scrape must not be lost by one of its metrics
+        _LOGGER.exception("cannot read %s", metric.name)
+        return []
+
+
+def _observed(metric: Metric, read: Callable[[], Iterable[Reading]]) -> MetricData:
+    """What is read now; of what has the same attributes, the last one counts, as in the SDK."""
+    now_ns = time.time_ns()
+    latest = {frozenset(attributes.items()): (value, attributes) for value, attributes in _readings(metric, read)}
+    points = [NumberDataPoint(dict(attributes), 0, now_ns, value) for value, attributes in latest.values()]
+    if metric.kind is Kind.OBSERVED_COUNTER:
+        total = Sum(points, AggregationTemporality.CUMULATIVE, is_monotonic=True)
+        return MetricData(metric.name, metric.description, metric.unit, total)
+    return MetricData(metric.name, metric.description, metric.unit, Gauge(points))
 
 
 def _is_own(family: Family) -> bool:

@@ -18,8 +18,16 @@ _EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 class OtlpSender(OTLPSpanExporter):
     """Takes spans that are written already."""
 
-    def __init__(self, resource: Resource, endpoint: str | None) -> None:
-        super().__init__(endpoint=endpoint)
+    def __init__(
+        self,
+        resource: Resource,
+        endpoint: str | None,
+        *,
+        timeout_s: float | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> None:
+        """What is None is as OpenTelemetry's variables say. Raises whatever its exporter does."""
+        super().__init__(endpoint=endpoint, timeout=timeout_s, compression=compression)
         self._requests = ExportRequests(resource)
         stub: Any = _TraceService
         self._stub = stub  # of which another one is made with each new connection

@@ -10,11 +10,11 @@ import uuid
 from dataclasses import dataclass, replace
 
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
 from tidegate import __version__
-from tidegate.telemetry import catalogue
+from tidegate.telemetry import catalogue, environment
 from tidegate.telemetry import conventions as names
 from tidegate.telemetry.metrics import Metrics
 from tidegate.telemetry.otlp_sender import OtlpSender
@@ -24,7 +24,6 @@ from tidegate.telemetry.spans import NoTracer, RecordingTracer, Tracer
 
 # Either one makes OTLPSpanExporter know where to send.
 _ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-_METRICS_VARIABLE = "OTEL_METRICS_EXPORTER"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,19 +53,26 @@ def setup(service_name: str, *, endpoint: str | None = None, begins_traces: bool
     OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER and OTEL_BSP_... are obeyed. A service that stands
     behind another one begins no traces, unless a sampler says so that hears no parent: a call without a context is one
     that the other does not record, and what is not said costs nothing.
-    OTEL_METRICS_EXPORTER=otlp sends the metrics as well. What a dead or slow collector costs is spans: their queue is
-    bounded, and what it does not take is counted (``tidegate_trace_spans_total``).
+    OTEL_METRICS_EXPORTER=otlp sends the metrics as well; with OTEL_SDK_DISABLED=true nothing is sent. What a dead or
+    slow collector costs is spans: their queue is bounded, and what it does not take is counted
+    (``tidegate_trace_spans_total``). Raises ``UnusableExporterError``.
     """
     resource = Resource.create(
         {"service.name": service_name, "service.version": __version__, "service.instance.id": str(uuid.uuid4())}
     ).merge(OTELResourceDetector().detect())
-    is_traced = endpoint is not None or any(os.environ.get(name) for name in _ENDPOINT_VARIABLES)
-    pushes_metrics = os.environ.get(_METRICS_VARIABLE, "").strip().lower() == "otlp"
-    readers = [PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=endpoint))] if pushes_metrics else []
+    is_traced, readers = _is_traced(endpoint), _readers(endpoint)
     metrics = Metrics(resource=resource, readers=readers, exemplars=is_traced)
     if not is_traced:
         return Telemetry(tracer=NoTracer(), metrics=metrics)
-    export = SpanExport(OtlpSender(resource, endpoint))
+    environment.check_protocol("TRACES")
+    with environment.making_exporter("TRACES"):
+        sender = OtlpSender(
+            resource,
+            endpoint,
+            timeout_s=environment.timeout_s("TRACES"),
+            compression=environment.compression("TRACES"),
+        )
+    export = SpanExport(sender)
     sampler = sampler_of_environment()
     if sampler.is_parent_heard and not begins_traces:
         sampler = replace(sampler, share=0.0)
@@ -76,3 +82,22 @@ def setup(service_name: str, *, endpoint: str | None = None, begins_traces: bool
     )
     metrics.observe(catalogue.OPEN_SPANS, lambda: [(tracer.open_spans, {})])
     return Telemetry(tracer=tracer, metrics=metrics, export=export)
+
+
+def _is_traced(endpoint: str | None) -> bool:
+    is_told_where = endpoint is not None or any(os.environ.get(name) for name in _ENDPOINT_VARIABLES)
+    return is_told_where and not environment.is_disabled() and environment.is_sent("TRACES", default=True)
+
+
+def _readers(endpoint: str | None) -> list[MetricReader]:
+    """That push metrics."""
+    if environment.is_disabled() or not environment.is_sent("METRICS", default=False):
+        return []
+    environment.check_protocol("METRICS")
+    with environment.making_exporter("METRICS"):
+        exporter = OTLPMetricExporter(
+            endpoint=endpoint,
+            timeout=environment.timeout_s("METRICS"),
+            compression=environment.compression("METRICS"),
+        )
+        return [PeriodicExportingMetricReader(exporter, export_interval_millis=environment.interval_ms())]
