@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub import save_torch_state_dict
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -56,21 +55,24 @@ def write_checkpoint(directory: Path, source: Path, config: Mapping[str, Any], q
 def load_checkpoint(directory: Path, *, device: str) -> Any:
     """A float32 model with the weights that an engine would compute with. Raises ``CheckpointError``."""
     try:
-        config = AutoConfig.from_pretrained(directory, local_files_only=True)
-        quantization = getattr(config, "quantization_config", None)
-        if quantization is None:
-            raise CheckpointError(f"{directory} is not quantized: its config has no quantization_config")
-        if quantization["quant_method"] == "awq":
-            return _load_awq(directory, config).to(device).eval()
-        options = {"quantization_config": _decompressed(quantization)}
-        with warnings.catch_warnings():  # that our option goes before the checkpoint's own is what we want
-            warnings.filterwarnings("ignore", message="You passed `quantization_config`", category=UserWarning)
-            model = AutoModelForCausalLM.from_pretrained(
-                directory, dtype=torch.float32, local_files_only=True, **options
-            )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        return _load(directory).float().to(device).eval()
+    except CheckpointError:
+        raise
+    except Exception as error:  # as in load_source
         raise CheckpointError(f"{directory}: cannot be loaded: {error}") from error
-    return model.float().to(device).eval()
+
+
+def _load(directory: Path) -> Any:
+    config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    quantization = getattr(config, "quantization_config", None)
+    if quantization is None:
+        raise CheckpointError(f"{directory} is not quantized: its config has no quantization_config")
+    if quantization["quant_method"] == "awq":
+        return _load_awq(directory, config)
+    options = {"quantization_config": _decompressed(quantization), "trust_remote_code": False}
+    with warnings.catch_warnings():  # that our option goes before the checkpoint's own is what we want
+        warnings.filterwarnings("ignore", message="You passed `quantization_config`", category=UserWarning)
+        return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True, **options)
 
 
 def group_size(config: Mapping[str, Any]) -> int:
@@ -95,6 +97,8 @@ def _load_awq(directory: Path, config: Any) -> Any:
         layer, _, kind = name.rpartition(".")
         if kind == "qweight":
             groups = awq_format.unpack(tensor, stored[f"{layer}.qzeros"], stored[f"{layer}.scales"])
+            if groups.scales.shape[1] * quantization["group_size"] != groups.integers.shape[1]:
+                raise CheckpointError(f"{layer} is not in groups of {quantization['group_size']}, as config.json says")
             dense[f"{layer}.weight"] = groups.dequantize()
         elif kind not in ("qzeros", "scales"):
             dense[name] = tensor.float()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from statistics import median
 from typing import Any
 
@@ -71,6 +71,18 @@ class Figures:
         """Each layer's error relative to round-to-nearest's."""
         pairs = zip(self.layer_errors, self.rtn_layer_errors, strict=True)
         return [error / max(rtn, 1e-12) for error, rtn in pairs]
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Figures:
+        """Those that ``to_json`` wrote."""
+        names = [field.name for field in fields(DomainFigures)]
+        return cls(
+            domains={
+                name: DomainFigures(**{key: domain[key] for key in names}) for name, domain in value["domains"].items()
+            },
+            layer_errors=[layer["error"] for layer in value["layers"]],
+            rtn_layer_errors=[layer["rtn_error"] for layer in value["layers"]],
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As they stand in a manifest and in a report."""

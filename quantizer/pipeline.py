@@ -75,7 +75,7 @@ def run(job: Job, backend: Backend, progress: Progress) -> dict[str, Any]:
         )
         identity = _identity(job, source, calibration, backend)
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        published = _published(job.out, key)
+        published = _published(job, key, held_out)
         if published:
             staging.discard()
             return published
@@ -122,7 +122,8 @@ def _prove_and_publish(  # noqa: PLR0913, PLR0917 - the whole state of a run, at
         raise GateRefusedError(problems)
     proof = prove(source, staging.checkpoint, held_out, progress)
     reasons = findings(proof.figures, job.limits)
-    content = manifest.describe(staging.checkpoint) | identity | _judgement(proof, job.limits, reasons)
+    judgement = _judgement(proof, job.limits, reasons) | {"held_out": _held_out_digest(held_out)}
+    content = manifest.describe(staging.checkpoint) | identity | judgement
     report.write(staging.checkpoint, content, proof.answers, progress.seconds)
     if reasons:
         raise GateRefusedError([*reasons, f"the refused checkpoint and its report are in {staging.checkpoint}"])
@@ -154,8 +155,16 @@ def _judgement(proof: Proof, limits: Limits, reasons: Sequence[str]) -> dict[str
     }
 
 
-def _published(out: Path, key: str) -> dict[str, Any] | None:
-    """The manifest of what stands at ``out`` if it is what this run would make. Raises ``TargetError`` otherwise."""
+def _held_out_digest(documents: Sequence[Document]) -> str:
+    return hashlib.sha256("\0".join(document.normalized() for document in documents).encode()).hexdigest()
+
+
+def _published(job: Job, key: str, held_out: Sequence[Document]) -> dict[str, Any] | None:
+    """The manifest of what stands at ``job.out`` if it is what this run would make.
+
+    Raises ``TargetError`` otherwise, and ``GateRefusedError`` if it is, but misses the limits of this run.
+    """
+    out = job.out
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     found = manifest.read_manifest(out) if out.is_dir() else None
@@ -164,4 +173,10 @@ def _published(out: Path, key: str) -> dict[str, Any] | None:
     damage = manifest.differences(out, found)
     if damage:
         raise CheckpointError(f"{out}: " + "; ".join(damage))
+    # Neither is part of the key: they decide whether, and not what, is published.
+    judged_by = _held_out_digest(held_out)
+    if found.get("held_out", judged_by) != judged_by:  # an older manifest does not say
+        raise TargetError(f"{out} was published by another held-out set: `verify` judges it by this one")
+    if reasons := findings(Figures.from_json(found["figures"]), job.limits):
+        raise GateRefusedError([*reasons, f"{out} stands as it was published, by other limits"])
     return found

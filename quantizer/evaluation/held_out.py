@@ -9,6 +9,7 @@ from typing import Any
 
 from quantizer.calibration.documents import Document, read_corpus
 from quantizer.calibration.tokens import render
+from quantizer.errors import CalibrationError
 from quantizer.evaluation.answers import greedy_answers
 
 _DATA = Path(__file__).parent.parent / "data"
@@ -36,14 +37,18 @@ class HeldOut:
 
 
 def read_held_out(path: Path | None) -> Sequence[Document]:
-    """The documents of a file in any calibration format, or the built-in set."""
-    return [document for file in ([path] if path else BUILT_IN) for document in read_corpus(file).documents]
+    """The documents of a file in any calibration format, or the built-in set. Raises ``CalibrationError``."""
+    documents = [document for file in ([path] if path else BUILT_IN) for document in read_corpus(file).documents]
+    if not documents:
+        raise CalibrationError(f"{path} holds nothing to judge by")
+    return documents
 
 
 def prepare(documents: Sequence[Document], model: Any, tokenizer: Any) -> HeldOut:
     """Tokenise text into windows, and have the source answer each chat greedily.
 
     What is scored in a chat is that answer: the positions which a server of the quantized model passes through.
+    Raises ``CalibrationError`` where nothing is left to score: a gate with nothing to judge would let everything pass.
     """
     prompts = [document for document in documents if document.messages] if tokenizer.chat_template else []
     prompt_ids = [render(_prompt(document), tokenizer, is_prompt=True) for document in prompts]
@@ -60,6 +65,10 @@ def prepare(documents: Sequence[Document], model: Any, tokenizer: Any) -> HeldOu
         if len(text) - start > 1
     ]
     passages = {domain: found for domain, found in (("chat", chat), ("text", windows)) if found}
+    if not passages:
+        raise CalibrationError(
+            "the held-out set holds nothing to score: no chat for a chat template, no text of 2 tokens"
+        )
     return HeldOut(passages=passages, prompts=prompts, prompt_ids=prompt_ids, answers=answers)
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from quantizer import manifest
 from quantizer.backends.autoawq import AutoAwqBackend
 from quantizer.backends.autoawq_cure import CuredAwqQuantizer
-from quantizer.errors import GateRefusedError, RecipeError, TargetError, UnsupportedModelError
+from quantizer.errors import CalibrationError, GateRefusedError, RecipeError, TargetError, UnsupportedModelError
 from quantizer.gate import Limits
 from quantizer.pipeline import Job, run, verify
 from quantizer.progress import Silent
@@ -146,6 +146,41 @@ def test_another_recipe_does_not_overwrite(source: Path, published: Path, held_o
     other = replace(_job(source, published, held_out), recipe=replace(_RECIPE, seed=7))
     with pytest.raises(TargetError, match="is something else"):
         run(other, AutoAwqBackend(), Silent())
+
+
+def test_a_second_run_does_not_pass_other_limits_unjudged(source: Path, published: Path, held_out: Path) -> None:
+    """What was measured is held against the limits of today; what stands there stays."""
+    strict = replace(_job(source, published, held_out), limits=replace(_LIMITS, max_kl=1e-6))
+    with pytest.raises(GateRefusedError, match="stands as it was published"):
+        run(strict, AutoAwqBackend(), Silent())
+    assert manifest.read_manifest(published)
+
+
+def test_a_second_run_does_not_claim_another_held_out_set(source: Path, published: Path, tmp_path: Path) -> None:
+    """Nothing was measured on it."""
+    other = tmp_path / "other.txt"
+    other.write_text("Other words to judge by.\n", encoding="utf-8")
+    with pytest.raises(TargetError, match="was published by another held-out set"):
+        run(_job(source, published, other), AutoAwqBackend(), Silent())
+
+
+def test_a_held_out_set_without_anything_to_score_passes_nothing(source: Path, published: Path, tmp_path: Path) -> None:
+    """One token has no successor to predict."""
+    path = tmp_path / "short.txt"
+    path.write_text("a", encoding="utf-8")
+    with pytest.raises(CalibrationError, match="nothing to score"):
+        verify(source, published, _LIMITS, Silent(), path)
+
+
+@pytest.mark.parametrize("size", [64, 48])
+def test_a_config_that_names_another_group_size_is_refused(
+    size: int, copied: Path, source: Path, held_out: Path
+) -> None:
+    """An engine would read the scales by it."""
+    (copied / manifest.FILE_NAME).unlink()
+    _edit_config(copied, lambda config: config["quantization_config"].update(group_size=size))
+    (reason,) = verify(source, copied, _LIMITS, Silent(), held_out).reasons
+    assert f"is not in groups of {size}" in reason
 
 
 def test_an_unsupported_architecture_is_refused_before_any_work(held_out: Path, tmp_path: Path) -> None:
