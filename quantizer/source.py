@@ -7,12 +7,12 @@ ignore ``rope_parameters``, and a checkpoint without ``lm_head`` gets a random o
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from quantizer.errors import SourceError
@@ -35,7 +35,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     path = directory / "config.json"
     try:
         config = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"{path}: {error}") from error
     if not isinstance(config, dict):
         raise SourceError(f"{path}: not a JSON object")
@@ -43,9 +43,17 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def number_format(config: dict[str, Any]) -> torch.dtype:
-    """The config's ``dtype`` (``torch_dtype`` before transformers 5); float16 if it is float32, as engines load it."""
+    """The config's ``dtype`` (``torch_dtype`` before transformers 5); float16 if it is float32, as engines load it.
+
+    Raises ``SourceError`` for one that no engine runs AWQ in.
+    """
     name = config.get("dtype") or config.get("torch_dtype") or "bfloat16"
-    return torch.float16 if name == "float32" else getattr(torch, name)
+    match name:
+        case "bfloat16":
+            return torch.bfloat16
+        case "float16" | "float32":
+            return torch.float16
+    raise SourceError(f"config.json: dtype is {name!r}, and not bfloat16, float16 or float32")
 
 
 def load_source(directory: Path, *, device: str) -> Source:
@@ -53,20 +61,30 @@ def load_source(directory: Path, *, device: str) -> Source:
     config = read_config(directory)
     if "quantization_config" in config:
         raise SourceError(f"{directory} is quantized already: its config has a quantization_config")
+    number_format(config)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         model, loading = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            directory, dtype=torch.float32, local_files_only=True, trust_remote_code=False, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except Exception as error:  # of a damaged file, the libraries raise what comes
         raise SourceError(f"{directory}: cannot be loaded: {error}") from error
     source = Source(directory=directory, config=config, model=model.to(device).eval(), tokenizer=tokenizer)
     problems = check_model(model, config, tokenizer)
     if loading["missing_keys"]:
         problems.insert(0, f"not on disk: {', '.join(sorted(loading['missing_keys']))}")
+    # Layers that config.json does not count are left out without a word.
+    left_out = sorted(name for name in loading["unexpected_keys"] if _layer_of(name) >= model.config.num_hidden_layers)
+    if left_out:
+        problems.append(f"more layers on disk than config.json counts: {left_out[0]}")
     if problems:
         raise SourceError(f"{directory} was loaded wrongly: " + "; ".join(problems))
     return source
+
+
+def _layer_of(name: str) -> int:
+    found = re.match(r"model\.layers\.(\d+)\.", name)
+    return int(found[1]) if found else -1
 
 
 def check_model(model: Any, config: dict[str, Any], tokenizer: Any) -> list[str]:
@@ -96,12 +114,17 @@ def rotary_base(config: dict[str, Any]) -> float | None:
     Raises ``SourceError`` if the two spellings contradict each other, since readers differ in which one they believe.
     """
     new = config.get("rope_parameters") or {}
+    if not isinstance(new, dict):
+        raise SourceError("config.json: rope_parameters is not an object")
     if any(isinstance(value, dict) for value in new.values()):
         return None
     old = config.get("rope_theta")
     if old is not None and new.get("rope_theta") not in (None, old):
         raise SourceError(f"config.json: rope_theta is {old}, but rope_parameters say {new['rope_theta']}")
-    return float(new.get("rope_theta") or old or _DEFAULT_ROTARY_BASE)
+    base = new.get("rope_theta") or old or _DEFAULT_ROTARY_BASE
+    if not isinstance(base, int | float):
+        raise SourceError(f"config.json: rope_theta is {base!r}, and no number")
+    return float(base)
 
 
 def _loaded_rotary_base(model: Any) -> float | None:

@@ -119,3 +119,34 @@ def test_a_cut_weight_file_is_refused_by_its_directory(model_directory: Path, tm
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(SourceError, match="cut: cannot be loaded"):
         load_source(directory, device="cpu")
+
+
+def test_layers_that_the_config_does_not_count_are_refused(model_directory: Path, tmp_path: Path) -> None:
+    """They would be left out, and the rest agrees with its own copy."""
+    directory = _edit(model_directory, tmp_path / "model", lambda config: config.update(num_hidden_layers=2))
+    with pytest.raises(SourceError, match=r"more layers on disk than config\.json counts: model\.layers\.2\."):
+        load_source(directory, device="cpu")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "auto", 5])
+def test_a_number_format_that_no_engine_runs_is_refused(model_directory: Path, tmp_path: Path, dtype: object) -> None:
+    """Before anything is done, and not by a checkpoint that cannot be served."""
+    directory = _edit(model_directory, tmp_path / "model", lambda config: config.update(dtype=dtype))
+    with pytest.raises(SourceError, match="and not bfloat16, float16 or float32"):
+        load_source(directory, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: config.update(rope_parameters={"rope_theta": "x"}),
+        lambda config: config.update(rope_parameters=[1]),
+        lambda config: config.update(hidden_size="x"),
+    ],
+)
+def test_a_config_of_other_types_is_refused_by_its_directory(
+    model_directory: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    """Whatever the libraries raise."""
+    with pytest.raises(SourceError):
+        load_source(_edit(model_directory, tmp_path / "model", change), device="cpu")
