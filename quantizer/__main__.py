@@ -63,6 +63,8 @@ def run(  # noqa: PLR0913, PLR0917 - a command line is an argument list
     """Quantize a model to 4 bits with AWQ, prove the result against its source, and publish it."""
     _quieten_libraries()
     # Torch and transformers take seconds to import; --help and a mistyped option should not.
+    from safetensors import SafetensorError  # noqa: PLC0415 - with the others
+
     from quantizer.backends.autoawq import AutoAwqBackend  # noqa: PLC0415
     from quantizer.backends.llm_compressor import LlmCompressorBackend  # noqa: PLC0415
     from quantizer.gate import Limits  # noqa: PLC0415
@@ -87,11 +89,12 @@ def run(  # noqa: PLR0913, PLR0917 - a command line is an argument list
         is_default = backend is BackendName.AUTOAWQ
         chosen = AutoAwqBackend() if is_default else LlmCompressorBackend(_state_dir() / "llm-compressor")
         manifest = run_pipeline(job, chosen, Terminal())
-    except QuantizerError as error:
+    except (QuantizerError, OSError, SafetensorError) as error:  # the latter two: a disk that is full, or not ours
         _refuse(error)
     _show(manifest["figures"])
     _show_answers(read_answers(out))
-    _console.print(f"published {out}, checkpoint {manifest['checkpoint_sha256'][:12]}; see report.html there")
+    words = f"published {out}, checkpoint {manifest['checkpoint_sha256'][:12]}; see report.html there"
+    _console.print(words, markup=False)
 
 
 @_app.command()
@@ -115,7 +118,7 @@ def verify(  # noqa: PLR0913, PLR0917 - as run
     limits = Limits(kl_ratio=kl_ratio, gap_ratio=gap_ratio, layer_ratio=layer_ratio, max_kl=max_kl, min_top1=min_top1)
     try:
         verdict = verify_pipeline(model, checkpoint, limits, Terminal(), held_out)
-    except QuantizerError as error:
+    except (QuantizerError, OSError) as error:
         _refuse(error)
     if as_json:
         typer.echo(json.dumps(verdict.to_json()))
@@ -123,7 +126,7 @@ def verify(  # noqa: PLR0913, PLR0917 - as run
         _show(verdict.figures.to_json())
         _show_answers([asdict(answer) for answer in verdict.answers])
     for reason in verdict.reasons:
-        _console.print(f"refused: {reason}", style="red", highlight=False, soft_wrap=True)
+        _console.print(f"refused: {reason}", style="red", highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(1 if verdict.reasons else 0)
 
 
@@ -148,8 +151,9 @@ def _show_answers(answers: Sequence[Mapping[str, Any]]) -> None:
         _console.print(words, style="yellow", highlight=False)
 
 
-def _refuse(error: QuantizerError) -> None:
-    _console.print(str(error), style="red", highlight=False, soft_wrap=True)
+def _refuse(error: Exception) -> None:
+    # No markup: paths and templates may hold [/INST].
+    _console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(1)
 
 

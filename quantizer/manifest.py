@@ -44,11 +44,13 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
         return None
     try:
         manifest = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not a manifest of the format {FORMAT}")
-    return manifest
+    match manifest:
+        case {"format": format_, "files": dict(files), "tensors": dict()} if format_ == FORMAT:
+            if all(isinstance(file, dict) and {"bytes", "sha256"} <= file.keys() for file in files.values()):
+                return dict(manifest)
+    raise CheckpointError(f"{path}: not a manifest of the format {FORMAT}")
 
 
 def differences(directory: Path, manifest: Mapping[str, Any]) -> list[str]:
@@ -77,15 +79,22 @@ def tokenizer_digests(directory: Path) -> dict[str, str]:
 
 
 def chat_template(directory: Path) -> str:
-    """The template's text, wherever the checkpoint keeps it: tools move it between two files."""
+    """The template's text, wherever the checkpoint keeps it: tools move it between two files.
+
+    Raises ``CheckpointError``.
+    """
     path = directory / "chat_template.jinja"
-    if path.exists():
-        return path.read_text(encoding="utf-8")
     config = directory / "tokenizer_config.json"
-    template = json.loads(config.read_bytes()).get("chat_template", "") if config.exists() else ""
-    if isinstance(template, list):  # several, by name
-        template = next((item["template"] for item in template if item.get("name") == "default"), "")
-    return str(template or "")
+    try:
+        if path.exists():
+            return path.read_text(encoding="utf-8")
+        path = config
+        template = json.loads(config.read_bytes()).get("chat_template", "") if config.exists() else ""
+        if isinstance(template, list):  # several, by name
+            template = next((item["template"] for item in template if item.get("name") == "default"), "")
+        return str(template or "")
+    except (ValueError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: no chat template can be read: {error!r}") from error
 
 
 def weight_files(directory: Path) -> list[Path]:

@@ -48,6 +48,7 @@ class Staging:
         """Keep what an earlier run with the same key has finished, and delete what one with another key has."""
         marker = self._directory / "key"
         if not marker.exists() or marker.read_text(encoding="utf-8") != key:
+            marker.unlink(missing_ok=True)  # first: what a kill leaves from here on is nobody's
             for path in self._directory.iterdir():
                 if path.name != "lock":
                     shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -62,14 +62,15 @@ def _parse_sketch(path: Path, content: str) -> Corpus:
     if sketch.get("format") != SKETCH_FORMAT:
         raise CalibrationError(f'{path}: "format" must be "{SKETCH_FORMAT}", not {sketch.get("format")!r}')
     traffic = Histogram.from_json(sketch.get("histogram"))
-    reservoir = [
-        _to_document(f"{path}: reservoir[{i}]", entry) for i, entry in enumerate(sketch.get("reservoir") or ())
-    ]
+    kept = sketch.get("reservoir") or []
+    if not isinstance(kept, list):
+        raise CalibrationError(f"{path}: reservoir: a list is expected")
+    reservoir = [_to_document(f"{path}: reservoir[{i}]", entry) for i, entry in enumerate(kept)]
     return Corpus(documents=reservoir or read_corpus(None).documents, traffic=traffic)
 
 
 def _parse_lines(path: Path, content: str) -> Iterator[Document]:
-    for number, line in enumerate(content.splitlines(), start=1):
+    for number, line in enumerate(content.split("\n"), start=1):  # not splitlines: JSON may hold U+2028 as it is
         if line.strip():
             yield _to_document(f"{path}:{number}", _parse_object(f"{path}:{number}", line))
 
@@ -77,7 +78,7 @@ def _parse_lines(path: Path, content: str) -> Iterator[Document]:
 def _parse_object(place: str, content: str) -> Mapping[str, Any]:
     try:
         value = json.loads(content)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise CalibrationError(f"{place}: not JSON: {error}") from error
     if not isinstance(value, dict):
         raise CalibrationError(f"{place}: a JSON object is expected")
@@ -87,10 +88,16 @@ def _parse_object(place: str, content: str) -> Mapping[str, Any]:
 def _to_document(place: str, value: Any) -> Document:
     match value:
         case {"messages": [_, *_] as messages} if all(_is_message(message) for message in messages):
-            return Document(messages=tuple(messages))
+            document = Document(messages=tuple(messages))
         case {"text": str(text)} if text.strip():
-            return Document(text=text)
-    raise CalibrationError(f'{place}: needs "messages" (each with a "role" and a "content" string) or a "text"')
+            document = Document(text=text)
+        case _:
+            raise CalibrationError(f'{place}: needs "messages" (each with a "role" and a "content" string) or a "text"')
+    try:
+        document.normalized().encode()
+    except UnicodeEncodeError as error:  # what was cut in the middle of an emoji
+        raise CalibrationError(f"{place}: half of a surrogate pair, which no tokenizer takes: {error}") from error
+    return document
 
 
 def _is_message(value: Any) -> bool:

@@ -72,3 +72,21 @@ def test_a_refused_run_ends_with_exit_code_one(directory: Path, tmp_path: Path) 
     assert 1 == code
     assert "group size 7" in told
     assert "Traceback" not in told
+
+
+def test_a_target_that_cannot_be_made_is_named(directory: Path, tmp_path: Path) -> None:
+    """In one line, as a disk that is full."""
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    code, told, _ = _invoke("run", "--model", directory / "model", "--out", tmp_path / "file" / "out")
+    assert 1 == code
+    assert str(tmp_path / "file") in told.replace("\n", "")
+
+
+def test_a_path_with_brackets_is_told_as_it_is(directory: Path, tmp_path: Path) -> None:
+    """They mean something to the library that colours the words."""
+    path = tmp_path / "[" / "INST].jsonl"
+    path.parent.mkdir()
+    path.write_text("x", encoding="utf-8")
+    code, told, _ = _invoke("run", "--model", directory / "model", "--out", tmp_path / "out", "--calibration", path)
+    assert 1 == code
+    assert "[/INST].jsonl:1: not JSON" in told

@@ -43,6 +43,9 @@ def test_reads_plain_text_by_paragraph(tmp_path: Path) -> None:
         '{"messages": []}',
         '{"messages": [{"role": "user"}]}',
         '{"messages": [{"role": "user", "content": 7}]}',
+        pytest.param("[" * 20_000, id="nested"),
+        pytest.param('{"text": ' + "1" * 5_000 + "}", id="endless number"),
+        pytest.param('{"text": "cut \\ud83d"}', id="half of an emoji"),
     ],
 )
 def test_names_the_line_at_fault(tmp_path: Path, line: str) -> None:
@@ -51,6 +54,19 @@ def test_names_the_line_at_fault(tmp_path: Path, line: str) -> None:
     path.write_text(f"{json.dumps(_CHAT)}\n{line}\n", encoding="utf-8")
     with pytest.raises(CalibrationError, match=r"calibration\.jsonl:2: "):
         read_corpus(path)
+
+
+def test_a_line_of_json_ends_at_a_line_feed(tmp_path: Path) -> None:
+    """Elsewhere a line separator ends one, too; in JSON it may stand as it is."""
+    path = tmp_path / "calibration.jsonl"
+    path.write_text('{"text": "One.\u2028Two."}\n', encoding="utf-8")
+    assert ["One.\u2028Two."] == [document.text for document in read_corpus(path).documents]
+
+
+def test_an_empty_held_out_set_is_refused(tmp_path: Path) -> None:
+    """Whatever it is compared on nothing would pass."""
+    with pytest.raises(CalibrationError, match=r"empty\.txt holds nothing to judge by"):
+        read_held_out(_write(tmp_path / "empty.txt"))
 
 
 def test_a_sketch_brings_its_reservoir_and_histogram(tmp_path: Path) -> None:

@@ -87,3 +87,27 @@ def test_a_checkpoint_may_have_no_manifest_but_not_a_broken_one(checkpoint: Path
         (checkpoint / FILE_NAME).write_text(content, encoding="utf-8")
         with pytest.raises(CheckpointError):
             read_manifest(checkpoint)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[" * 20_000,
+        '{"format": "tidegate.manifest/1"}',
+        '{"format": "tidegate.manifest/1", "files": {"a": 5}, "tensors": {}}',
+    ],
+    ids=["nested", "empty", "other types"],
+)
+def test_a_manifest_that_says_nothing_is_a_broken_one(checkpoint: Path, content: str) -> None:
+    """As one of another format."""
+    (checkpoint / FILE_NAME).write_text(content, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=FILE_NAME):
+        read_manifest(checkpoint)
+
+
+@pytest.mark.parametrize("content", [b"nope", b"[]", b'{"chat_template": [{"name": "default"}]}'])
+def test_a_template_that_cannot_be_read_is_named_by_its_file(tmp_path: Path, content: bytes) -> None:
+    """It is the checkpoint that is at fault."""
+    (tmp_path / "tokenizer_config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json"):
+        chat_template(tmp_path)

@@ -39,6 +39,30 @@ def test_layers_of_another_key_are_deleted(tmp_path: Path) -> None:
         assert 0 == staging.finished_layers()
 
 
+def test_layers_of_nobody_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was killed while it deleted another's left some of them, and the other cannot go on with those."""
+    with open_staging(tmp_path / "out") as staging:
+        _fill(staging, "key", 3)
+        with monkeypatch.context() as patched:
+            _stop_after_deleting(patched, "inputs-0003.safetensors")
+            with pytest.raises(KeyboardInterrupt):
+                staging.claim("other")
+        staging.claim("key")
+        assert 0 == staging.finished_layers()
+
+
+def _stop_after_deleting(patched: pytest.MonkeyPatch, name: str) -> None:
+    unlink, list_all = Path.unlink, Path.iterdir
+
+    def unlink_and_stop(path: Path, *, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok=missing_ok)
+        if path.name == name:
+            raise KeyboardInterrupt
+
+    patched.setattr(Path, "unlink", unlink_and_stop)
+    patched.setattr(Path, "iterdir", lambda path: iter(sorted(list_all(path))))
+
+
 def test_an_unfinished_write_is_not_a_layer(tmp_path: Path) -> None:
     """A file under its temporary name, as a kill leaves it, counts for nothing."""
     with open_staging(tmp_path / "out") as staging:
