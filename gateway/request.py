@@ -153,8 +153,6 @@ def _parse_prompt(
         ids = tuple(request.token_ids.ids)
         if not ids:
             violations.add("token_ids.ids", "is empty")
-        elif len(ids) > model.context_length:
-            return ids  # refused by its length, whatever it holds
         elif min(ids) < 0 or max(ids) >= model.vocabulary_size:
             strange = (index for index, token_id in enumerate(ids) if not 0 <= token_id < model.vocabulary_size)
             for index in islice(strange, _MAX_NAMED_IDS):

@@ -340,6 +340,11 @@ _ROWS: dict[str, Row] = {
         reason="CONTEXT_LENGTH_EXCEEDED",
         fields=("token_ids",),
     ),
+    "prompt beyond the context, of what are no ids": Row(
+        prompt="token_ids {}",
+        change=lambda r: r.token_ids.ids.extend([*[1] * 600, -1, 703]),
+        fields=("token_ids.ids[600]", "token_ids.ids[601]"),
+    ),
     "output beyond the context": Row(
         prompt="token_ids {}",
         text="sampling { max_output_tokens: 13 }",
