@@ -9,6 +9,7 @@ import json
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gateway.renderer import Renderer
 from gateway.workers.client import WorkerClient
@@ -33,7 +34,7 @@ class TokenizerFiles:
         if template_path.exists():
             template = template_path.read_text(encoding="utf-8")
         else:
-            template = json.loads(config).get("chat_template") or ""
+            template = _template_in(json.loads(config))
         return cls(
             tokenizer_json=(directory / "tokenizer.json").read_bytes(),
             chat_template=template.encode(),
@@ -59,6 +60,17 @@ class TokenizerFiles:
             actual = hashlib.sha256(content).hexdigest() if content else ""
             if actual != expected:
                 raise UnusableWorkerError(f"its {name} has the digest {expected!r}, ours {actual!r}")
+
+
+def _template_in(config: Any) -> str:
+    """The template in a tokenizer_config.json: of several by name the default one, which a worker tells of, too."""
+    template = config.get("chat_template") if isinstance(config, dict) else None
+    if isinstance(template, list):
+        named = [item for item in template if isinstance(item, dict)]
+        template = next((item.get("template") for item in named if item.get("name") == "default"), None)
+    if not isinstance(template, str | None):
+        raise ValueError("chat_template is not text")  # noqa: TRY004 - content, not an argument
+    return template or ""
 
 
 class Renderers:
