@@ -42,6 +42,7 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         self.spans: list[Span] = []
         self.resources: list[Mapping[str, str]] = []
         self.endpoint = ""
+        self.rejected = 0  # spans that it says it does not take, of each batch
 
     async def Export(self, request: Any, context: Any) -> trace_service_pb2.ExportTraceServiceResponse:  # noqa: N802
         for resource in request.resource_spans:
@@ -50,7 +51,10 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
             self.spans += [
                 Span(service=named["service.name"], span=span) for scope in resource.scope_spans for span in scope.spans
             ]
-        return trace_service_pb2.ExportTraceServiceResponse()
+        rejected = trace_service_pb2.ExportTracePartialSuccess(
+            rejected_spans=self.rejected, error_message="too large" if self.rejected else ""
+        )
+        return trace_service_pb2.ExportTraceServiceResponse(partial_success=rejected)
 
     def telemetry(self, service: str, *, begins_traces: bool = True) -> Telemetry:
         """What a service traces with that sends its spans here; a worker begins no traces."""

@@ -293,6 +293,13 @@ def ended(telemetry: Telemetry, name: str) -> None:
     span.end()
 
 
+def counted(telemetry: Telemetry) -> dict[str, float]:
+    """Spans by what became of them, as the admin port shows them."""
+    families = {family.name: family for family in telemetry.metrics.registry.collect()}
+    samples = families["tidegate_trace_spans"].samples
+    return {sample.labels["tidegate_outcome"]: sample.value for sample in samples}
+
+
 async def test_spans_reach_the_collector_with_the_services_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spans are sent by OTLP, and what OTEL_RESOURCE_ATTRIBUTES says is added to our own names."""
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
@@ -342,13 +349,25 @@ def test_no_trace_means_no_context() -> None:
     assert current() is None
 
 
+@pytest.mark.parametrize(("rejected", "sent", "failed"), [(0, 3, 0), (1, 2, 1), (9, 0, 3), (-1, 3, 0)])
+async def test_spans_that_a_collector_rejects_are_not_counted_as_sent(
+    caplog: pytest.LogCaptureFixture, rejected: int, sent: int, failed: int
+) -> None:
+    """It takes the batch, and says that it has kept a part of it only; its reason is logged."""
+    async with collecting() as collector:
+        collector.rejected = rejected
+        telemetry = collector.telemetry("tidegate-test")
+        for _ in range(3):
+            ended(telemetry, "probe")
+        await asyncio.to_thread(telemetry.shutdown)
+    assert {"sent": sent, "failed": failed, "dropped": 0} == counted(telemetry)
+    assert (f"the collector has rejected {rejected} spans: too large" in caplog.text) is (rejected != 0)
+
+
 async def test_a_dead_collector_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spans that could not be sent are counted."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "0.2")
     telemetry = setup("tidegate-test", endpoint="http://127.0.0.1:1")
     ended(telemetry, "probe")
     await asyncio.to_thread(telemetry.shutdown)
-    families = {family.name: family for family in telemetry.metrics.registry.collect()}
-    spans = families["tidegate_trace_spans"].samples
-    expected = {"sent": 0, "failed": 1, "dropped": 0}
-    assert expected == {sample.labels["tidegate_outcome"]: sample.value for sample in spans}
+    assert {"sent": 0, "failed": 1, "dropped": 0} == counted(telemetry)

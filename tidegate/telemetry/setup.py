@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
@@ -16,10 +17,10 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from tidegate import __version__
 from tidegate.telemetry import catalogue, environment
 from tidegate.telemetry import conventions as names
-from tidegate.telemetry.metrics import Metrics
+from tidegate.telemetry.metrics import Metrics, Reading
 from tidegate.telemetry.otlp_sender import OtlpSender
 from tidegate.telemetry.sampling import sampler_of_environment
-from tidegate.telemetry.span_export import SpanExport
+from tidegate.telemetry.span_export import FAILED, SENT, SpanExport
 from tidegate.telemetry.spans import NoTracer, RecordingTracer, Tracer
 
 # Either one makes OTLPSpanExporter know where to send.
@@ -77,11 +78,17 @@ def setup(service_name: str, *, endpoint: str | None = None, begins_traces: bool
     if sampler.is_parent_heard and not begins_traces:
         sampler = replace(sampler, share=0.0)
     tracer = RecordingTracer(sampler, export)
-    metrics.observe(
-        catalogue.TRACE_SPANS, lambda: [(count, {names.OUTCOME: outcome}) for outcome, count in export.counts.items()]
-    )
+    metrics.observe(catalogue.TRACE_SPANS, lambda: _counted(export, sender))
     metrics.observe(catalogue.OPEN_SPANS, lambda: [(tracer.open_spans, {})])
     return Telemetry(tracer=tracer, metrics=metrics, export=export)
+
+
+def _counted(export: SpanExport, sender: OtlpSender) -> Iterator[Reading]:
+    """Spans by what became of them. Those that a collector has rejected came to it in a batch that it took."""
+    counts = {**export.counts, SENT: sender.taken}
+    counts[FAILED] += sender.rejected
+    for outcome, count in counts.items():
+        yield count, {names.OUTCOME: outcome}
 
 
 def _is_traced(endpoint: str | None) -> bool:
