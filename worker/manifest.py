@@ -19,6 +19,8 @@ from worker import weights
 FILE_NAME = "tidegate_manifest.json"
 _FORMAT = "tidegate.manifest/1"
 _NAMED_TENSORS = 3
+# Read wherever they are there, and in place of what stands elsewhere.
+_ANSWERS_DEPEND_ON = ("chat_template.jinja", "generation_config.json")
 
 
 class ManifestError(Exception):
@@ -83,8 +85,9 @@ def _differences(directory: Path, manifest: Manifest, digests: Mapping[str, str]
 
 
 def _strangers(directory: Path, manifest: Manifest) -> Iterator[str]:
-    """Weights that an engine would load, though nobody measured them."""
-    for path in sorted(directory.glob("*.safetensors")) + sorted(directory.glob("*.bin")):
+    """Weights that an engine would load, and what else would change its answers, though nobody measured them."""
+    weights_there = sorted(directory.glob("*.safetensors")) + sorted(directory.glob("*.bin"))
+    for path in (*weights_there, *(directory / name for name in _ANSWERS_DEPEND_ON if (directory / name).exists())):
         if path.name not in manifest.files:
             yield f"{path.name} does not belong to it"
 

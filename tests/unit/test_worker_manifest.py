@@ -116,3 +116,15 @@ def test_a_manifest_that_says_something_else_is_refused(
     _write_manifest(checkpoint, change)
     with pytest.raises(CheckpointError, match=FILE_NAME):
         open_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize(("name", "content"), [("chat_template.jinja", "other"), ("generation_config.json", "{}")])
+def test_what_would_change_the_answers_and_was_not_measured_is_refused(
+    checkpoint: Path, name: str, content: str
+) -> None:
+    """A template beside the one in tokenizer_config.json goes before it."""
+    (checkpoint / name).unlink(missing_ok=True)
+    _write_manifest(checkpoint)
+    (checkpoint / name).write_text(content, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=f"{name} does not belong to it"):
+        open_checkpoint(checkpoint)
