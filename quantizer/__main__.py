@@ -89,7 +89,9 @@ def run(  # noqa: PLR0913, PLR0917 - a command line is an argument list
         is_default = backend is BackendName.AUTOAWQ
         chosen = AutoAwqBackend() if is_default else LlmCompressorBackend(_state_dir() / "llm-compressor")
         manifest = run_pipeline(job, chosen, Terminal())
-    except (QuantizerError, OSError, SafetensorError) as error:  # the latter two: a disk that is full, or not ours
+    except SafetensorError as error:  # of a disk that is full it names no file
+        _refuse(f"cannot write {out}: {error}")
+    except (QuantizerError, OSError) as error:
         _refuse(error)
     _show(manifest["figures"])
     _show_answers(read_answers(out))
@@ -151,7 +153,7 @@ def _show_answers(answers: Sequence[Mapping[str, Any]]) -> None:
         _console.print(words, style="yellow", highlight=False)
 
 
-def _refuse(error: Exception) -> None:
+def _refuse(error: Exception | str) -> None:
     # No markup: paths and templates may hold [/INST].
     _console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(1)

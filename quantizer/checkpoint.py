@@ -38,14 +38,18 @@ _COMPANIONS = (
 _COMPANION_PATTERNS = ("LICENSE*", "NOTICE*")
 
 
+def companions(source: Path) -> list[Path]:
+    """The files of a model directory that are published as they are, by name."""
+    named = {source / name for name in _COMPANIONS}
+    named.update(path for pattern in _COMPANION_PATTERNS for path in source.glob(pattern))
+    return sorted(path for path in named if path.is_file())
+
+
 def write_checkpoint(directory: Path, source: Path, config: Mapping[str, Any], quantized: Quantized) -> None:
     """Write weights, the source's companions, and the source's config with nothing but the quantization added."""
     save_torch_state_dict(dict(quantized.tensors), directory, max_shard_size=_SHARD_BYTES, metadata={"format": "pt"})
-    companions = {source / name for name in _COMPANIONS}
-    companions.update(path for pattern in _COMPANION_PATTERNS for path in source.glob(pattern))
-    for path in sorted(companions):
-        if path.is_file():
-            shutil.copyfile(path, directory / path.name)
+    for path in companions(source):
+        shutil.copyfile(path, directory / path.name)
     published = {**config, "quantization_config": dict(quantized.quantization_config)}
     key = "dtype" if "dtype" in config else "torch_dtype"
     published[key] = str(number_format(dict(config))).removeprefix("torch.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,11 @@ def differences(directory: Path, manifest: Mapping[str, Any]) -> list[str]:
             changed = _changed_tensors(path, manifest["tensors"])
             problems.append(f"{name} is not the file that was measured: its SHA-256 differs{changed}")
     return problems
+
+
+def unlike(paths: Iterable[Path], manifest: Mapping[str, Any]) -> list[str]:
+    """The names of those files whose bytes the manifest does not have under their names."""
+    return [path.name for path in paths if manifest["files"].get(path.name, {}).get("sha256") != _sha256(path)]
 
 
 def tokenizer_digests(directory: Path) -> dict[str, str]:

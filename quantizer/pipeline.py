@@ -16,7 +16,7 @@ from quantizer import manifest, report
 from quantizer.backends.backend import Backend
 from quantizer.calibration.documents import Document
 from quantizer.calibration.selection import Calibration, select
-from quantizer.checkpoint import write_checkpoint
+from quantizer.checkpoint import companions, write_checkpoint
 from quantizer.errors import CheckpointError, GateRefusedError, SourceError, TargetError
 from quantizer.evaluation.held_out import read_held_out
 from quantizer.evaluation.proof import Answer, Proof, inspect, prove
@@ -173,6 +173,9 @@ def _published(job: Job, key: str, held_out: Sequence[Document]) -> dict[str, An
     damage = manifest.differences(out, found)
     if damage:
         raise CheckpointError(f"{out}: " + "; ".join(damage))
+    changed = manifest.unlike(companions(job.model), found)  # such as how to sample, which decides none of the weights
+    if changed:
+        raise TargetError(f"{out} holds what {job.model} had before in {', '.join(changed)}: remove it, and run again")
     # Neither is part of the key: they decide whether, and not what, is published.
     judged_by = _held_out_digest(held_out)
     if found.get("held_out", judged_by) != judged_by:  # an older manifest does not say

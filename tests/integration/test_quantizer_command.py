@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -90,3 +91,16 @@ def test_a_path_with_brackets_is_told_as_it_is(directory: Path, tmp_path: Path) 
     code, told, _ = _invoke("run", "--model", directory / "model", "--out", tmp_path / "out", "--calibration", path)
     assert 1 == code
     assert "[/INST].jsonl:1: not JSON" in told
+
+
+def test_a_full_disk_is_told_with_the_target(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library that writes the layers names no file."""
+
+    def fail(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    monkeypatch.setattr("quantizer.staging.save_file", fail)
+    options = ["--group-size", "32", "--samples", "4", "--length", "64", "--out", tmp_path / "out"]
+    code, told, _ = _invoke("run", "--model", directory / "model", *options)
+    assert 1 == code
+    assert f"cannot write {tmp_path / 'out'}: " in told.replace("\n", "")

@@ -164,6 +164,16 @@ def test_a_second_run_does_not_claim_another_held_out_set(source: Path, publishe
         run(_job(source, published, other), AutoAwqBackend(), Silent())
 
 
+def test_a_second_run_does_not_call_what_the_source_had_before_published(
+    source: Path, published: Path, held_out: Path, tmp_path: Path
+) -> None:
+    """How to sample decides no weights, but it is published with them."""
+    model = Path(shutil.copytree(source, tmp_path / source.name))
+    (model / "generation_config.json").write_text('{"temperature": 0.125}', encoding="utf-8")
+    with pytest.raises(TargetError, match=r"had before in generation_config\.json"):
+        run(_job(model, published, held_out), AutoAwqBackend(), Silent())
+
+
 def test_a_held_out_set_without_anything_to_score_passes_nothing(source: Path, published: Path, tmp_path: Path) -> None:
     """One token has no successor to predict."""
     path = tmp_path / "short.txt"
