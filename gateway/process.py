@@ -44,7 +44,7 @@ async def _serve(settings: GatewaySettings) -> int:
         _end_with_parent(gateway)
         return await gateway.run()
     finally:
-        await asyncio.to_thread(telemetry.shutdown)
+        await telemetry.end()
 
 
 def _end_with_parent(gateway: Gateway) -> None:

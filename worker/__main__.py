@@ -63,7 +63,7 @@ async def _serve(settings: WorkerSettings) -> int:
     try:
         return await Worker(settings, telemetry=telemetry, on_loaded=leave_out_what_is_there).run()
     finally:
-        await asyncio.to_thread(telemetry.shutdown)
+        await telemetry.end()
 
 
 if __name__ == "__main__":

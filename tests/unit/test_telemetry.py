@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
+import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from hpack import Encoder
 from hyperframe.frame import DataFrame, HeadersFrame, SettingsFrame
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from tests.fakes.collector import collecting
 from tests.fakes.http2_peer import REQUEST
@@ -25,6 +29,7 @@ from tidegate.rpc.served_calls import ServedCalls
 from tidegate.rpc.server import ErrorInterceptor
 from tidegate.rpc.status import INFERENCE_DOMAIN, RpcError
 from tidegate.rpc.telemetry import TraceInterceptor
+from tidegate.telemetry.metrics import Metrics
 from tidegate.telemetry.sampling import Sampler
 from tidegate.telemetry.setup import Telemetry, setup
 from tidegate.telemetry.spans import SERVER, Form, NoTracer, RecordingTracer, Span, Tracer
@@ -371,3 +376,40 @@ async def test_a_dead_collector_is_counted(monkeypatch: pytest.MonkeyPatch) -> N
     ended(telemetry, "probe")
     await asyncio.to_thread(telemetry.shutdown)
     assert {"sent": 0, "failed": 1, "dropped": 0} == counted(telemetry)
+
+
+class StuckReader(InMemoryMetricReader):
+    """Its collector does not answer when all ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_asked = threading.Event()
+        self.may_end = threading.Event()
+
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+        """See ``MetricReader``."""
+        del timeout_millis, kwargs
+        self.is_asked.set()
+        self.may_end.wait(PATIENCE_S)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+async def test_a_further_signal_gives_up_what_is_left_to_send(signum: signal.Signals) -> None:
+    """The first one has ended what was served; the second one was a traceback, after the same time."""
+    reader = StuckReader()
+    ending = asyncio.create_task(Telemetry(tracer=NoTracer(), metrics=Metrics(readers=[reader])).end())
+    await asyncio.to_thread(reader.is_asked.wait, PATIENCE_S)
+    assert not ending.done()
+    os.kill(os.getpid(), signum)
+    await asyncio.wait_for(ending, PATIENCE_S)
+    assert not reader.may_end.is_set()
+    reader.may_end.set()
+
+
+async def test_the_end_waits_for_what_is_left_to_send() -> None:
+    """As long as nobody is in a hurry."""
+    async with collecting() as collector:
+        telemetry = collector.telemetry("tidegate-test")
+        ended(telemetry, "probe")
+        await telemetry.end()
+    assert ["probe"] == [span.span.name for span in collector.spans]

@@ -5,10 +5,14 @@ Spans go to an OTLP collector, metrics to the admin port and, if the operator sa
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from threading import Thread
 
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
@@ -45,6 +49,28 @@ class Telemetry:
         if self.export is not None:
             self.export.shutdown()
         self.metrics.shutdown()
+
+    async def end(self) -> None:
+        """Send what is left, at the end of a process: a further SIGTERM or SIGINT gives it up."""
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+        def shut_down() -> None:
+            try:
+                self.shutdown()
+            finally:
+                with suppress(RuntimeError):  # given up, and the loop is closed
+                    loop.call_soon_threadsafe(ended.set)
+
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for signum in signals:
+            loop.add_signal_handler(signum, ended.set)
+        try:
+            # No thread of an executor: the process would wait for it.
+            Thread(target=shut_down, name="telemetry", daemon=True).start()
+            await ended.wait()
+        finally:
+            for signum in signals:
+                loop.remove_signal_handler(signum)
 
 
 def setup(service_name: str, *, endpoint: str | None = None, begins_traces: bool = True) -> Telemetry:
