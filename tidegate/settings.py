@@ -37,6 +37,10 @@ def check_address(address: str) -> str:
         raise ValueError(f"{address!r} is not host:port")
     if int(port) > _LAST_PORT:  # some take such a one modulo 65536
         raise ValueError(f"{address!r}: a port is at most {_LAST_PORT}")
+    try:
+        host.encode("idna")
+    except UnicodeError as error:  # which no resolver is asked for, and is no OSError
+        raise ValueError(f"{address!r}: no host can have that name") from error
     return address
 
 

@@ -81,6 +81,15 @@ def test_an_address_has_a_port() -> None:
     assert "" == read(["--workers", "a:1", "--admin-listen", ""]).admin_listen
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 64])
+def test_a_host_is_a_name_that_one_can_have(host: str) -> None:
+    """Python finds others wrong in its own way, which was a traceback of the event loop."""
+    for flags in (["--listen", f"{host}:1"], ["--admin-listen", f"{host}:1"], ["--workers", f"dns:{host}:1"]):
+        with pytest.raises(ConfigError, match="no host can have that name"):
+            read(["--workers", "a:1", *flags])
+    assert "[::1]:0" == read(["--workers", "a_b.c.:1", "--listen", "[::1]:0"]).listen
+
+
 def test_a_port_is_one_that_there_is() -> None:
     """Some would take another one modulo 65536, and listen there."""
     for flags in (["--listen", "a:65536"], ["--admin-listen", "a:99999"], ["--workers", "a:1,b:65536"]):
